@@ -5,8 +5,139 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import json
+from pathlib import Path
+
+import pytest
+import torch
 from hypothesis import settings
 
 # No deadline: timings do not belong in tests, and the first torch call of a process is slow.
 settings.register_profile("graspl", deadline=None, derandomize=True)
 settings.load_profile("graspl")
+
+# The models are tiny: a second thread costs more than it gives
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+WORDS = [
+    "the",
+    "a",
+    "patient",
+    "asks",
+    "for",
+    "pills",
+    "code",
+    "writes",
+    "print",
+    "open",
+    "file",
+    "with",
+    "safe",
+    "answer",
+    "question",
+    "how",
+    "do",
+    "i",
+    "you",
+    "should",
+    "take",
+    "rest",
+    "water",
+    "system",
+    "user",
+    "assistant",
+    "yes",
+    "no",
+    "maybe",
+    "one",
+    "two",
+    "three",
+]
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+def make_tokenizer(chat_template=TEMPLATE):
+    """Return a word-level fast tokenizer, made here."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<pad>", "<end>", "<system>", "<user>", "<assistant>"]
+    vocabulary = {word: index for index, word in enumerate(special + WORDS)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", eos_token="<end>"
+    )
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def make_model(kind):
+    """Return a tiny random Qwen2, Gemma or Llama, one as Transformers makes it."""
+    import transformers
+
+    sizes = {
+        "vocab_size": len(WORDS) + 6,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "pad_token_id": 1,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+    }
+    if kind == "gemma":
+        sizes["head_dim"] = 8
+    configuration = {
+        "qwen2": transformers.Qwen2Config,
+        "gemma": transformers.GemmaConfig,
+        "llama": transformers.LlamaConfig,
+    }[kind](**sizes)
+    generator_state = torch.get_rng_state()
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(configuration)
+    torch.set_rng_state(generator_state)
+    return model
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """Return a function: kind -> folder of a tiny random model with a tokenizer that has a chat template."""
+    made = {}
+
+    def folder(kind="qwen2"):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            make_model(kind).save_pretrained(made[kind])
+            make_tokenizer().save_pretrained(made[kind])
+        return made[kind]
+
+    return folder
+
+
+@pytest.fixture
+def write_rows(tmp_path):
+    """Return a function that writes rows as JSON lines and returns the file."""
+
+    def write(rows, name="train.jsonl"):
+        path = tmp_path / name
+        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """Return the folder of real data that lies beside a developer's checkout; skip where it is not."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the real data files are not beside this checkout")
+    return SHARED_DATA

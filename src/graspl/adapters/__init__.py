@@ -1,8 +1,26 @@
-"""LoRA adapters as matrices: sites, spectra, reliance, and PEFT folders in and out.
+"""LoRA adapters as matrices: sites, spectra, reliance, PEFT folders in, and the base models they sit on.
 
 This room may import only `graspl.errors`. Start reading in `sites.py`.
 """
 
+from graspl.adapters.base_model import load_base_model, load_tokenizer, resolve_base_model
+from graspl.adapters.files import AdapterFolder, read_adapter
+from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
+from graspl.adapters.sites import Site, lora_sites
 from graspl.adapters.spectrum import ThinSVD, thin_svd
 
-__all__ = ["ThinSVD", "thin_svd"]
+__all__ = [
+    "AdapterFolder",
+    "Site",
+    "ThinSVD",
+    "load_base_model",
+    "load_tokenizer",
+    "lora_sites",
+    "pair_reliance",
+    "read_adapter",
+    "read_reliance",
+    "resolve_base_model",
+    "thin_svd",
+    "update_norm",
+    "write_reliance",
+]

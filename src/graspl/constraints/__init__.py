@@ -3,6 +3,17 @@
 This room may import `graspl.directions` and below. Start reading in `projection.py`.
 """
 
-from graspl.constraints.projection import project_onto_complement
+from graspl.constraints.base import Constraint
+from graspl.constraints.pair import PairConstraint
+from graspl.constraints.projection import project_in_place, project_onto_complement
+from graspl.constraints.read import ReadConstraint
+from graspl.constraints.write import WriteConstraint
 
-__all__ = ["project_onto_complement"]
+__all__ = [
+    "Constraint",
+    "PairConstraint",
+    "ReadConstraint",
+    "WriteConstraint",
+    "project_in_place",
+    "project_onto_complement",
+]

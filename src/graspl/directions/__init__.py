@@ -1,4 +1,9 @@
 """Directions that an adapter leans on: finding, keeping and reading them.
 
-This room may import `graspl.adapters` and below.
+This room may import `graspl.adapters` and below. Start reading in `basis.py`.
 """
+
+from graspl.directions.basis import Directions, SiteDirections
+from graspl.directions.from_weights import Identification, TopSingular
+
+__all__ = ["Directions", "Identification", "SiteDirections", "TopSingular"]

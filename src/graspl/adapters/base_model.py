@@ -1,0 +1,124 @@
+"""Base models and their tokenizers, by hub name, folder, or `organism` (the one that comes with graspl)."""
+
+import warnings
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from graspl.errors import GrasplError
+
+ORGANISM = "organism"
+"""Name of the embedded model with a known hidden factor."""
+
+
+def resolve_base_model(base_model: str) -> str:
+    """Return what Transformers loads: a folder's path, or the hub name as it is.
+
+    Args:
+        base_model: `organism`, a folder in Transformers format, or a hub name (`org/name` or `name`).
+
+    Raises:
+        GrasplError: it looks like a folder but is none, or holds no Transformers model.
+    """
+    if base_model == ORGANISM:
+        return str(files("graspl") / "organism" / "default")
+    path = Path(base_model).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise GrasplError(
+                f"base_model: {base_model} has no config.json; give a folder in Transformers format"
+            )
+        return str(path)
+    if path.is_absolute() or base_model.startswith((".", "~")) or base_model.count("/") > 1:
+        raise GrasplError(f"base_model: there is no folder {base_model}; give a folder or a hub name")
+    return base_model
+
+
+def load_tokenizer(base_model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer, with a padding token.
+
+    Args:
+        base_model: as in `resolve_base_model`.
+        trust_remote_code: let the hub repository's own Python code run.
+
+    Returns:
+        The tokenizer; where it has no padding token the end-of-sequence token pads.
+
+    Raises:
+        GrasplError: there is no such model or it has no tokenizer.
+    """
+    source = resolve_base_model(base_model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise GrasplError(_not_loaded(base_model, "tokenizer", error)) from error
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise GrasplError(
+                f"base_model: the tokenizer of {base_model} has neither pad nor eos token; set one in its "
+                "tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base_model(
+    base_model: str,
+    *,
+    dtype: str = "auto",
+    attn_implementation: str | None = None,
+    load_in_4bit: bool = False,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """Load a frozen causal language model in training mode.
+
+    Args:
+        base_model: as in `resolve_base_model`.
+        dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
+        attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; None leaves the choice to Transformers.
+        load_in_4bit: quantise the frozen weights to NF4 (QLoRA); needs the `qlora` extra and a GPU.
+        trust_remote_code: let the hub repository's own Python code run.
+
+    Raises:
+        GrasplError: it cannot be loaded; says why.
+    """
+    options: dict[str, Any] = {
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+        "use_safetensors": True,
+    }
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    if load_in_4bit:
+        options |= _nf4(dtype)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            model = AutoModelForCausalLM.from_pretrained(resolve_base_model(base_model), **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise GrasplError(_not_loaded(base_model, "model", error)) from error
+    model.requires_grad_(False)
+    # from_pretrained returns eval mode, in which dropout is off, and Lightning does not change it
+    return model.train()
+
+
+def _nf4(dtype: str) -> dict[str, Any]:
+    """Return the options of QLoRA (arXiv:2305.14314): NF4 weights, double quantisation."""
+    from transformers import BitsAndBytesConfig
+
+    compute = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute,
+    )
+    return {"quantization_config": config}
+
+
+def _not_loaded(base_model: str, what: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"base_model: the {what} of {base_model} cannot be loaded: {reason}"

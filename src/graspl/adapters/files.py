@@ -1,0 +1,147 @@
+"""PEFT adapter folders: reading one without its base model, and writing one."""
+
+import hashlib
+import json
+import logging
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from graspl.adapters.sites import Site
+from graspl.errors import GrasplError
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+_FACTOR = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<factor>[AB])\.weight$")
+# With these the update at the start is not zero or the saved B A is not the change of the weights
+_SHIFTED_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """A PEFT LoRA adapter read from disk."""
+
+    path: Path
+    """The folder."""
+    base_model: str
+    """Name or folder of the model it was trained on, as PEFT recorded it."""
+    sha256: str
+    """Hexadecimal SHA-256 of the file with its weights."""
+    sites: list[Site]
+    """Its sites, in the file's order sorted by name."""
+
+
+def read_adapter(path: str | Path) -> AdapterFolder:
+    """Read a LoRA adapter in PEFT format, without loading its base model.
+
+    Rank patterns, alpha patterns and rsLoRA are honoured in each site's scaling. Modules trained in full
+    beside the adapter (`modules_to_save`) have no low-rank update; they are left out with a warning.
+
+    Args:
+        path: a folder with `adapter_config.json` and `adapter_model.safetensors`.
+
+    Raises:
+        GrasplError: it is no such folder, or an adapter of a kind whose update is not ``s B A``.
+    """
+    folder = Path(path)
+    config = _read_config(folder)
+    _check_kind(folder, config)
+    tensors = _read_tensors(folder)
+    factors: dict[str, dict[str, Tensor]] = {}
+    others = []
+    for key, tensor in sorted(tensors.items()):
+        match = _FACTOR.match(key)
+        if match:
+            factors.setdefault(match["site"], {})[match["factor"]] = tensor
+        else:
+            others.append(key)
+    if others:
+        log.warning(
+            "%s: %d tensors are no LoRA factor and are left out, e.g. %s", folder, len(others), others[0]
+        )
+    if not factors:
+        raise GrasplError(f"{folder / WEIGHTS}: holds no lora_A and lora_B weights of linear layers")
+    sites = [_site(folder, name, pair, config) for name, pair in factors.items()]
+    with (folder / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return AdapterFolder(folder, str(config.get("base_model_name_or_path") or ""), digest, sites)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GrasplError(f"{folder}: no readable {CONFIG} there; give a PEFT adapter folder") from error
+    except ValueError as error:
+        raise GrasplError(f"{folder / CONFIG}: not JSON ({error}); save the adapter again") from error
+    if not isinstance(config, dict):
+        raise GrasplError(f"{folder / CONFIG}: must hold a JSON object; save the adapter again")
+    return config
+
+
+def _check_kind(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse every kind of adapter whose change of the weights is not ``s B A``."""
+    where = folder / CONFIG
+    if config.get("peft_type") != "LORA":
+        raise GrasplError(
+            f"{where}: peft_type is {config.get('peft_type')}; only LORA adapters are supported"
+        )
+    if config.get("use_dora"):
+        raise GrasplError(f"{where}: use_dora also rescales the rows of W + dW; only plain LoRA is supported")
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start.lower().startswith(_SHIFTED_STARTS):
+        raise GrasplError(
+            f"{where}: init_lora_weights is {start}, so B A is not the change of the weights; convert it with PEFT's "
+            "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
+    for option in (
+        "lora_bias",
+        "layer_replication",
+        "alora_invocation_tokens",
+        "target_parameters",
+        "use_qalora",
+    ):
+        if config.get(option):
+            raise GrasplError(f"{where}: {option} is set; only plain LoRA on linear layers is supported")
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        if (folder / "adapter_model.bin").exists():
+            raise GrasplError(
+                f"{folder}: the weights are a pickle (adapter_model.bin); save them as safetensors"
+            )
+        raise GrasplError(f"{path}: no such file; give a PEFT adapter folder")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise GrasplError(f"{path}: not readable as safetensors ({error}); copy or save it again") from error
+
+
+def _site(folder: Path, name: str, pair: dict[str, Tensor], config: dict[str, Any]) -> Site:
+    """Build a site, with the scaling that PEFT gives it."""
+    where = f"{folder / WEIGHTS}: {name}"
+    if set(pair) != {"A", "B"}:
+        raise GrasplError(f"{where} has no lora_{'B' if 'A' in pair else 'A'}; save the adapter again")
+    A, B = pair["A"], pair["B"]
+    if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
+        raise GrasplError(
+            f"{where}: lora_A {tuple(A.shape)} and lora_B {tuple(B.shape)} are no factors of a linear layer's update"
+        )
+    r, alpha = A.shape[0], config.get("lora_alpha")
+    alphas, ranks = config.get("alpha_pattern") or {}, config.get("rank_pattern") or {}
+    alpha = alphas.get(get_pattern_key(list(alphas), name), alpha)
+    rank = ranks.get(get_pattern_key(list(ranks), name), config.get("r"))
+    if rank != r or not isinstance(alpha, int | float):
+        raise GrasplError(f"{where}: lora_A has rank {r}, but {CONFIG} says r={rank}, lora_alpha={alpha}")
+    return Site(name, A, B, alpha / (math.sqrt(r) if config.get("use_rslora") else r))

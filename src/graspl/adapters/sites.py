@@ -1,0 +1,69 @@
+"""Sites: the places where a LoRA adapter changes a model."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from graspl.errors import GrasplError
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One adapted linear map: frozen W (out, in), update ``dW = scaling * B A``."""
+
+    name: str
+    """Module name in the base model, e.g. `model.layers.0.self_attn.q_proj`."""
+    A: Float[Tensor, "r in_"]
+    """(r, in) down-projection; random at the start."""
+    B: Float[Tensor, "out r"]
+    """(out, r) up-projection; zero at the start."""
+    scaling: float
+    """s = alpha / r, or alpha / sqrt(r) for rsLoRA."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in) of the frozen weight."""
+        return self.B.shape[0], self.A.shape[1]
+
+
+def lora_sites(model: PeftModel, adapter: str = "default") -> list[Site]:
+    """List the sites of a model's LoRA adapter; their factors are the live parameters.
+
+    Args:
+        model: with a LoRA adapter on linear layers.
+        adapter: its name.
+
+    Raises:
+        GrasplError: the adapter is of a kind that graspl cannot constrain; says which and what to do.
+    """
+    sites = []
+    for path, module in model.get_base_model().named_modules():
+        if isinstance(module, LoraLayer) and (adapter in module.lora_A or adapter in module.lora_embedding_A):
+            _check_kind(path, module, adapter)
+            A, B = _weight(module.lora_A[adapter]), _weight(module.lora_B[adapter])
+            sites.append(Site(path, A, B, float(module.scaling[adapter])))
+    if not sites:
+        raise GrasplError("lora.target_modules: no module of the base model matches; name its linear layers")
+    return sites
+
+
+def _weight(factor: nn.Module) -> Tensor:
+    weight = factor.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _check_kind(path: str, module: LoraLayer, adapter: str) -> None:
+    if getattr(module, "use_dora", {}).get(adapter):
+        raise GrasplError(
+            f"{path}: DoRA rescales the rows of W + dW, so a constraint on B A does not bound the change; "
+            "train with lora.use_dora: false"
+        )
+    if adapter not in module.lora_A or not isinstance(module.lora_A[adapter], nn.Linear):
+        kind = type(module.get_base_layer()).__name__
+        raise GrasplError(f"{path}: LoRA on {kind} is not supported; leave it out of lora.target_modules")
+    if module.lora_bias.get(adapter):
+        raise GrasplError(f"{path}: a LoRA bias is not part of B A; train with lora.lora_bias: false")

@@ -1,0 +1,72 @@
+"""What every constraint offers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from graspl.adapters.sites import Site
+from graspl.directions.basis import Directions
+from graspl.errors import GrasplError
+
+# Far above rounding (a bfloat16 factor keeps about three digits), far below what training without a constraint makes
+START_TOLERANCE = 1e-2
+
+
+class Constraint(ABC):
+    """Holds a quantity h of the update at its start value 0 while the rest of the update is free.
+
+    A new constraint is one class with three methods, pure tensor maths, and one line in the list of
+    `tests/constraints/test_contract.py`, which gives it its tests.
+    """
+
+    holds: ClassVar[str]
+    """Which reliance (`write`, `read`, `pair`) it holds at zero; `graspl.adapters.reliance` measures it."""
+
+    @abstractmethod
+    def bind(self, sites: Sequence[Site], directions: Directions) -> None:
+        """Take the bases for these sites and bring the factors to where h = 0.
+
+        Args:
+            sites: live parameters of an adapter that has not been trained (B = 0) or that was trained
+                under this constraint.
+            directions: of the same sites.
+
+        Raises:
+            GrasplError: the directions do not fit the sites, or the adapter relies on them already.
+        """
+
+    @abstractmethod
+    def project_gradients(self, sites: Sequence[Site]) -> None:
+        """Remove from the gradients what would change h, to first order.
+
+        Args:
+            sites: as bound; their `.grad` is changed in place.
+        """
+
+    @abstractmethod
+    def project_step(self, sites: Sequence[Site]) -> None:
+        """Bring the factors back to h = 0, after the optimizer has moved them.
+
+        Args:
+            sites: as bound; their data is changed in place.
+        """
+
+
+def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:
+    """Check that training may start or go on from here: h is zero, up to rounding.
+
+    Args:
+        site: named in the error.
+        h: what the constraint holds, any shape.
+        size: () norm that h would have if the whole factor lay along the directions.
+
+    Raises:
+        GrasplError: it is not: an adapter trained without this constraint, or one that does not start at zero.
+    """
+    if h.norm() > START_TOLERANCE * size:
+        raise GrasplError(
+            f"{site.name}: the adapter relies on the directions before the first step (init_lora_weights of PiSSA, OLoRA "
+            "or LoftQ kind, or an adapter trained without this constraint); start a new one with init_lora_weights: true"
+        )

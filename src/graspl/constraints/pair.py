@@ -1,0 +1,82 @@
+"""The pair constraint: the input v_i is no longer written to the output u_i."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from graspl.adapters.sites import Site
+from graspl.constraints.base import Constraint, require_zero_reliance
+from graspl.directions.basis import Directions
+
+# A pair whose gradient of h vanishes cannot be moved by a step, so there is nothing to divide by
+_TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass
+class PairConstraint(Constraint):
+    """h_i = u_i^T dW v_i = 0 for i = 1..k: only the k rank-one pairs are held, the loosest of the three.
+
+    h is bilinear in the factors: with a_i = A v_i and b_i = B^T u_i, both (r,), h_i = s b_i . a_i. Its gradient is
+    s u_i a_i^T for B and s b_i v_i^T for A; since the u_i are orthonormal and the v_i are, the k gradients are
+    orthogonal and J J^T of Eq. 9 is diagonal, s^2 (|a_i|^2 + |b_i|^2).
+
+    The exact step corrects B alone: b_i <- b_i - a_i (a_i . b_i) / |a_i|^2, that is
+    B <- B - sum_i u_i a_i^T (a_i . b_i) / |a_i|^2, after which every h_i is zero whatever A did (the u_i are
+    orthonormal, so no correction disturbs another).
+
+    Source:
+        Eq. 8-10 of arXiv:2605.27676 with h the k diagonal entries, one of several readings; the exact step is own.
+    """
+
+    holds: ClassVar[str] = "pair"
+
+    k: int = 1
+    """Pairs a site; at most as many as the directions file holds."""
+
+    def __post_init__(self) -> None:
+        self._pairs: list[tuple[Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def bind(self, sites: Sequence[Site], directions: Directions) -> None:
+        """Take both sides of the directions; the update must have nothing along the pairs."""
+        left = directions.bases(sites, side="U", k=self.k)
+        right = directions.bases(sites, side="V", k=self.k)
+        self._pairs = list(zip(left, right, strict=True))
+        for site, (U, V) in zip(sites, self._pairs, strict=True):
+            a, b = _reach(site, U, V)
+            require_zero_reliance(site, (a * b).sum(0), site.B.norm() * site.A.norm())
+
+    @torch.no_grad()
+    def project_gradients(self, sites: Sequence[Site]) -> None:
+        """G <- G - J^T (J J^T)^-1 J G over both factors."""
+        for site, (U, V) in zip(sites, self._pairs, strict=True):
+            G_B, G_A = site.B.grad, site.A.grad
+            if G_B is None or G_A is None:
+                continue
+            a, b = _reach(site, U, V)
+            gram = (a.square() + b.square()).sum(0).clamp_min(_TINY)  # (k,)
+            along = torch.einsum("ok,or,rk->k", U, G_B.to(U), a) + torch.einsum(
+                "rk,ri,ik->k", b, G_A.to(V), V
+            )
+            share = along / gram
+            G_B.sub_((U * share) @ a.mT)
+            G_A.sub_((b * share) @ V.mT)
+
+    @torch.no_grad()
+    def project_step(self, sites: Sequence[Site]) -> None:
+        """B <- B - sum_i u_i a_i^T (a_i . b_i) / |a_i|^2."""
+        for site, (U, V) in zip(sites, self._pairs, strict=True):
+            a, b = _reach(site, U, V)
+            share = (a * b).sum(0) / a.square().sum(0).clamp_min(_TINY)
+            site.B.sub_((U * share) @ a.mT)
+
+
+def _reach(
+    site: Site, U: Float[Tensor, "out k"], V: Float[Tensor, "in_ k"]
+) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
+    """Return a = A V and b = B^T U, both (r, k)."""
+    return site.A.to(V) @ V, site.B.to(U).mT @ U

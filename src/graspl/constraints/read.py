@@ -1,0 +1,57 @@
+"""The read constraint: nothing new is read along D."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from graspl.adapters.sites import Site
+from graspl.constraints.base import Constraint, require_zero_reliance
+from graspl.constraints.projection import project_in_place
+from graspl.directions.basis import Directions
+
+
+@dataclass
+class ReadConstraint(Constraint):
+    """h = dW D = 0 with D the site's right directions, (in, k).
+
+    Since dW = s B A, A D = 0 gives h = 0 whatever B is. A is random at the start, so it is projected once
+    when bound (dW is still zero then, so the model does not change) and at every step after: exact under any
+    optimizer.
+
+    Source:
+        Eq. 8-10 of arXiv:2605.27676 with J_h acting on the columns of A, one of several readings; the exact
+        step is own.
+    """
+
+    holds: ClassVar[str] = "read"
+
+    k: int = 1
+    """Directions a site; at most as many as the directions file holds."""
+
+    def __post_init__(self) -> None:
+        self._bases: list[Tensor] = []
+
+    @torch.no_grad()
+    def bind(self, sites: Sequence[Site], directions: Directions) -> None:
+        """Take the right directions and project A; dW must be zero or read nothing along them."""
+        self._bases = directions.bases(sites, side="V", k=self.k)
+        for site, D in zip(sites, self._bases, strict=True):
+            B, A = site.B.to(D), site.A.to(D)
+            require_zero_reliance(site, B @ (A @ D), B.norm() * A.norm())
+        self.project_step(sites)
+
+    @torch.no_grad()
+    def project_gradients(self, sites: Sequence[Site]) -> None:
+        """G_A <- G_A - (G_A D) D^T."""
+        for site, D in zip(sites, self._bases, strict=True):
+            if site.A.grad is not None:
+                project_in_place(site.A.grad.mT, D)
+
+    @torch.no_grad()
+    def project_step(self, sites: Sequence[Site]) -> None:
+        """A <- A - (A D) D^T."""
+        for site, D in zip(sites, self._bases, strict=True):
+            project_in_place(site.A.mT, D)

@@ -1,0 +1,150 @@
+"""The run folder: which file lies where, and how files are written and read back.
+
+The only place that knows the file names. Every file is written under a temporary name and renamed.
+"""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from graspl.errors import GrasplError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path (file or folder) beside ``path`` and rename it to ``path`` on success.
+
+    Nothing is left behind when the block raises. A folder that stood at ``path`` is replaced.
+
+    Args:
+        path: where the finished file or folder shall lie; its parents are made.
+
+    Raises:
+        GrasplError: the place cannot be written (permissions, full disk, a file where a folder must be).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise GrasplError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        target = scratch / path.name
+        yield target
+        if path.is_dir():
+            shutil.rmtree(path)
+        target.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise GrasplError(
+            f"{path}: writing failed ({reason}); free some space or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write UTF-8 text so that a reader sees the old file or the new one, never a part."""
+    with atomic_path(path) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json_atomic(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON with NaN refused, atomically."""
+    write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def _read_json(path: Path, what: str, mend: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GrasplError(f"{path}: no {what} there; {mend}") from error
+    except (OSError, ValueError) as error:
+        raise GrasplError(f"{path}: not readable as JSON ({error}); {mend}") from error
+
+
+class RunFolder:
+    """One run's folder, `trainer.default_root_dir`.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config(self) -> Path:
+        """The complete configuration; `graspl fit --config` with it repeats the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter in PEFT format."""
+        return self.path / "adapter"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Lightning checkpoints, for resuming."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """What Lightning's CSVLogger wrote."""
+        return self.path / "metrics.csv"
+
+    @property
+    def directions(self) -> Path:
+        """The directions identified from this run's adapter."""
+        return self.path / "directions.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        """What `graspl validate` measured."""
+        return self.path / "evaluation.json"
+
+    @property
+    def generations(self) -> Path:
+        """Example answers, JSON lines."""
+        return self.path / "generations.jsonl"
+
+    def is_used(self) -> bool:
+        """Whether a fit has written here: a configuration, an adapter or checkpoints."""
+        return self.config.exists() or self.adapter.exists() or self.checkpoints.exists()
+
+    def read_evaluation(self) -> dict[str, Any]:
+        """Return the content of `evaluation.json`.
+
+        Raises:
+            GrasplError: it is not there or not JSON; names the command that makes it.
+        """
+        mend = f"run: graspl validate --config {self.config}"
+        return _read_json(self.evaluation, "evaluation", mend)
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """Return the rows of `metrics.csv` with their numeric cells; [] where there is no such file."""
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        try:
+            return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
+        except (TypeError, ValueError) as error:
+            raise GrasplError(f"{self.metrics}: a cell is not a number ({error}); fit again") from error
+
+    def read_generations(self) -> list[dict[str, Any]]:
+        """Return the rows of `generations.jsonl`; [] where there is no such file."""
+        if not self.generations.exists():
+            return []
+        lines = self.generations.read_text(encoding="utf-8").splitlines()
+        try:
+            return [json.loads(line) for line in lines if line.strip()]
+        except ValueError as error:
+            raise GrasplError(f"{self.generations}: a line is not JSON ({error}); validate again") from error
