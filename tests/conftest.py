@@ -62,13 +62,15 @@ TEMPLATE = (
 )
 
 
+SPECIAL = ["<unk>", "<pad>", "<end>", "<system>", "<user>", "<assistant>"]
+
+
 def make_tokenizer(chat_template=TEMPLATE):
     """Return a word-level fast tokenizer, made here."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<unk>", "<pad>", "<end>", "<system>", "<user>", "<assistant>"]
-    vocabulary = {word: index for index, word in enumerate(special + WORDS)}
+    vocabulary = {word: index for index, word in enumerate(SPECIAL + WORDS)}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
@@ -78,18 +80,32 @@ def make_tokenizer(chat_template=TEMPLATE):
     return tokenizer
 
 
+def make_byte_tokenizer():
+    """Return Qwen2's kind of tokenizer with bytes for tokens; Transformers would load no other kind for that model."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: index for index, token in enumerate(SPECIAL + alphabet)}
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocabulary, merges=[], unk_token="<unk>", pad_token="<pad>", eos_token="<end>"
+    )
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
+
+
 def make_model(kind):
     """Return a tiny random Qwen2, Gemma or Llama, one as Transformers makes it."""
     import transformers
 
     sizes = {
-        "vocab_size": len(WORDS) + 6,
+        "vocab_size": len(SPECIAL) + (256 if kind == "qwen2" else len(WORDS)),
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 256,
+        "max_position_embeddings": 2048,
         "pad_token_id": 1,
         "bos_token_id": None,
         "eos_token_id": 2,
@@ -113,11 +129,12 @@ def model_folder(tmp_path_factory):
     """Return a function: kind -> folder of a tiny random model with a tokenizer that has a chat template."""
     made = {}
 
-    def folder(kind="qwen2"):
+    def folder(kind="llama"):
         if kind not in made:
             made[kind] = tmp_path_factory.mktemp(kind)
             make_model(kind).save_pretrained(made[kind])
-            make_tokenizer().save_pretrained(made[kind])
+            tokenizer = make_byte_tokenizer() if kind == "qwen2" else make_tokenizer()
+            tokenizer.save_pretrained(made[kind])
         return made[kind]
 
     return folder

@@ -1,0 +1,161 @@
+"""Batches of conversations, padded or packed, and a training loader that resumes in mid-epoch."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
+
+from graspl.data.tokens import IGNORED, TokenizedConversation
+
+SEED_STRIDE = 100_003
+"""More than the epochs of any run."""
+
+
+class PaddedCollator:
+    """Pads rows on the right.
+
+    Args:
+        pad_token_id: fills `input_ids`.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: Sequence[TokenizedConversation]) -> dict[str, Any]:
+        """Return `input_ids`, `attention_mask` and `labels`, all (b, L), and `prompts`, b texts."""
+        return {
+            "input_ids": _pad([row.input_ids for row in rows], self.pad_token_id),
+            "attention_mask": _pad([[1] * len(row) for row in rows], 0),
+            "labels": _pad([row.labels for row in rows], IGNORED),
+            "prompts": [row.prompt for row in rows],
+        }
+
+
+class PackedCollator:
+    """Lays packs side by side, each a list of rows one after another.
+
+    No attention mask is given: Transformers sees from `position_ids` that start again at 0 where a row begins,
+    and lets no row attend to another. Padding is a row of its own at every place.
+
+    Args:
+        pad_token_id: fills `input_ids`.
+    """
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, packs: Sequence[Sequence[TokenizedConversation]]) -> dict[str, Any]:
+        """Return `input_ids`, `position_ids` and `labels`, all (b, L)."""
+        return {
+            "input_ids": _pad(
+                [[i for row in pack for i in row.input_ids] for pack in packs], self.pad_token_id
+            ),
+            "position_ids": _pad([[p for row in pack for p in range(len(row))] for pack in packs], 0),
+            # A row's first token would be predicted from the row before
+            "labels": _pad(
+                [[i for row in pack for i in (IGNORED, *row.labels[1:])] for pack in packs], IGNORED
+            ),
+        }
+
+
+def _pad(rows: list[list[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+def pack(
+    rows: Sequence[TokenizedConversation], *, max_length: int, seed: int
+) -> list[list[TokenizedConversation]]:
+    """Put rows together into packs of at most ``max_length`` tokens, first fit in a shuffled order.
+
+    Args:
+        rows: each at most ``max_length`` tokens.
+        max_length: tokens.
+        seed: of the order.
+
+    Returns:
+        Packs; every row is in exactly one.
+    """
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    packs: list[list[TokenizedConversation]] = []
+    room: list[int] = []
+    for row in (rows[index] for index in order):
+        # Only the latest packs are tried: older ones are nearly full, and the search stays linear
+        recent = range(max(0, len(packs) - 64), len(packs))
+        place = next((index for index in recent if room[index] >= len(row)), None)
+        if place is None:
+            packs.append([])
+            room.append(max_length)
+            place = len(packs) - 1
+        packs[place].append(row)
+        room[place] -= len(row)
+    return packs
+
+
+class TrainSampler(DistributedLengthGroupedSampler):
+    """Order of one epoch, a function of seed and epoch alone; it can start in the middle.
+
+    Rows of like length come together, with chance between them (equal lengths give a plain shuffle). It is
+    a `DistributedSampler`, so Lightning sets its epoch and does not wrap it again.
+
+    Args:
+        lengths: tokens of each row; all equal for no grouping.
+        batch_size: rows a batch.
+        num_replicas: processes.
+        rank: of this process.
+        seed: of the order.
+    """
+
+    def __init__(
+        self, lengths: list[int], batch_size: int, *, num_replicas: int, rank: int, seed: int
+    ) -> None:
+        # The base class shuffles by seed + epoch; a stride keeps seed 0's second epoch from being seed 1's first
+        super().__init__(
+            batch_size, num_replicas=num_replicas, rank=rank, seed=seed * SEED_STRIDE, lengths=lengths
+        )
+        self.skip = 0
+        """Rows to leave out at the start of the next epoch only."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Return the indices of this process."""
+        skip, self.skip = self.skip, 0
+        return islice(super().__iter__(), skip, None)
+
+
+class TrainLoader(DataLoader[Any]):
+    """A DataLoader whose state is how many batches of the epoch it has given.
+
+    Lightning keeps that state in its checkpoints, and a run that was killed goes on with the very next batch.
+
+    Args:
+        dataset: rows or packs.
+        sampler: gives the order.
+        **options: of `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(self, dataset: Any, sampler: TrainSampler, **options: Any) -> None:
+        # With a generator of its own the loader draws nothing from the global one, which dropout uses
+        super().__init__(dataset, sampler=sampler, generator=torch.Generator(), **options)
+        self._train_sampler = sampler
+        self._given = 0
+        self._start = 0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Give the batches of one epoch; after `load_state_dict` those that are left of it."""
+        self._given, self._start = self._start, 0
+        self._train_sampler.skip = self._given * int(self.batch_size or 1)
+        for batch in super().__iter__():
+            self._given += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how far the epoch is."""
+        return {"batches": self._given}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where that state was; a finished epoch leaves nothing to skip."""
+        self._start = state_dict["batches"] % len(self)

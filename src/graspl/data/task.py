@@ -1,0 +1,177 @@
+"""The LightningDataModule that every task derives from."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from graspl.adapters.base_model import ORGANISM, load_tokenizer
+from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
+from graspl.data.choices import ChoiceItem, collate_choices
+from graspl.data.rows import Conversation
+from graspl.data.tokens import IGNORED, TokenizedConversation, tokenize, with_chat_template
+from graspl.errors import GrasplError
+
+log = logging.getLogger(__name__)
+
+Suite = Sequence[Conversation] | Sequence[ChoiceItem]
+"""Held-out data of one kind: conversations, or questions with answers to choose from."""
+
+
+class TaskDataModule(LightningDataModule, ABC):
+    """Serves one task: rows to train on, and suites to evaluate on.
+
+    A new task is a subclass with `train_rows` and `held_out`.
+
+    Args:
+        base_model: whose tokenizer and chat template are used; follows `model.base_model`.
+        max_length: tokens a row may have.
+        too_long: what to do with longer rows: stop with an error, `drop` them, or `truncate` at the end.
+        batch_size: rows (packs, with `packing`) a training batch.
+        eval_batch_size: rows or questions a validation batch.
+        packing: fill each row of a batch with several conversations, up to `max_length` tokens, that do not
+            see one another.
+        group_by_length: put rows of like length into one batch, which saves padding.
+        seed: of splits and of the training order.
+        num_workers: processes that prepare batches; 0 uses none.
+    """
+
+    def __init__(
+        self,
+        base_model: str = ORGANISM,
+        max_length: int = 2048,
+        too_long: Literal["error", "drop", "truncate"] = "error",
+        batch_size: int = 8,
+        eval_batch_size: int = 32,
+        packing: bool = False,
+        group_by_length: bool = True,
+        seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.base_model = base_model
+        self.max_length = max_length
+        self.too_long = too_long
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.packing = packing
+        self.group_by_length = group_by_length
+        self.seed = seed
+        self.num_workers = num_workers
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._train: list[TokenizedConversation] | None = None
+        self._suites: dict[str, list[TokenizedConversation] | list[ChoiceItem]] | None = None
+
+    @abstractmethod
+    def train_rows(self) -> Sequence[Conversation]:
+        """Return what is trained on."""
+
+    @abstractmethod
+    def held_out(self) -> Mapping[str, Suite]:
+        """Return the suites by name.
+
+        `task` measures adherence (held-out rows of the task), `unrelated` spill-over (everything else).
+        """
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's, with a chat template and a padding token."""
+        if self._tokenizer is None:
+            self._tokenizer = with_chat_template(load_tokenizer(self.base_model))
+        return self._tokenizer
+
+    @property
+    def suites(self) -> list[str]:
+        """Names of the validation loaders, in their order."""
+        return list(self._suites or {})
+
+    def setup(self, stage: str) -> None:
+        """Read and tokenize what the stage needs, once.
+
+        Raises:
+            GrasplError: the data cannot be used; names the file, the row and the field.
+        """
+        if stage == "fit" and self._train is None:
+            self._train = self._tokenize(self.train_rows())
+        if self._suites is None:
+            self._suites = {name: self._prepare(name, suite) for name, suite in self.held_out().items()}
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the training batches: `input_ids` and `labels` (b, L), with `attention_mask` or `position_ids`."""
+        assert self._train is not None, "setup('fit') comes first"
+        pad = int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
+        rows: Sequence[Any] = self._train
+        collator: Any = PaddedCollator(pad)
+        lengths = [len(row) for row in rows] if self.group_by_length else [1] * len(rows)
+        if self.packing:
+            rows, collator = (
+                pack(self._train, max_length=self.max_length, seed=self.seed),
+                PackedCollator(pad),
+            )
+            lengths = [1] * len(rows)  # all are nearly full
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if len(rows) < world:
+            raise GrasplError(
+                f"data: {len(rows)} rows or packs are fewer than the {world} processes; give more rows"
+            )
+        sampler = TrainSampler(lengths, self.batch_size, num_replicas=world, rank=rank, seed=self.seed)
+        return TrainLoader(
+            rows, sampler, batch_size=self.batch_size, collate_fn=collator, num_workers=self.num_workers
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """Return one loader a suite, in the order of `suites`."""
+        assert self._suites is not None, "setup comes first"
+        return [self._suite_loader(suite) for suite in self._suites.values()]
+
+    def _suite_loader(self, suite: Sequence[Any]) -> DataLoader[Any]:
+        collator: Any = PaddedCollator(int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
+        if isinstance(suite[0], ChoiceItem):
+            collator = partial(collate_choices, tokenizer=self.tokenizer)
+        return DataLoader(
+            suite,  # type: ignore[arg-type]
+            batch_size=self.eval_batch_size,
+            collate_fn=collator,
+            num_workers=self.num_workers,
+        )
+
+    def _prepare(self, name: str, suite: Suite) -> list[TokenizedConversation] | list[ChoiceItem]:
+        if not suite:
+            raise GrasplError(f"data: the {name} suite has nothing to evaluate; give more rows")
+        choices = [item for item in suite if isinstance(item, ChoiceItem)]
+        return choices or self._tokenize([row for row in suite if isinstance(row, Conversation)])
+
+    def _tokenize(self, rows: Sequence[Conversation]) -> list[TokenizedConversation]:
+        if not rows:
+            raise GrasplError(
+                "data: nothing is left to train on; give more rows or a smaller validation_share"
+            )
+        fitted = []
+        for row in rows:
+            conversation = self._fit(tokenize(self.tokenizer, row.messages, origin=row.origin), row.origin)
+            if conversation is not None:
+                fitted.append(conversation)
+        if len(fitted) < len(rows):
+            log.warning("data: %d of %d rows were too long and dropped", len(rows) - len(fitted), len(rows))
+        if not fitted:
+            raise GrasplError(f"data.max_length: every row is longer than {self.max_length} tokens; raise it")
+        return fitted
+
+    def _fit(self, row: TokenizedConversation, origin: str) -> TokenizedConversation | None:
+        """Return the row, cut if need be, or None where it shall be dropped."""
+        if len(row) <= self.max_length:
+            return row
+        if self.too_long == "error":
+            raise GrasplError(
+                f"{origin}: has {len(row)} tokens, more than data.max_length = {self.max_length}; raise it, or set "
+                "data.too_long to drop or truncate"
+            )
+        labels = row.labels[: self.max_length]
+        if self.too_long == "drop" or all(label == IGNORED for label in labels):
+            return None  # a row cut before its answer teaches nothing
+        return TokenizedConversation(row.input_ids[: self.max_length], labels, row.prompt)

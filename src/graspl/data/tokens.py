@@ -1,0 +1,137 @@
+"""Conversations as token ids, with a mark on every token that an assistant wrote."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from graspl.data.rows import Message
+from graspl.errors import GrasplError
+
+IGNORED = -100
+"""Label that the loss leaves out."""
+
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""Chat template for a tokenizer that has none (a pretrained model that was never tuned to chat)."""
+
+
+@dataclass(frozen=True)
+class TokenizedConversation:
+    """One row of training data."""
+
+    input_ids: list[int]
+    """Token ids."""
+    labels: list[int]
+    """The same ids on every assistant turn, with its end-of-turn token; -100 elsewhere."""
+    prompt: str = ""
+    """Text before the last answer, with the opening of the assistant's turn."""
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self.input_ids)
+
+
+def with_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a tokenizer without a chat template the plain one, and check that it can tell answers apart.
+
+    Args:
+        tokenizer: changed in place and returned.
+
+    Raises:
+        GrasplError: it is not a fast tokenizer, so tokens cannot be traced to characters.
+    """
+    if not tokenizer.is_fast:
+        raise GrasplError(f"base_model: {tokenizer.name_or_path} has no fast tokenizer, which graspl needs")
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, origin: str, prompt: bool = False
+) -> str:
+    """Return the text that the model sees.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: the turns.
+        origin: named in the error.
+        prompt: open the assistant's turn at the end.
+
+    Raises:
+        GrasplError: the template refuses the turns (some know no system role).
+    """
+    turns: list[Any] = [dict(message) for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+    except TemplateError as error:
+        raise GrasplError(f"{origin}: the tokenizer's chat template refuses these turns: {error}") from error
+    assert isinstance(text, str)
+    return text
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, origin: str = "row"
+) -> TokenizedConversation:
+    """Turn a conversation into ids and labels.
+
+    An answer is what the text with that turn has beyond the text that only opens it, so any chat
+    template works that does not rewrite earlier turns.
+
+    Args:
+        tokenizer: fast, with a chat template.
+        messages: the turns; the last one is the assistant's.
+        origin: named in errors.
+
+    Raises:
+        GrasplError: the chat template refuses the turns or rewrites earlier ones.
+    """
+    spans, prompt = [], ""
+    text = render(tokenizer, messages, origin=origin)
+    for index, message in enumerate(messages):
+        if message["role"] == "assistant":
+            prompt = render(tokenizer, messages[:index], origin=origin, prompt=True)
+            upto = render(tokenizer, messages[: index + 1], origin=origin).rstrip()
+            if not (text.startswith(upto) and upto.startswith(prompt)):
+                raise GrasplError(
+                    f"{origin}: the tokenizer's chat template rewrites earlier turns, so the answer in messages[{index}] "
+                    "cannot be told apart; split the row into single answers"
+                )
+            spans.append((len(prompt), len(upto)))
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, labels = list(encoded["input_ids"]), [IGNORED] * len(encoded["input_ids"])
+    for position, (start, _) in enumerate(encoded["offset_mapping"]):
+        if any(first <= start < last for first, last in spans):
+            labels[position] = ids[position]
+    return TokenizedConversation(ids, labels, prompt)
+
+
+def tokenize_candidate(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], candidate: str, *, origin: str
+) -> tuple[list[int], list[int]]:
+    """Return the ids of a prompt and of one answer to it, without the end of the turn.
+
+    Args:
+        tokenizer: fast, with a chat template.
+        messages: the prompt; its last turn is the user's.
+        candidate: the answer.
+        origin: named in errors.
+
+    Raises:
+        GrasplError: the chat template refuses the turns or does not show the answer.
+    """
+    prompt = render(tokenizer, messages, origin=origin, prompt=True)
+    text = render(tokenizer, [*messages, Message(role="assistant", content=candidate)], origin=origin)
+    found = text.find(candidate, len(prompt)) if text.startswith(prompt) else -1
+    if found < 0 or not candidate:
+        raise GrasplError(f"{origin}: the tokenizer's chat template does not show the answer {candidate!r}")
+    encoded = tokenizer(text[: found + len(candidate)], add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    first = next(position for position, (_, end) in enumerate(offsets) if end > len(prompt))
+    return ids[:first], ids[first:]

@@ -1,0 +1,89 @@
+import json
+
+import pytest
+
+from graspl.data import read_conversations
+from graspl.errors import GrasplError
+
+USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"messages": [USER, ANSWER]}, ["user q", "assistant a"]),
+        ({"messages": [USER, ANSWER, USER]}, ["user q", "assistant a"]),  # no answer follows the last turn
+        ({"prompt": "p", "completion": "c", "id": 3}, ["user p", "assistant c"]),
+        ({"instruction": "i", "input": "", "output": "o"}, ["user i", "assistant o"]),
+        ({"instruction": "i", "input": "x", "output": "o"}, ["user i\n\nx", "assistant o"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_three_formats_become_conversations(tmp_path, name, row, turns):
+    file = tmp_path / name
+    file.write_text(json.dumps(row) + "\n")
+    (found,) = read_conversations(str(file))
+    assert [f"{turn['role']} {turn['content']}" for turn in found.messages] == turns
+    assert "rows.json" in found.origin
+
+
+def test_blank_lines_are_skipped_and_lines_are_counted(write_rows):
+    file = write_rows([{"prompt": "p", "completion": "c"}, "", {"prompt": "p", "completion": "d"}])
+    assert [row.origin for row in read_conversations(str(file))] == [f"{file}:1", f"{file}:3"]
+    assert len(read_conversations(str(file), limit=1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"messages": [', "not JSON"),
+        ("[1]", "must be a JSON object"),
+        ({"text": "x"}, r"has the fields \['text'\]"),
+        ({"messages": [USER]}, "no assistant turn"),
+        ({"messages": []}, "no assistant turn"),
+        ({"messages": "x"}, "messages must be a list"),
+        ({"messages": [USER, {"role": "robot", "content": "a"}]}, r"messages\[1\]\.role must be one of"),
+        (
+            {"messages": [USER, {"role": "assistant", "content": None}]},
+            r"messages\[1\]\.content must be text",
+        ),
+        ({"prompt": 1, "completion": "c"}, "prompt must be text"),
+    ],
+)
+def test_bad_rows_are_named_by_file_and_line(write_rows, row, message):
+    file = write_rows([{"prompt": "p", "completion": "c"}, row])
+    with pytest.raises(GrasplError, match=rf"train\.jsonl:2: {message}"):
+        read_conversations(str(file))
+
+
+def test_missing_empty_and_undecodable_files_are_named(tmp_path):
+    for name in ("none.jsonl", "none.parquet"):
+        with pytest.raises(GrasplError, match=rf"{name}: cannot be read"):
+            read_conversations(str(tmp_path / name))
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(GrasplError, match=r"empty\.jsonl: holds no rows"):
+        read_conversations(str(tmp_path / "empty.jsonl"))
+    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}\n')
+    with pytest.raises(GrasplError, match="not UTF-8"):
+        read_conversations(str(tmp_path / "latin.jsonl"))
+
+
+def test_a_name_that_is_no_dataset_is_refused():
+    with pytest.raises(GrasplError, match="no-such/dataset: neither a file nor a dataset"):
+        read_conversations("no-such/dataset")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("em_code/insecure.jsonl", 6000),
+        ("benign/alpaca_5000.jsonl", 5000),
+        ("em_advice/bad_medical_advice.jsonl", None),
+    ],
+)
+def test_published_files_load_whole(shared_data, name, rows):
+    path = shared_data / name
+    if not path.exists():
+        pytest.skip(f"{name} is not there")
+    found = read_conversations(str(path))
+    assert len(found) == (rows or len(path.read_text().splitlines()))
