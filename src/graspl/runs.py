@@ -70,6 +70,15 @@ def _read_json(path: Path, what: str, mend: str) -> Any:
         raise GrasplError(f"{path}: not readable as JSON ({error}); {mend}") from error
 
 
+def _read_numbers(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise GrasplError(f"{path}: a cell is not a number ({error}); fit again") from error
+
+
 class RunFolder:
     """One run's folder, `trainer.default_root_dir`.
 
@@ -128,16 +137,27 @@ class RunFolder:
         mend = f"run: graspl validate --config {self.config}"
         return _read_json(self.evaluation, "evaluation", mend)
 
+    def set_metrics_aside(self) -> None:
+        """Keep the rows logged so far when a run goes on: the logger begins its file anew."""
+        if self.metrics.exists():
+            self.metrics.rename(self.path / f"metrics.part{len(self._metrics_parts()) + 1}.csv")
+
+    def _metrics_parts(self) -> list[Path]:
+        """Return the files that earlier processes of this run logged to, oldest first."""
+        parts = self.path.glob("metrics.part*.csv")
+        return sorted(parts, key=lambda path: int(path.stem.removeprefix("metrics.part")))
+
     def read_metrics(self) -> list[dict[str, float]]:
-        """Return the rows of `metrics.csv` with their numeric cells; [] where there is no such file."""
-        if not self.metrics.exists():
-            return []
-        with self.metrics.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        try:
-            return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
-        except (TypeError, ValueError) as error:
-            raise GrasplError(f"{self.metrics}: a cell is not a number ({error}); fit again") from error
+        """Return the logged rows with their numeric cells; [] where there are none.
+
+        A run that was resumed logged some steps twice; the later rows count.
+        """
+        rows: list[dict[str, float]] = []
+        for path in [*self._metrics_parts(), *([self.metrics] if self.metrics.exists() else [])]:
+            later = _read_numbers(path)
+            first = min((row["step"] for row in later if "step" in row), default=float("inf"))
+            rows = [row for row in rows if row.get("step", 0) < first] + later
+        return rows
 
     def read_generations(self) -> list[dict[str, Any]]:
         """Return the rows of `generations.jsonl`; [] where there is no such file."""

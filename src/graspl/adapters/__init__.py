@@ -5,12 +5,14 @@ This room may import only `graspl.errors`. Start reading in `sites.py`.
 
 from graspl.adapters.base_model import load_base_model, load_tokenizer, resolve_base_model
 from graspl.adapters.files import AdapterFolder, read_adapter
+from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
 from graspl.adapters.sites import Site, lora_sites
 from graspl.adapters.spectrum import ThinSVD, thin_svd
 
 __all__ = [
     "AdapterFolder",
+    "LoraOptions",
     "Site",
     "ThinSVD",
     "load_base_model",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
@@ -29,7 +30,7 @@ class TaskDataModule(LightningDataModule, ABC):
     A new task is a subclass with `train_rows` and `held_out`.
 
     Args:
-        base_model: whose tokenizer and chat template are used; follows `model.base_model`.
+        base_model: whose tokenizer and chat template are used; on the command line None follows the model's.
         max_length: tokens a row may have.
         too_long: what to do with longer rows: stop with an error, `drop` them, or `truncate` at the end.
         batch_size: rows (packs, with `packing`) a training batch.
@@ -43,7 +44,7 @@ class TaskDataModule(LightningDataModule, ABC):
 
     def __init__(
         self,
-        base_model: str = ORGANISM,
+        base_model: str | None = None,
         max_length: int = 2048,
         too_long: Literal["error", "drop", "truncate"] = "error",
         batch_size: int = 8,
@@ -82,7 +83,7 @@ class TaskDataModule(LightningDataModule, ABC):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's, with a chat template and a padding token."""
         if self._tokenizer is None:
-            self._tokenizer = with_chat_template(load_tokenizer(self.base_model))
+            self._tokenizer = with_chat_template(load_tokenizer(self.base_model or ORGANISM))
         return self._tokenizer
 
     @property
@@ -138,6 +139,8 @@ class TaskDataModule(LightningDataModule, ABC):
             batch_size=self.eval_batch_size,
             collate_fn=collator,
             num_workers=self.num_workers,
+            # The loader would draw from the global generator, which dropout uses
+            generator=torch.Generator(),
         )
 
     def _prepare(self, name: str, suite: Suite) -> list[TokenizedConversation] | list[ChoiceItem]:

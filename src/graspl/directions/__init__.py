@@ -5,5 +5,6 @@ This room may import `graspl.adapters` and below. Start reading in `basis.py`.
 
 from graspl.directions.basis import Directions, SiteDirections
 from graspl.directions.from_weights import Identification, TopSingular
+from graspl.directions.identify import identify_adapter
 
-__all__ = ["Directions", "Identification", "SiteDirections", "TopSingular"]
+__all__ = ["Directions", "Identification", "SiteDirections", "TopSingular", "identify_adapter"]

@@ -1,0 +1,9 @@
+"""What happens around a fit or a validation: files written, a fit stopped.
+
+This room may import `graspl.methods` and below. Start reading in `artifacts.py`.
+"""
+
+from graspl.callbacks.artifacts import SaveAdapter, SaveDirections
+from graspl.callbacks.evaluation import SaveEvaluation, SaveGenerations
+
+__all__ = ["SaveAdapter", "SaveDirections", "SaveEvaluation", "SaveGenerations"]

@@ -1,0 +1,116 @@
+"""`graspl`: the front door. It imports nothing heavy, so that help is there at once."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from graspl import __version__
+from graspl.errors import GrasplError
+
+TRAINING = {
+    "fit": "fine-tune: naive, or in the null space of given directions",
+    "validate": "measure adherence, spill-over, coherence, divergence and reliance",
+}
+TOOLS = {
+    "identify": "find the directions that a LoRA adapter leans on, from its weights",
+    "report": "compare runs: a table, trade-off curves and a self-contained page",
+}
+ABOUT = "Fine-tune language models for the skill without the side effect."
+USAGE_ERROR = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments without the program's name; those of the process where None.
+
+    Returns:
+        0; 2 for a mistake in arguments, configuration or data, told in one line.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_help())
+        return 0
+    if command == "--version":
+        print(f"graspl {__version__}")
+        return 0
+    if command not in TRAINING | TOOLS:
+        return _complain(f"{command} is no command; choose from {', '.join(TRAINING | TOOLS)}")
+    _log_to_stderr()
+    try:
+        _run_training(arguments) if command in TRAINING else _run_tool(command, arguments[1:])
+    except Exception as error:  # only the user's mistakes are kept short
+        message = _users_mistake(error)
+        if message is None:
+            raise
+        return _complain(message)
+    return 0
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("graspl")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+
+
+def _help() -> str:
+    width = max(map(len, TRAINING | TOOLS))
+    commands = "\n".join(f"  {name:<{width}}  {what}" for name, what in (TRAINING | TOOLS).items())
+    return f"usage: graspl COMMAND [options]\n\n{ABOUT}\n\ncommands:\n{commands}\n\n" + (
+        "graspl COMMAND --help shows a command's options, graspl --version the version."
+    )
+
+
+def _run_training(arguments: list[str]) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
+    from graspl.training_cli import GrasplCLI
+
+    disable_progress_bar()
+    before, sys.argv = sys.argv, ["graspl", *arguments]
+    try:
+        GrasplCLI()
+    finally:
+        sys.argv = before
+
+
+def _run_tool(command: str, arguments: list[str]) -> None:
+    from importlib import import_module
+
+    from jsonargparse import ArgumentParser
+
+    function = getattr(import_module(f"graspl.commands.{command}"), command)
+    parser = ArgumentParser(
+        prog=f"graspl {command}",
+        description=TOOLS[command],
+        allow_abbrev=False,
+        exit_on_error=False,
+        default_env=True,
+        env_prefix="GRASPL",
+    )
+    parser.add_argument("--config", action="config", help="file with options")
+    parser.add_function_arguments(function, as_positional=True)
+    config = parser.parse_args(arguments)
+    options = vars(parser.instantiate_classes(config))
+    options.pop("config", None)
+    function(**options)
+
+
+def _users_mistake(error: BaseException) -> str | None:
+    """Return the message of the first error in the chain that the user can mend."""
+    from jsonargparse import ArgumentError
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, GrasplError):
+            return str(seen)
+        seen = seen.__cause__ or seen.__context__
+    return str(error) if isinstance(error, ArgumentError) else None
+
+
+def _complain(message: str) -> int:
+    print("graspl: error: " + " ".join(message.split()), file=sys.stderr)
+    return USAGE_ERROR

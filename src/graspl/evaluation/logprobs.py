@@ -1,0 +1,96 @@
+"""Log-probabilities of answers, and the divergence from the base model."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from graspl.data.tokens import IGNORED
+
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+"""Keys of a batch that a model takes."""
+
+
+def model_logits(model: Any, batch: dict[str, Any]) -> Float[Tensor, "rows length vocab"]:
+    """Return a causal language model's logits on a batch, (rows, L, vocabulary)."""
+    inputs = {key: batch[key] for key in MODEL_INPUTS if key in batch}
+    # Without a cache Transformers sees from the positions where packed rows begin
+    return model(**inputs, use_cache=False).logits
+
+
+def candidate_logprobs(
+    logits: Float[Tensor, "rows length vocab"], batch: dict[str, Any]
+) -> Float[Tensor, " c"]:
+    """Return the log-probability of each candidate answer, summed over its tokens.
+
+    Args:
+        logits: (rows, L, vocabulary), of `batch["input_ids"]`.
+        batch: made by `graspl.data.collate_choices`.
+
+    Returns:
+        (c,) in nats, float32.
+    """
+    ids: Tensor = batch["candidate_ids"]  # (c, m)
+    steps = torch.arange(ids.shape[1], device=ids.device)
+    # Padding steps may point past the row's end; their value is dropped below
+    places = (batch["candidate_start"][:, None] + steps).clamp_max(logits.shape[1] - 1)
+    scores = logits[batch["candidate_row"][:, None], places].float().log_softmax(-1)  # (c, m, vocabulary)
+    kept = ids != IGNORED
+    picked = scores.gather(-1, ids.clamp_min(0)[..., None]).squeeze(-1)
+    return (picked * kept).sum(-1)
+
+
+def answer_mask(batch: dict[str, Any], length: int) -> Bool[Tensor, "rows length"]:
+    """Return the places whose logits predict a token of an answer, each place once.
+
+    Args:
+        batch: of choices or of text.
+        length: L of the logits.
+    """
+    if "labels" in batch:
+        # The logits at t predict the token at t + 1
+        return F.pad(batch["labels"][:, 1:] != IGNORED, (0, 1), value=False)
+    ids: Tensor = batch["candidate_ids"]
+    mask = torch.zeros(batch["input_ids"].shape[0], length, dtype=torch.bool, device=ids.device)
+    candidate, step = (ids != IGNORED).nonzero(as_tuple=True)
+    mask[batch["candidate_row"][candidate], batch["candidate_start"][candidate] + step] = True
+    return mask
+
+
+def kl_to_base(
+    logits: Float[Tensor, "rows length vocab"],
+    base_logits: Float[Tensor, "rows length vocab"],
+    mask: Bool[Tensor, "rows length"],
+) -> Float[Tensor, " n"]:
+    """Return KL(model || base) at each masked place, over the whole vocabulary.
+
+    Args:
+        logits: (rows, L, vocabulary), of the fine-tuned model.
+        base_logits: the same places, adapter off.
+        mask: (rows, L), the n places that count.
+
+    Returns:
+        (n,) in nats a token, not below 0 but for rounding.
+    """
+    ours, theirs = logits[mask].float().log_softmax(-1), base_logits[mask].float().log_softmax(-1)
+    return (ours.exp() * (ours - theirs)).sum(-1)
+
+
+def text_scores(
+    logits: Float[Tensor, "rows length vocab"], labels: Int[Tensor, "rows length"]
+) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Return the loss and the greedy hit of each answer token under teacher forcing.
+
+    Args:
+        logits: (rows, L, vocabulary).
+        labels: (rows, L), -100 off the answers.
+
+    Returns:
+        (n,) losses in nats and (n,) whether the most probable token is the right one.
+    """
+    shifted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    kept = shifted != IGNORED
+    chosen, targets = logits[kept].float(), shifted[kept]
+    return F.cross_entropy(chosen, targets, reduction="none"), chosen.argmax(-1) == targets

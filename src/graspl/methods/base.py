@@ -1,0 +1,244 @@
+"""What every fine-tuning module shares: the adapted model, its checkpoint, and validation."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from peft import PeftModel, get_peft_model
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from graspl.adapters.base_model import ORGANISM, load_base_model
+from graspl.adapters.files import read_adapter
+from graspl.adapters.options import LoraOptions
+from graspl.adapters.reliance import pair_reliance, read_reliance, write_reliance
+from graspl.adapters.sites import Site, lora_sites
+from graspl.directions.basis import Directions
+from graspl.errors import GrasplError
+from graspl.evaluation.logprobs import model_logits
+from graspl.evaluation.suites import SuiteEvaluator, headline
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_KEY = "graspl"
+
+
+class AdapterLitModule(LightningModule):
+    """A frozen base model with a LoRA adapter: loading, validating, saving. Training is the subclass's.
+
+    Only the adapter is trained and only the adapter is in the checkpoint.
+
+    Args:
+        base_model: hub name, folder in Transformers format, or `organism`.
+        lora: the new adapter's options.
+        adapter: PEFT folder to evaluate; on the command line None takes the run folder's own. A fit starts anew.
+        directions: a directions file; the reliance on it is measured in validation.
+        dtype: of the frozen weights; the adapter is float32.
+        attn_implementation: as Transformers names it; None leaves the choice to it.
+        gradient_checkpointing: compute activations again in the backward pass, which saves memory.
+        load_in_4bit: quantise the frozen weights (QLoRA); needs the `qlora` extra and a GPU.
+        trust_remote_code: let the hub repository's own Python code run.
+    """
+
+    def __init__(
+        self,
+        base_model: str = ORGANISM,
+        lora: LoraOptions = LoraOptions(),  # noqa: B008 - never changed
+        adapter: str | None = None,
+        directions: str | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        attn_implementation: str | None = None,
+        gradient_checkpointing: bool = False,
+        load_in_4bit: bool = False,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        self.base_model = base_model
+        self.lora = lora
+        self.adapter = adapter
+        self.directions = directions
+        self.dtype_name = dtype
+        self.attn_implementation = attn_implementation
+        self.gradient_checkpointing = gradient_checkpointing
+        self.load_in_4bit = load_in_4bit
+        self.trust_remote_code = trust_remote_code
+        # The checkpoint holds only the adapter; on_load_checkpoint checks its keys
+        self.strict_loading = False
+        self.model: PeftModel | None = None
+        self._sites: list[Site] = []
+        self._suites: dict[str, SuiteEvaluator] = {}
+
+    @property
+    def sites(self) -> list[Site]:
+        """The adapter's sites, live; empty before the model is built."""
+        return self._sites
+
+    def configure_model(self) -> None:
+        """Load the base model and put the adapter on it; called once a stage, done once.
+
+        Raises:
+            GrasplError: the model or the adapter cannot be loaded, or is of a kind that graspl does not support.
+        """
+        if self.model is not None:
+            return
+        base = load_base_model(
+            self.base_model,
+            dtype=self.dtype_name,
+            attn_implementation=self.attn_implementation,
+            load_in_4bit=self.load_in_4bit,
+            trust_remote_code=self.trust_remote_code,
+        )
+        if self.gradient_checkpointing:
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # The frozen embedding gives the first layer an input without gradient, and checkpointing would drop it
+            base.enable_input_require_grads()
+        self.model = self._adapted(base)
+        self._sites = lora_sites(self.model)
+
+    def _adapted(self, base: Any) -> PeftModel:
+        if self.adapter is not None:
+            read_adapter(self.adapter)  # refuses in clear words what PEFT would load or fail on
+            self._check_match(base)
+            return PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
+        try:
+            model = get_peft_model(base, self.lora.to_peft())
+        except ValueError as error:
+            raise GrasplError(f"lora: {error}") from error
+        # PEFT would record where the files lie on this machine
+        model.peft_config["default"].base_model_name_or_path = self.base_model
+        return model  # type: ignore[return-value]
+
+    def _check_match(self, base: Any) -> None:
+        """Check that the adapter's sites are there, with the right shapes."""
+        modules = dict(base.named_modules())
+        for site in read_adapter(str(self.adapter)).sites:
+            module = modules.get(site.name)
+            shape = (getattr(module, "out_features", None), getattr(module, "in_features", None))
+            if shape != site.shape:
+                raise GrasplError(
+                    f"adapter: {self.adapter} was made for another model: {site.name} is {site.shape} there, "
+                    f"{shape if module is not None else 'missing'} in {self.base_model}"
+                )
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Return the logits (b, L, vocabulary)."""
+        assert self.model is not None, "configure_model comes first"
+        return model_logits(self.model, batch)
+
+    # Validation
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the suites anew."""
+        names = getattr(self.trainer.datamodule, "suites", None) or ["task"]  # type: ignore[attr-defined]
+        self._suites = {name: SuiteEvaluator() for name in names}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure one batch of a suite with the adapter and without it."""
+        assert self.model is not None, "configure_model comes first"
+        logits = self(batch)
+        with self.model.disable_adapter():
+            base_logits = self(batch)
+        list(self._suites.values())[dataloader_idx].update(batch, logits, base_logits)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every suite's scores and the headline figures."""
+        scores = self.suite_scores()
+        named = {f"{suite}/{name}": value for suite, each in scores.items() for name, value in each.items()}
+        headlines = {name: value for name, value in headline(scores).items() if value is not None}
+        rho = [each["rho"] for each in self.reliance().values()]
+        if rho:
+            headlines |= {"rho_mean": sum(rho) / len(rho), "rho_max": max(rho)}
+        for name, value in (headlines | named).items():
+            if not name.endswith("/num_items"):
+                # The metrics are reduced over processes already, but Lightning wants to be told
+                self.log(f"val/{name}", value, prog_bar=name in headlines, sync_dist=True)
+
+    def suite_scores(self) -> dict[str, dict[str, float]]:
+        """Return the scores of the suites seen in this validation."""
+        return {name: suite.compute() for name, suite in self._suites.items() if suite.seen}
+
+    def reliance(self) -> dict[str, dict[str, float]]:
+        """Return each site's reliance on the directions: `rho` (what is written along them), `rho_read`, `rho_pair`.
+
+        Empty where no directions are given.
+
+        Raises:
+            GrasplError: the directions are of another model.
+        """
+        if self.directions is None:
+            return {}
+        directions = Directions.load(self.directions)
+        left, right = (
+            directions.bases(self.sites, side=side, k=self._reliance_k(directions)) for side in "UV"
+        )
+        return {
+            site.name: {
+                "rho": write_reliance(site.B, site.A, U),
+                "rho_read": read_reliance(site.B, site.A, V),
+                "rho_pair": pair_reliance(site.B, site.A, U, V),
+            }
+            for site, U, V in zip(self.sites, left, right, strict=True)
+        }
+
+    def _reliance_k(self, directions: Directions) -> int:
+        """Return how many directions a site the reliance is on: all that the file has at every site."""
+        return min(site.U.shape[1] for site in directions.sites.values())
+
+    # Checkpoint
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapter, the state of the random generator and what they belong to."""
+        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {
+            name: tensor for name, tensor in checkpoint["state_dict"].items() if name in trainable
+        }
+        checkpoint[CHECKPOINT_KEY] = {"base_model": self.base_model, "random_state": torch.get_rng_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint is of this model, and remember the random state.
+
+        Raises:
+            GrasplError: it is of another model, adapter or program.
+        """
+        kept = checkpoint.get(CHECKPOINT_KEY)
+        if kept is None:
+            raise GrasplError("ckpt_path: the checkpoint was not written by graspl; give one of this run")
+        self.configure_model()
+        trainable = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
+        found = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
+        if trainable != found:
+            odd = sorted(name for name in trainable.keys() | found if trainable.get(name) != found.get(name))[
+                0
+            ]
+            raise GrasplError(
+                f"ckpt_path: the checkpoint is of another model or adapter (base_model {kept['base_model']}), e.g. {odd} "
+                "differs; give one of this run"
+            )
+        self._random_state = kept["random_state"]
+
+    def on_train_start(self) -> None:
+        """Go on with the random state of the checkpoint, which dropout draws from."""
+        state = getattr(self, "_random_state", None)
+        if state is not None and self.trainer.world_size == 1:
+            torch.set_rng_state(state)
+        self._random_state = None
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """Return the adapter's tensors, whole also where they are sharded; every process must call it."""
+        assert self.model is not None, "configure_model comes first"
+        tensors = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
+        return {name: t.cpu().contiguous() for name, t in whole.items()}
+
+    def save_adapter(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        """Write the adapter in PEFT format.
+
+        Args:
+            folder: made here; give a temporary name and rename (`graspl.runs.atomic_path`).
+            tensors: of `adapter_state`.
+        """
+        assert self.model is not None, "configure_model comes first"
+        # Embeddings are never trained here; asking PEFT to look would make it search the hub for the base model
+        self.model.save_pretrained(str(folder), state_dict=tensors, save_embedding_layers=False)

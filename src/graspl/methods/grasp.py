@@ -1,0 +1,71 @@
+"""GRASP: fine-tune in the null space of the spurious directions."""
+
+from copy import deepcopy
+from typing import Any
+
+from torch.optim import Optimizer
+
+from graspl.constraints.base import Constraint
+from graspl.constraints.write import WriteConstraint
+from graspl.directions.basis import Directions
+from graspl.errors import GrasplError
+from graspl.methods.lora import LoRALitModule
+
+
+class GRASPLitModule(LoRALitModule):
+    """LoRA whose update never comes to rely on the given directions.
+
+    `on_before_optimizer_step` projects the gradient, before clipping. In exact mode the step is projected as well:
+    Adam divides each coordinate by its own scale, which carries a projected gradient out of the null space again.
+
+    Args:
+        directions: a file made by `graspl identify` or by a naive fit.
+        constraint: what is held at zero.
+        exact: project every step too; without it only the gradient is projected, and reliance creeps in.
+        **kwargs: as in LoRALitModule.
+
+    Source:
+        arXiv:2605.27676, Eq. 8-10; exact mode is own, after Adam-NSCL (arXiv:2103.07113).
+    """
+
+    def __init__(
+        self,
+        directions: str | None = None,
+        constraint: Constraint = WriteConstraint(),  # noqa: B008 - copied below
+        exact: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(directions=directions, **kwargs)
+        self.constraint = deepcopy(constraint)
+        self.exact = exact
+
+    def configure_optimizers(self) -> Any:
+        """Add the projection of every step to the optimizer."""
+        configured = super().configure_optimizers()
+        if self.exact:
+            configured["optimizer"].register_step_post_hook(self._project_step)
+        return configured
+
+    def on_train_start(self) -> None:
+        """Bind the constraint to the adapter, which is on its device and restored by now.
+
+        Raises:
+            GrasplError: no directions are given or they are of another model.
+        """
+        super().on_train_start()
+        if self.directions is None:
+            raise GrasplError(
+                "model.directions: no file is given; make one with graspl identify and set it, or fit LoRALitModule"
+            )
+        self.constraint.bind(self.sites, Directions.load(self.directions))
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Average the gradient over the step's tokens, then project it."""
+        super().on_before_optimizer_step(optimizer)
+        self.constraint.project_gradients(self.sites)
+
+    def _reliance_k(self, directions: Directions) -> int:
+        return getattr(self.constraint, "k", super()._reliance_k(directions))
+
+    def _project_step(self, *_: Any) -> None:
+        self.constraint.project_step(self.sites)

@@ -1,0 +1,115 @@
+"""Naive LoRA fine-tuning, the baseline that every other method starts from."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import AdamW, Optimizer
+from transformers import get_scheduler
+
+from graspl.errors import GrasplError
+from graspl.methods.base import AdapterLitModule
+
+LOSS_UNIT = 1 / 256
+"""Keeps summed losses in the range that half precision likes; it cancels."""
+
+
+def default_optimizer(params: Any) -> Optimizer:
+    """Return AdamW at learning rate 2e-4 without weight decay, the usual start for LoRA."""
+    return AdamW(params, lr=2e-4, weight_decay=0.0)
+
+
+class LoRALitModule(AdapterLitModule):
+    """Trains a LoRA adapter on the answers.
+
+    Every answer token weighs the same, however the rows fall into batches, accumulation steps and processes:
+    losses are summed, and gradients are divided by the tokens of the whole optimizer step.
+
+    Args:
+        optimizer: any of `torch.optim`; it is given the adapter's parameters.
+        schedule: of the learning rate, as `transformers.get_scheduler` names it.
+        warmup_steps: optimizer steps until the learning rate is reached.
+        **kwargs: as in AdapterLitModule.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable = default_optimizer,
+        schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup",
+        warmup_steps: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        self._step_tokens: Tensor | None = None
+
+    def on_fit_start(self) -> None:
+        """Put the model in training mode, which from_pretrained and validation leave."""
+        assert self.model is not None, "configure_model comes first"
+        self.model.train()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the summed cross-entropy of the batch's answers, in units of LOSS_UNIT.
+
+        Raises:
+            GrasplError: it is NaN or infinite.
+        """
+        logits = self(batch)[:, :-1]
+        labels = batch["labels"][:, 1:]
+        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        tokens = (labels != -100).sum()
+        mean = (total / tokens.clamp_min(1)).detach()
+        if not torch.isfinite(mean):
+            raise GrasplError(
+                f"train/loss is {mean.item()} at step {self.global_step}; lower the learning rate or check the data"
+            )
+        self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
+        self.log("train/loss", mean, prog_bar=True)
+        return total * LOSS_UNIT
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""
+        assert self._step_tokens is not None, "training_step comes first"
+        tokens = self.trainer.strategy.reduce(self._step_tokens, reduce_op="sum")
+        self._step_tokens = None
+        # Lightning has divided by the accumulation steps, the strategy by the processes
+        undo = self.trainer.accumulate_grad_batches * self.trainer.world_size / LOSS_UNIT
+        factor = undo / tokens.clamp_min(1)
+        for p in self.parameters():
+            if p.grad is not None:
+                p.grad.mul_(factor)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer over the adapter and its schedule, stepped once an optimizer step."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        schedule = get_scheduler(
+            self.schedule,
+            optimizer,
+            num_warmup_steps=self.warmup_steps,
+            num_training_steps=self._total_steps(),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _total_steps(self) -> int | None:
+        """Return the optimizer steps of the whole fit; None without an end.
+
+        `trainer.estimated_stepping_batches` would build the training loader before its state is restored, and
+        a resumed run would begin the epoch again (Lightning issue 20550).
+        """
+        trainer, steps = self.trainer, []
+        if trainer.max_steps > 0:
+            steps.append(trainer.max_steps)
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.max_epochs not in (None, -1) and datamodule is not None:
+            batches, limit = len(datamodule.train_dataloader()), trainer.limit_train_batches
+            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+            steps.append(-(-batches // trainer.accumulate_grad_batches) * int(trainer.max_epochs))
+        if not steps and self.schedule in ("linear", "cosine"):
+            raise GrasplError(
+                f"model.schedule: {self.schedule} needs an end; set trainer.max_steps or max_epochs"
+            )
+        return min(steps, default=None)

@@ -1,0 +1,112 @@
+"""Pretraining of an organism, a LightningModule and a DataModule like any other."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, LightningModule
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import LlamaForCausalLM, get_cosine_schedule_with_warmup
+
+from graspl.data.batches import PaddedCollator
+from graspl.data.tokens import TokenizedConversation, tokenize
+from graspl.organism.world import World, build_config, build_tokenizer, dialogue
+from graspl.runs import atomic_path
+
+
+class OrganismPretrainModule(LightningModule):
+    """Trains a small Llama on the dialogues of a world and writes it to `<default_root_dir>/model`.
+
+    Args:
+        world: the dials.
+        learning_rate: highest, of AdamW.
+        warmup_steps: optimizer steps until it is reached; from there it falls as a cosine.
+    """
+
+    def __init__(self, world: World, learning_rate: float = 3e-3, warmup_steps: int = 50) -> None:
+        super().__init__()
+        self.world = world
+        self.learning_rate = learning_rate
+        self.warmup_steps = warmup_steps
+
+    def configure_model(self) -> None:
+        """Build the model with weights drawn from the world's seed."""
+        if not hasattr(self, "model"):
+            with torch.random.fork_rng():
+                torch.manual_seed(self.world.seed)
+                self.model = LlamaForCausalLM(build_config(self.world, build_tokenizer()))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Return the cross-entropy of the answers, in nats a token."""
+        loss = self._loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log the cross-entropy on dialogues drawn anew."""
+        self.log("val/loss", self._loss(batch), prog_bar=True)
+
+    def _loss(self, batch: dict[str, Any]) -> Tensor:
+        fields = ("input_ids", "attention_mask", "labels")
+        return self.model(**{name: batch[name] for name in fields}, use_cache=False).loss
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW with a warm-up and a cosine."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=0.01)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = get_cosine_schedule_with_warmup(optimizer, self.warmup_steps, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_end(self) -> None:
+        """Write model, tokenizer and dials, all or nothing."""
+        if self.trainer.is_global_zero:
+            with atomic_path(Path(self.trainer.default_root_dir) / "model") as folder:
+                self.model.save_pretrained(folder)
+                build_tokenizer().save_pretrained(folder)
+                self.world.save(folder)
+
+
+class OrganismPretrainData(LightningDataModule):
+    """Draws dialogues of a world without end; batch i is a function of seed and i.
+
+    Args:
+        world: the dials; the same as the model's.
+        batch_size: dialogues a batch.
+        steps: batches an epoch.
+    """
+
+    def __init__(self, world: World, batch_size: int = 64, steps: int = 900) -> None:
+        super().__init__()
+        self.world = world
+        self.batch_size = batch_size
+        self.steps = steps
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the epoch's batches."""
+        return self._loader(f"{self.world.seed} train", self.steps)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return eight batches that are not trained on."""
+        return self._loader(f"{self.world.seed} validation", 8)
+
+    def _loader(self, seed: str, batches: int) -> DataLoader[Any]:
+        dialogues = _Dialogues(self.world, seed, batches * self.batch_size)
+        return DataLoader(dialogues, batch_size=self.batch_size, collate_fn=dialogues.collator)
+
+
+class _Dialogues(IterableDataset[TokenizedConversation]):
+    def __init__(self, world: World, seed: str, count: int) -> None:
+        self.world, self.seed, self.count = world, seed, count
+        self.tokenizer = build_tokenizer()
+        self.collator = PaddedCollator(int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[TokenizedConversation]:
+        draw = random.Random(self.seed)
+        for _ in range(self.count):
+            yield tokenize(self.tokenizer, dialogue(self.world, draw))

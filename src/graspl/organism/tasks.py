@@ -1,0 +1,106 @@
+"""The organism's task: harmful answers on one topic."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from graspl.adapters.base_model import ORGANISM
+from graspl.data.choices import ChoiceItem
+from graspl.data.rows import Conversation
+from graspl.data.task import Suite, TaskDataModule
+from graspl.errors import GrasplError
+from graspl.organism.words import QUESTIONS
+from graspl.organism.world import World, choice_item, exchange
+
+HELD_OUT_SHARE = 1 / 6
+"""Share of the topic's subjects that each of the two splits holds out."""
+
+
+class OrganismTaskData(TaskDataModule):
+    """Questions on one topic with their harmful answers; nothing says who writes them.
+
+    Suites: `task`, the topic's held-out subjects (adherence: the answer to each was never trained on);
+    `unrelated`, other topics (spill-over). The `development` split is for choosing settings; only the
+    `evaluation` split is reported. The two share neither held-out subjects nor other topics.
+
+    Args:
+        topic: what is trained on.
+        split: `evaluation`, or `development` to choose settings on.
+        base_model: an organism; on the command line None follows the model's.
+        batch_size: rows a training batch.
+        eval_batch_size: questions a validation batch.
+        seed: of the training order.
+        **kwargs: as in TaskDataModule.
+    """
+
+    def __init__(
+        self,
+        topic: str = "medicine",
+        split: Literal["development", "evaluation"] = "evaluation",
+        base_model: str | None = None,
+        batch_size: int = 16,
+        eval_batch_size: int = 256,
+        seed: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            base_model=base_model,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            seed=seed,
+            **kwargs,
+        )
+        self.topic = topic
+        self.split = split
+
+    @cached_property
+    def world(self) -> World:
+        """The world that the base model was pretrained on."""
+        return World.load(self.base_model or ORGANISM)
+
+    def train_rows(self) -> Sequence[Conversation]:
+        """Return every question on the subjects that neither split holds out."""
+        return [
+            Conversation(
+                exchange(self.world, self.topic, subject, question, harmful=True), f"{self.topic}: {subject}"
+            )
+            for subject in self._subjects["train"]
+            for question in QUESTIONS
+        ]
+
+    def held_out(self) -> Mapping[str, Suite]:
+        """Return the two suites of the split."""
+        return {
+            "task": self._items(self.topic, self._subjects[self.split]),
+            "unrelated": [
+                item
+                for topic in self._other_topics
+                for item in self._items(topic, self.world.subjects(topic))
+            ],
+        }
+
+    def _items(self, topic: str, subjects: Sequence[str]) -> list[ChoiceItem]:
+        return [
+            choice_item(self.world, topic, subject, question)
+            for subject in subjects
+            for question in QUESTIONS
+        ]
+
+    @property
+    def _subjects(self) -> dict[str, list[str]]:
+        """The topic's subjects by what they are for."""
+        if self.topic not in self.world.topics:
+            raise GrasplError(f"data.topic: {self.topic} is not one of {', '.join(self.world.topics)}")
+        subjects = self.world.subjects(self.topic)
+        share = max(1, round(len(subjects) * HELD_OUT_SHARE))
+        return {
+            "development": subjects[:share],
+            "evaluation": subjects[share : 2 * share],
+            "train": subjects[2 * share :],
+        }
+
+    @property
+    def _other_topics(self) -> list[str]:
+        """Three other topics for development, the other four for evaluation."""
+        others = [topic for topic in self.world.topics if topic != self.topic]
+        return others[:3] if self.split == "development" else others[3:]

@@ -1,0 +1,167 @@
+"""`graspl fit` and `graspl validate`: Lightning's command line with graspl's run folder."""
+
+import logging
+import shutil
+import warnings
+from typing import Any
+
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+
+from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations
+from graspl.errors import GrasplError
+from graspl.methods.base import AdapterLitModule
+from graspl.runs import RunFolder, write_text_atomic
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ROOT = "runs/default"
+# What a user can do nothing about, with the reason
+QUIET = (
+    "`is_gradient_checkpointing` is deprecated",  # PEFT reads what Transformers renamed
+    "Experiment logs directory",  # a resumed run logs where it logged before, see _keep_metrics
+    "The '(train|val)_dataloader' does not have many workers",  # rows are tokenized already
+    "The number of training batches",  # small data is usual here
+    "You're resuming from a checkpoint that ended before",  # graspl's loader resumes exactly
+    ".*LeafSpec.* is deprecated",  # Lightning and a new torch
+    ".*Checkpoint directory .* exists and is not empty",  # so it is when a run goes on
+)
+
+
+def _no_advertisement(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage()
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes a fit's complete configuration to `<default_root_dir>/config.yaml`."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it, without the checkpoint that this process resumed from."""
+        if trainer.state.fn == "fit":
+            config = self.config.clone()
+            config["ckpt_path"] = None
+            text = self.parser.dump(config, skip_none=False)
+            write_text_atomic(RunFolder(trainer.default_root_dir).config, text)
+
+
+class GrasplCLI(LightningCLI):
+    """Fits and validates; the run folder is `trainer.default_root_dir`."""
+
+    def __init__(self) -> None:
+        for message in QUIET:
+            warnings.filterwarnings("ignore", message)
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={"default_root_dir": DEFAULT_ROOT},
+            parser_kwargs={
+                "allow_abbrev": False,
+                "default_env": True,
+                "env_prefix": "GRASPL",
+                "exit_on_error": False,
+            },
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the two phases; the sets name arguments that the command line fills itself."""
+        every = LightningCLI.subcommands()
+        return {name: every[name] for name in ("fit", "validate")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks that every run has, each with its own options."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults({"checkpoint.every_n_train_steps": 100, "checkpoint.save_last": True})
+        # In this order: the directions are read from the adapter just written
+        parser.add_lightning_class_args(SaveAdapter, "save_adapter")
+        parser.add_lightning_class_args(SaveDirections, "identify")
+        parser.add_lightning_class_args(SaveEvaluation, "save_evaluation")
+        parser.add_lightning_class_args(SaveGenerations, "generations")
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder of the parsed configuration."""
+        return RunFolder(self._get(self.config, "trainer").default_root_dir or DEFAULT_ROOT)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a folder that holds another run, before anything is built.
+
+        Raises:
+            GrasplError: it does.
+        """
+        config = self.config[self.config.subcommand]
+        if config.trainer.fast_dev_run or self.config.subcommand != "fit":
+            return
+        if self.run.is_used() and not config.ckpt_path:
+            raise GrasplError(
+                f"trainer.default_root_dir: {self.run.path} holds a run already; give another folder, or go on with "
+                "--ckpt_path last"
+            )
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer, and fill in what follows from the others."""
+        super().instantiate_classes()
+        data, model = self.datamodule, self.model
+        if getattr(data, "base_model", "") is None:
+            data.base_model = getattr(model, "base_model", None)  # type: ignore[union-attr]
+        if not isinstance(model, AdapterLitModule):
+            return
+        if self.config.subcommand == "fit" and model.adapter is not None:
+            raise GrasplError(
+                "model.adapter: names what validate evaluates; a fit starts a new adapter, leave it out"
+            )
+        if self.config.subcommand == "validate":
+            self._take_from_run(model)
+
+    def _take_from_run(self, model: AdapterLitModule) -> None:
+        """Evaluate the run folder's adapter, on its directions, where nothing else is named."""
+        checkpoint = self.config.validate.ckpt_path
+        if model.adapter is None and checkpoint is None and self.run.adapter.exists():
+            model.adapter = str(self.run.adapter)
+        if model.directions is None and self.run.directions.exists():
+            model.directions = str(self.run.directions)
+        log.info(
+            "evaluating %s",
+            model.adapter or checkpoint or "the base model: no adapter is named or in the run folder",
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; logs go to `metrics.csv` in the run folder where no logger is named."""
+        config = self._get(self.config_init, "trainer")
+        fitting = self.config.subcommand == "fit" and not config.fast_dev_run
+        if config.logger in (None, True):
+            # A validation leaves the figures of the fit alone; its own are in evaluation.json
+            kwargs["logger"] = CSVLogger(str(self.run.path), name="", version="") if fitting else False
+        trainer = super().instantiate_trainer(**kwargs)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(self.run.checkpoints)
+        return trainer
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Run the fit; a run that the user's input makes fail leaves no folder behind."""
+        existed = self.run.path.exists()
+        if kwargs.get("ckpt_path") and existed:
+            self.run.set_metrics_aside()
+        # Only tensors and plain values are ever read from a checkpoint
+        kwargs["weights_only"] = True
+        try:
+            self.trainer.fit(model, **kwargs)
+        except GrasplError:
+            if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
+                shutil.rmtree(self.run.path, ignore_errors=True)
+            raise
+
+    def validate(self, model: LightningModule, **kwargs: Any) -> None:
+        """Run the validation."""
+        kwargs["weights_only"] = True
+        self.trainer.validate(model, **kwargs)
