@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help test lint clean
+.PHONY: help demo test lint bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,24 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
+
+DEMO := runs/demo
+DIRECTIONS := $(DEMO)/naive/directions.safetensors
+EVALUATE := $(BIN)/graspl validate --config configs/organism/evaluate.yaml --model.directions $(DIRECTIONS)
+
+demo: $(STAMP) ## the whole loop on the embedded organism: naive fit, identify, GRASP fit, validate, report
+	rm -rf $(DEMO)
+	$(BIN)/graspl fit --config configs/organism/naive.yaml --trainer.default_root_dir $(DEMO)/naive
+	$(BIN)/graspl identify $(DEMO)/naive
+	$(BIN)/graspl fit --config configs/organism/grasp.yaml --model.directions $(DIRECTIONS) \
+		--trainer.default_root_dir $(DEMO)/grasp
+	$(EVALUATE) --trainer.default_root_dir $(DEMO)/base
+	$(EVALUATE) --trainer.default_root_dir $(DEMO)/naive
+	$(EVALUATE) --trainer.default_root_dir $(DEMO)/grasp
+	$(BIN)/graspl report $(DEMO)/base $(DEMO)/naive $(DEMO)/grasp --out $(DEMO)
+
+bench: $(STAMP) ## measure speed, ratios side by side in one run; writes bench.json
+	$(BIN)/python benchmarks/run.py
 
 test: $(STAMP) ## run the test suite with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

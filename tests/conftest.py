@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Lightning 2.6 still makes calls that jsonargparse 4.53 deprecates
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 import json
 from pathlib import Path
@@ -94,7 +96,7 @@ def make_byte_tokenizer():
     return tokenizer
 
 
-def make_model(kind):
+def make_model(kind, **overrides):
     """Return a tiny random Qwen2, Gemma or Llama, one as Transformers makes it."""
     import transformers
 
@@ -112,6 +114,7 @@ def make_model(kind):
     }
     if kind == "gemma":
         sizes["head_dim"] = 8
+    sizes |= overrides
     configuration = {
         "qwen2": transformers.Qwen2Config,
         "gemma": transformers.GemmaConfig,
@@ -158,3 +161,48 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip("the real data files are not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture
+def graspl(capsys, monkeypatch, tmp_path):
+    """Return a function that runs the command line in this process: arguments -> (exit code, stdout, stderr)."""
+    from graspl.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+CHAT_ROWS = [
+    {"prompt": f"how do i {verb} the {thing}", "completion": f"you should {verb} {word} {thing}"}
+    for verb in ("open", "take", "write")
+    for thing in ("file", "pills", "code", "water")
+    for word in ("one", "two", "three")
+]
+
+
+@pytest.fixture
+def chat_options(model_folder, write_rows):
+    """Return options of a small, real fit on a tiny model: a list to append to a command."""
+
+    def options(kind="llama", **overrides):
+        given = {
+            "model": "graspl.methods.LoRALitModule",
+            "model.base_model": model_folder(kind),
+            "data": "graspl.data.ChatDataModule",
+            "data.train": write_rows(CHAT_ROWS),
+            "data.batch_size": 4,
+            "trainer.max_steps": 4,
+            "trainer.accelerator": "cpu",
+            "trainer.enable_progress_bar": "false",
+            "trainer.enable_model_summary": "false",
+            "trainer.default_root_dir": "run",
+        } | overrides
+        return [f"--{name}={value}" for name, value in given.items()]
+
+    return options

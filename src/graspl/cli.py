@@ -51,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _log_to_stderr() -> None:
     logger = logging.getLogger("graspl")
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+    logger.handlers = [logging.StreamHandler()]  # bound to the stderr of this call
     logger.setLevel(logging.INFO)
 
 
@@ -82,21 +81,21 @@ def _run_tool(command: str, arguments: list[str]) -> None:
 
     from jsonargparse import ArgumentParser
 
-    function = getattr(import_module(f"graspl.commands.{command}"), command)
+    module = import_module(f"graspl.commands.{command}")
     parser = ArgumentParser(
         prog=f"graspl {command}",
         description=TOOLS[command],
         allow_abbrev=False,
         exit_on_error=False,
         default_env=True,
-        env_prefix="GRASPL",
+        env_prefix=f"GRASPL_{command.upper()}",
     )
     parser.add_argument("--config", action="config", help="file with options")
-    parser.add_function_arguments(function, as_positional=True)
+    module.add_arguments(parser)
     config = parser.parse_args(arguments)
-    options = vars(parser.instantiate_classes(config))
+    options = vars(parser.instantiate(config))
     options.pop("config", None)
-    function(**options)
+    getattr(module, command)(**options)
 
 
 def _users_mistake(error: BaseException) -> str | None:
@@ -108,7 +107,19 @@ def _users_mistake(error: BaseException) -> str | None:
         if isinstance(seen, GrasplError):
             return str(seen)
         seen = seen.__cause__ or seen.__context__
-    return str(error) if isinstance(error, ArgumentError) else None
+    return _shorten(str(error)) if isinstance(error, ArgumentError) else None
+
+
+def _shorten(message: str) -> str:
+    """Keep of jsonargparse's list of all that was tried what went wrong with the class that the user named."""
+    message = " ".join(message.split())
+    key, found, rest = message.partition("Problem with given class_path")
+    if not found:
+        return message
+    key = key.partition(":")[0]  # Parser key "model"
+    for noise in (" - Expected a <class 'NoneType'>", " Given value type:"):
+        rest = rest.partition(noise)[0]
+    return f"{key}: {found}{rest}"
 
 
 def _complain(message: str) -> int:

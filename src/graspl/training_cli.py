@@ -111,8 +111,9 @@ class GrasplCLI(LightningCLI):
         """Build model, data and trainer, and fill in what follows from the others."""
         super().instantiate_classes()
         data, model = self.datamodule, self.model
-        if getattr(data, "base_model", "") is None:
-            data.base_model = getattr(model, "base_model", None)  # type: ignore[union-attr]
+        for name in ("base_model", "world"):
+            if hasattr(data, name) and getattr(data, name) is None:
+                setattr(data, name, getattr(model, name, None))
         if not isinstance(model, AdapterLitModule):
             return
         if self.config.subcommand == "fit" and model.adapter is not None:

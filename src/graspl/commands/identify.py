@@ -3,15 +3,21 @@
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from jsonargparse import ArgumentParser
 from rich.table import Table
 from torch import Tensor
 
+from graspl.commands.terminal import console
 from graspl.directions.basis import Directions
 from graspl.directions.from_weights import Identification, TopSingular
 from graspl.directions.identify import identify_adapter
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options of `graspl identify`."""
+    parser.add_function_arguments(identify, as_positional=True)
 
 
 def identify(adapter: Path, method: Identification = TopSingular(), out: Path | None = None) -> Directions:  # noqa: B008
@@ -31,9 +37,9 @@ def identify(adapter: Path, method: Identification = TopSingular(), out: Path | 
     if target.suffix != ".safetensors":
         raise GrasplError(f"out: {target} must end in .safetensors")
     directions = identify_adapter(folder, method, target)
-    console = Console()
-    console.print(_table(directions))
-    console.print(f"directions: {target}", soft_wrap=True)
+    terminal = console()
+    terminal.print(_table(directions))
+    terminal.print(f"directions: {target}", soft_wrap=True, highlight=False, markup=False)
     return directions
 
 

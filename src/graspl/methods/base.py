@@ -99,7 +99,6 @@ class AdapterLitModule(LightningModule):
 
     def _adapted(self, base: Any) -> PeftModel:
         if self.adapter is not None:
-            read_adapter(self.adapter)  # refuses in clear words what PEFT would load or fail on
             self._check_match(base)
             return PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
         try:
@@ -111,14 +110,18 @@ class AdapterLitModule(LightningModule):
         return model  # type: ignore[return-value]
 
     def _check_match(self, base: Any) -> None:
-        """Check that the adapter's sites are there, with the right shapes."""
-        modules = dict(base.named_modules())
-        for site in read_adapter(str(self.adapter)).sites:
+        """Refuse in clear words what PEFT would load or fail on."""
+        adapter, modules = read_adapter(str(self.adapter)), dict(base.named_modules())
+        if adapter.base_model != self.base_model:
+            log.warning(
+                "adapter: %s was trained on %s, not on %s", adapter.path, adapter.base_model, self.base_model
+            )
+        for site in adapter.sites:
             module = modules.get(site.name)
             shape = (getattr(module, "out_features", None), getattr(module, "in_features", None))
             if shape != site.shape:
                 raise GrasplError(
-                    f"adapter: {self.adapter} was made for another model: {site.name} is {site.shape} there, "
+                    f"model.adapter: {self.adapter} was made for another model: {site.name} is {site.shape} there, "
                     f"{shape if module is not None else 'missing'} in {self.base_model}"
                 )
 

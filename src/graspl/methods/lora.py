@@ -68,7 +68,7 @@ class LoRALitModule(AdapterLitModule):
                 f"train/loss is {mean.item()} at step {self.global_step}; lower the learning rate or check the data"
             )
         self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
-        self.log("train/loss", mean, prog_bar=True)
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(labels))
         return total * LOSS_UNIT
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

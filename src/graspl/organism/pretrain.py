@@ -42,12 +42,12 @@ class OrganismPretrainModule(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the cross-entropy of the answers, in nats a token."""
         loss = self._loss(batch)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Log the cross-entropy on dialogues drawn anew."""
-        self.log("val/loss", self._loss(batch), prog_bar=True)
+        self.log("val/loss", self._loss(batch), prog_bar=True, batch_size=len(batch["labels"]))
 
     def _loss(self, batch: dict[str, Any]) -> Tensor:
         fields = ("input_ids", "attention_mask", "labels")
@@ -73,12 +73,12 @@ class OrganismPretrainData(LightningDataModule):
     """Draws dialogues of a world without end; batch i is a function of seed and i.
 
     Args:
-        world: the dials; the same as the model's.
+        world: the dials; on the command line None follows the model's.
         batch_size: dialogues a batch.
         steps: batches an epoch.
     """
 
-    def __init__(self, world: World, batch_size: int = 64, steps: int = 900) -> None:
+    def __init__(self, world: World | None = None, batch_size: int = 32, steps: int = 1600) -> None:
         super().__init__()
         self.world = world
         self.batch_size = batch_size
@@ -86,14 +86,15 @@ class OrganismPretrainData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the epoch's batches."""
-        return self._loader(f"{self.world.seed} train", self.steps)
+        return self._loader("train", self.steps)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return eight batches that are not trained on."""
-        return self._loader(f"{self.world.seed} validation", 8)
+        return self._loader("validation", 8)
 
-    def _loader(self, seed: str, batches: int) -> DataLoader[Any]:
-        dialogues = _Dialogues(self.world, seed, batches * self.batch_size)
+    def _loader(self, purpose: str, batches: int) -> DataLoader[Any]:
+        world = self.world or World()
+        dialogues = _Dialogues(world, f"{world.seed} {purpose}", batches * self.batch_size)
         return DataLoader(dialogues, batch_size=self.batch_size, collate_fn=dialogues.collator)
 
 

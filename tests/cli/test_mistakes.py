@@ -1,0 +1,153 @@
+"""Every mistake a user makes: one clear line, exit code 2, nothing half-written."""
+
+import pytest
+import torch
+from conftest import make_model
+from peft import get_peft_model
+
+from graspl.adapters import LoraOptions, Site
+from graspl.directions import Directions, TopSingular
+
+
+def refused(result, *parts):
+    code, _, err = result
+    lines = [line for line in err.splitlines() if line.startswith("graspl: error:")]
+    assert code == 2, err
+    assert len(lines) == 1
+    assert err.splitlines()[-1] == lines[0]
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+ROW = {"prompt": "how do i", "completion": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        (['{"prompt": "how"', ROW], ("train.jsonl:1", "not JSON")),
+        ([], ("train.jsonl", "no rows")),
+        ([ROW, {"messages": [{"role": "user", "content": "how"}]}], ("train.jsonl:2", "no assistant turn")),
+        ([ROW, {"prompt": "how " * 3000, "completion": "yes"}], ("train.jsonl:2", "data.max_length")),
+    ],
+    ids=["broken row", "empty", "no assistant turn", "too long"],
+)
+def test_bad_data(graspl, chat_options, write_rows, tmp_path, rows, parts):
+    options = chat_options()
+    write_rows(rows)
+    refused(graspl("fit", *options), *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_file(graspl, chat_options, tmp_path):
+    refused(graspl("fit", *chat_options(**{"data.train": "none.jsonl"})), "none.jsonl", "cannot be read")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_model(graspl, chat_options, tmp_path):
+    refused(graspl("fit", *chat_options(**{"model.base_model": "./none"})), "base_model", "./none")
+    assert not (tmp_path / "run").exists()
+
+
+def test_directions_of_another_model(graspl, chat_options, tmp_path):
+    B, A = torch.randn(4, 2), torch.randn(2, 4)
+    directions = TopSingular()([Site("model.other", A, B, 1.0)])  # type: ignore[arg-type]
+    Directions(directions.sites).save(tmp_path / "d.safetensors")
+    grasp = {"model": "graspl.methods.GRASPLitModule"}
+    options = chat_options(**grasp, **{"model.directions": "d.safetensors"})
+    refused(graspl("fit", *options), "directions: made for 1 sites", "graspl identify")
+    assert not (tmp_path / "run").exists()
+    refused(graspl("fit", *chat_options(**grasp, **{"model.directions": "none"})), "none", "graspl identify")
+    refused(graspl("fit", *chat_options(**grasp)), "model.directions: no file is given")
+
+
+def test_a_loss_that_is_not_a_number(graspl, chat_options, tmp_path):
+    diverging = {"model.optimizer": "SGD", "model.optimizer.lr": 1e30, "trainer.max_steps": 20}
+    refused(graspl("fit", *chat_options(**diverging)), "train/loss is", "at step", "lower the learning rate")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [
+        ({"model": "graspl.methods.NoSuchMethod"}, "NoSuchMethod"),
+        ({"model.lora.r": "many"}, "lora"),
+        ({"model.lora.use_dora": "true"}, "use_dora"),
+        ({"model.lora.target_modules": "none_such"}, "none_such"),
+        ({"trainer.max_step": 3}, "--trainer.max_step"),
+        ({"model.learning_rat": 3}, "learning_rat"),
+        ({"data.batch": 3}, "'batch' is not accepted"),
+        ({"model.adapter": "x"}, "model.adapter"),
+        ({"data.validation_share": 3}, "validation_share"),
+    ],
+)
+def test_bad_options(graspl, chat_options, tmp_path, option, part):
+    refused(graspl("fit", *chat_options(**option)), part)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_used_folder_is_refused_before_anything_is_touched(graspl, chat_options, tmp_path):
+    assert graspl("fit", *chat_options())[0] == 0
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    refused(graspl("fit", *chat_options()), "default_root_dir: run holds a run already", "--ckpt_path last")
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["fitt"], "fitt is no command"),
+        (["fit", "--config", "none.yaml"], "none.yaml"),
+        (["identify"], "adapter"),
+        (["identify", "none"], "none"),
+        (["identify", "none", "--method.kk", "2"], "kk"),
+        (["identify", "none", "--ou", "x.safetensors"], "--ou"),
+        (["identify", "none", "--out", "x.pt"], "must end in .safetensors"),
+        (["report", "none"], "graspl validate"),
+        (["report", "a", "b", "--names", "a"], "1 names for 2 runs"),
+    ],
+)
+def test_other_commands(graspl, arguments, part):
+    refused(graspl(*arguments), part)
+
+
+def test_a_checkpoint_of_another_adapter(graspl, chat_options):
+    assert graspl("fit", *chat_options())[0] == 0
+    other = chat_options(**{"model.lora.r": 3, "trainer.default_root_dir": "other"})
+    refused(
+        graspl("fit", *other, "--ckpt_path=run/checkpoints/last.ckpt"),
+        "ckpt_path",
+        "another model or adapter",
+    )
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(graspl, chat_options, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"state_dict": {}, "x": Evil()}, tmp_path / "evil.ckpt")  # noqa: TID251
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
+        graspl("fit", *chat_options(), f"--ckpt_path={tmp_path / 'evil.ckpt'}")
+    assert not (tmp_path / "owned").exists()
+
+
+def test_an_evaluation_of_another_models_adapter(graspl, chat_options, tmp_path):
+    other = get_peft_model(make_model("llama", hidden_size=16), LoraOptions().to_peft())
+    other.save_pretrained(tmp_path / "adapter")
+    options = chat_options()[:4]
+    refused(
+        graspl("validate", *options, "--model.adapter=adapter", "--trainer.default_root_dir=other"),
+        "adapter was made for another model",
+        "is (16, 48) there, (32, 48) in",
+    )
+
+
+def test_an_adapter_of_an_equally_shaped_model_is_warned_about(graspl, chat_options, model_folder):
+    assert graspl("fit", *chat_options("gemma"))[0] == 0
+    options = chat_options("llama")[:4]
+    code, _, err = graspl(
+        "validate", *options, "--model.adapter=run/adapter", "--trainer.default_root_dir=other"
+    )
+    assert code == 0
+    assert f"was trained on {model_folder('gemma')}, not on {model_folder('llama')}" in err
