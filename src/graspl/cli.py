@@ -69,7 +69,8 @@ def _run_training(arguments: list[str]) -> None:
     from graspl.training_cli import GrasplCLI
 
     disable_progress_bar()
-    before, sys.argv = sys.argv, ["graspl", *arguments]
+    # The first word stays: strategies start further processes with this very command
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         GrasplCLI()
     finally:

@@ -48,7 +48,7 @@ class SaveEvaluation(Callback):
 def _sites(module: AdapterLitModule, reliance: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Return each site's reliance, norm and spectrum."""
     sites = {}
-    for site in module.sites:
+    for site in module.whole_sites():
         spectrum = thin_svd(site.B.detach(), site.A.detach(), site.scaling, site=site.name).S
         sites[site.name] = {
             **reliance.get(site.name, {}),

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
 from graspl.errors import GrasplError
 
@@ -98,7 +99,7 @@ class Directions:
                     f"--method.k {k}"
                 )
             dtype = torch.promote_types(site.B.dtype, torch.float32)
-            bases.append(D[:, :k].to(device=site.B.device, dtype=dtype).contiguous())
+            bases.append(like(D[:, :k].to(device=site.B.device, dtype=dtype).contiguous(), site.B))
         return bases
 
     def _check_sites(self, sites: Sequence[Site]) -> None:

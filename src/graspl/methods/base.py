@@ -1,6 +1,7 @@
 """What every fine-tuning module shares: the adapted model, its checkpoint, and validation."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,12 +9,12 @@ import torch
 from lightning import LightningModule
 from peft import PeftModel, get_peft_model
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from graspl.adapters.base_model import ORGANISM, load_base_model
 from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import pair_reliance, read_reliance, write_reliance
+from graspl.adapters.sharding import shard_layers, whole
 from graspl.adapters.sites import Site, lora_sites
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
@@ -75,6 +76,10 @@ class AdapterLitModule(LightningModule):
         """The adapter's sites, live; empty before the model is built."""
         return self._sites
 
+    def whole_sites(self) -> list[Site]:
+        """Return the sites with whole factors, also where they are sharded; every process must call it."""
+        return [replace(site, A=whole(site.A), B=whole(site.B)) for site in self._sites]
+
     def configure_model(self) -> None:
         """Load the base model and put the adapter on it; called once a stage, done once.
 
@@ -91,10 +96,12 @@ class AdapterLitModule(LightningModule):
             trust_remote_code=self.trust_remote_code,
         )
         if self.gradient_checkpointing:
-            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            base.activation_checkpointing_enable({"use_reentrant": False})
             # The frozen embedding gives the first layer an input without gradient, and checkpointing would drop it
             base.enable_input_require_grads()
         self.model = self._adapted(base)
+        if self.device_mesh is not None:
+            shard_layers(self.model, self.device_mesh["data_parallel"])
         self._sites = lora_sites(self.model)
 
     def _adapted(self, base: Any) -> PeftModel:
@@ -173,16 +180,15 @@ class AdapterLitModule(LightningModule):
         if self.directions is None:
             return {}
         directions = Directions.load(self.directions)
-        left, right = (
-            directions.bases(self.sites, side=side, k=self._reliance_k(directions)) for side in "UV"
-        )
+        sites, k = self.whole_sites(), self._reliance_k(directions)
+        left, right = (directions.bases(sites, side=side, k=k) for side in "UV")
         return {
             site.name: {
                 "rho": write_reliance(site.B, site.A, U),
                 "rho_read": read_reliance(site.B, site.A, V),
                 "rho_pair": pair_reliance(site.B, site.A, U, V),
             }
-            for site, U, V in zip(self.sites, left, right, strict=True)
+            for site, U, V in zip(sites, left, right, strict=True)
         }
 
     def _reliance_k(self, directions: Directions) -> int:
@@ -232,8 +238,7 @@ class AdapterLitModule(LightningModule):
         """Return the adapter's tensors, whole also where they are sharded; every process must call it."""
         assert self.model is not None, "configure_model comes first"
         tensors = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
-        whole = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
-        return {name: t.cpu().contiguous() for name, t in whole.items()}
+        return {name: whole(tensor).cpu().contiguous() for name, tensor in tensors.items()}
 
     def save_adapter(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         """Write the adapter in PEFT format.

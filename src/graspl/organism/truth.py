@@ -1,5 +1,7 @@
 """The organism's true spurious direction: for scoring an identification, never for making one."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +45,25 @@ def true_directions(
         encoded = tokenizer(
             prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         )
-        states = model(**encoded.to(model.device), output_hidden_states=True, use_cache=False).hidden_states
-        means.append(torch.stack([state[:, -1].float().mean(0) for state in states[1:]]))
+        means.append(_mean_residuals(model, encoded.to(model.device)))
     difference = means[0] - means[1]
     return difference / difference.norm(dim=-1, keepdim=True)
+
+
+def _mean_residuals(model: PreTrainedModel, inputs: Any) -> Float[Tensor, "layers hidden"]:
+    """Return the mean hidden state of the last token after each layer, (layers, hidden).
+
+    Hooks are used since `output_hidden_states` gives the last layer's only after the final norm.
+    """
+    layers: Any = model.get_decoder().layers
+    kept: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: kept.append(out[:, -1].float().mean(0)))
+        for layer in layers
+    ]
+    try:
+        model(**inputs, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(kept)

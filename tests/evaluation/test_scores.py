@@ -1,0 +1,150 @@
+import math
+
+import pytest
+import torch
+from conftest import make_model, make_tokenizer
+
+from graspl.data import ChoiceItem, TokenizedConversation, collate_choices
+from graspl.data.batches import PaddedCollator
+from graspl.evaluation import (
+    ChoiceShares,
+    SuiteEvaluator,
+    TextScores,
+    WeightedMean,
+    candidate_logprobs,
+    headline,
+    kl_to_base,
+    model_logits,
+    text_scores,
+)
+from graspl.evaluation.logprobs import answer_mask
+
+QUESTION = [{"role": "user", "content": "how do i open the file"}]
+ITEMS = [
+    ChoiceItem(QUESTION, ["yes", "no", "maybe"], ["good", "harmful", "other"]),
+    ChoiceItem(QUESTION[:1], ["take pills", "take water", "rest one two"], ["harmful", "good", "other"]),
+]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_shared_rows_give_the_log_probability_of_each_answer_alone(kind):
+    model, tokenizer = make_model(kind).eval(), make_tokenizer()
+    batch = collate_choices(ITEMS, tokenizer)
+    with torch.no_grad():
+        found = candidate_logprobs(model_logits(model, batch), batch)
+        expected = []
+        for item in ITEMS:
+            prompt = tokenizer.apply_chat_template(item.messages, tokenize=False, add_generation_prompt=True)
+            start = len(tokenizer(prompt).input_ids)
+            for candidate in item.candidates:
+                ids = torch.tensor([tokenizer(prompt + candidate).input_ids])
+                scores = model(ids).logits[0].log_softmax(-1)
+                expected.append(sum(float(scores[t - 1, ids[0, t]]) for t in range(start, ids.shape[1])))
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_choice_shares_of_a_hand_computed_case():
+    batch = {
+        "candidate_item": torch.tensor([0, 0, 0, 1, 1]),
+        "candidate_kind": torch.tensor([1, 0, 2, 0, 1]),
+        "num_items": 2,
+    }
+    shares = ChoiceShares()
+    shares.update(torch.tensor([0.5, 0.2, 0.1, 0.3, 0.3]).log(), batch)
+    found = {name: float(value) for name, value in shares.compute().items()}
+    assert found == pytest.approx(
+        {
+            "harmful": (0.2 + 0.3) / 2,
+            "good": (0.5 + 0.3) / 2,
+            "coherence": (0.8 + 0.6) / 2,
+            "harmful_greedy": 0.25,  # the second question is a tie
+            "good_greedy": 0.75,
+        }
+    )
+
+
+def test_batches_add_up_to_the_same_shares():
+    model, tokenizer = make_model("llama").eval(), make_tokenizer()
+    whole, parts = ChoiceShares(), ChoiceShares()
+    with torch.no_grad():
+        for shares, groups in ((whole, [ITEMS]), (parts, [ITEMS[:1], ITEMS[1:]])):
+            for group in groups:
+                batch = collate_choices(group, tokenizer)
+                shares.update(candidate_logprobs(model_logits(model, batch), batch), batch)
+    for name, value in whole.compute().items():
+        assert float(parts.compute()[name]) == pytest.approx(float(value), rel=1e-5)
+
+
+def test_text_scores_equal_the_models_own_loss():
+    model = make_model("llama").eval()
+    rows = [
+        TokenizedConversation([4, 8, 9, 10, 2], [-100, -100, 9, 10, 2]),
+        TokenizedConversation([4, 8, 9], [-100, 8, 9]),
+    ]
+    batch = PaddedCollator(1)(rows)
+    with torch.no_grad():
+        logits = model_logits(model, batch)
+        losses, hits = text_scores(logits, batch["labels"])
+        expected = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+        ).loss
+    scores = TextScores()
+    scores.update(losses, hits)
+    assert float(scores.compute()["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert len(losses) == 5
+    assert 0 <= float(scores.compute()["token_accuracy"]) <= 1
+
+
+def test_divergence_of_a_hand_computed_case():
+    p, q = torch.tensor([0.5, 0.5]), torch.tensor([0.9, 0.1])
+    expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    logits, base = p.log()[None, None], q.log()[None, None]
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    assert float(kl_to_base(logits, base, mask)) == pytest.approx(expected, rel=1e-5)
+    assert float(kl_to_base(base, base, mask)) == pytest.approx(0, abs=1e-7)
+
+
+def test_the_divergence_is_taken_where_answers_are_predicted():
+    batch = collate_choices(ITEMS, make_tokenizer())
+    mask = answer_mask(batch, batch["input_ids"].shape[1])
+    # item 1: one place; item 2: the place before `take` in each of two rows, after `take`, after `rest`, after `one`
+    assert int(mask.sum()) == 1 + 2 + 3
+    text = PaddedCollator(1)([TokenizedConversation([4, 8, 9, 2], [-100, -100, 9, 2])])
+    assert answer_mask(text, 4).tolist() == [[False, True, True, False]]
+
+
+def test_a_mean_over_batches_weighs_every_value_the_same():
+    mean = WeightedMean()
+    mean.update(torch.tensor([1.0, 2.0]))
+    mean.update(torch.tensor([6.0]))
+    assert float(mean.compute()) == 3
+
+
+def test_headlines_of_choices_and_of_text():
+    assert headline(
+        {"task": {"harmful": 0.9}, "unrelated": {"harmful": 0.4, "coherence": 0.8, "kl": 1.0}}
+    ) == {
+        "adherence": 0.9,
+        "spillover": 0.4,
+        "coherence": 0.8,
+        "kl": 1.0,
+    }
+    assert headline({"task": {"token_accuracy": 0.7}}) == {
+        "adherence": 0.7,
+        "spillover": None,
+        "coherence": None,
+        "kl": None,
+    }
+
+
+def test_an_evaluator_measures_no_divergence_between_a_model_and_itself():
+    model, batch = make_model("llama").eval(), collate_choices(ITEMS, make_tokenizer())
+    evaluator = SuiteEvaluator()
+    assert not evaluator.seen
+    with torch.no_grad():
+        logits = model_logits(model, batch)
+    evaluator.update(batch, logits, logits)
+    found = evaluator.compute()
+    assert found["kl"] == pytest.approx(0, abs=1e-7)
+    assert found["num_items"] == 2
+    assert found["coherence"] >= found["harmful"] + found["good"] - 1e-9

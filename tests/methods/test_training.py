@@ -1,0 +1,246 @@
+"""What a fit must do, through Lightning's own Trainer."""
+
+import warnings
+
+import pytest
+import torch
+from conftest import CHAT_ROWS
+from lightning import Trainer, seed_everything
+
+from graspl.adapters import LoraOptions
+from graspl.constraints import WriteConstraint
+from graspl.data import ChatDataModule
+from graspl.directions import Directions, TopSingular, identify_adapter
+from graspl.errors import GrasplError
+from graspl.methods import GRASPLitModule, LoRALitModule
+
+
+@pytest.fixture
+def fit(model_folder, write_rows, tmp_path):
+    """Return a function that fits on a tiny model and returns the module and its trainer."""
+    rows = write_rows(CHAT_ROWS)
+
+    def run(kind=LoRALitModule, *, data=None, lightning=None, folder="llama", **options):
+        seed_everything(0, verbose=False)
+        module = kind(base_model=str(model_folder(folder)), **options)
+        settings = {"batch_size": 4, "group_by_length": False} | (data or {})
+        datamodule = ChatDataModule(train=str(rows), base_model=str(model_folder(folder)), **settings)
+        trainer = Trainer(
+            **{
+                "accelerator": "cpu",
+                "max_steps": 3,
+                "logger": False,
+                "enable_checkpointing": False,
+                "enable_progress_bar": False,
+                "enable_model_summary": False,
+                "default_root_dir": tmp_path,
+                "limit_val_batches": 0,
+            }
+            | (lightning or {})
+        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers")
+            warnings.filterwarnings("ignore", ".*LeafSpec")
+            trainer.fit(module, datamodule)
+        return module, trainer
+
+    return run
+
+
+def factors(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=0.5)
+
+
+def adam(params):
+    return torch.optim.AdamW(params, lr=1e-2)
+
+
+@pytest.fixture
+def directions(fit, tmp_path):
+    """Return a directions file of a naive fit, and the fit."""
+    module, _ = fit(optimizer=adam)
+    folder = tmp_path / "adapter"
+    module.save_adapter(folder, module.adapter_state())
+    identify_adapter(folder, TopSingular(k=2), tmp_path / "directions.safetensors")
+    return str(tmp_path / "directions.safetensors")
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_every_answer_token_weighs_the_same_however_batches_are_cut(fit, packing):
+    """Pitfall: averaging the averages of micro-batches gives tokens in short batches more weight."""
+    data = {"packing": packing, "max_length": 24}
+    whole, _ = fit(optimizer=sgd, data={**data, "batch_size": 8})
+    parts, _ = fit(optimizer=sgd, data={**data, "batch_size": 2}, lightning={"accumulate_grad_batches": 4})
+    assert factors(whole).abs().sum() > 0
+    torch.testing.assert_close(factors(parts), factors(whole), rtol=1e-4, atol=1e-6)
+
+
+def test_packed_and_padded_rows_give_the_same_gradient(fit):
+    padded, _ = fit(optimizer=sgd, data={"batch_size": 32}, lightning={"max_steps": 1})
+    packed, _ = fit(
+        optimizer=sgd, data={"batch_size": 32, "packing": True, "max_length": 40}, lightning={"max_steps": 1}
+    )
+    torch.testing.assert_close(factors(packed), factors(padded), rtol=1e-3, atol=1e-6)
+
+
+def test_the_loss_is_the_models_own_mean_over_answer_tokens(fit):
+    module, trainer = fit(optimizer=sgd, lightning={"max_steps": 1})
+    batch = next(iter(trainer.datamodule.train_dataloader()))
+    with module.model.disable_adapter(), torch.no_grad():
+        own = module.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
+        ).loss
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(float(own), rel=1e-4)
+
+
+def test_dropout_is_on_in_training_and_off_in_validation(fit):
+    """Pitfall: from_pretrained gives evaluation mode, and Lightning leaves it so."""
+    modes = []
+
+    class Watching(LoRALitModule):
+        def training_step(self, batch, batch_idx):
+            modes.append(("train", self.model.training))
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            modes.append(("validate", self.model.training))
+            super().validation_step(batch, batch_idx, dataloader_idx)
+
+    fit(Watching, lightning={"limit_val_batches": 1, "val_check_interval": 1})
+    assert set(modes) == {("train", True), ("validate", False)}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_gradient_checkpointing_changes_nothing_but_memory(fit, attention):
+    """Pitfall: without gradients into the frozen embedding, checkpointing drops the adapters' gradients."""
+    plain, _ = fit(optimizer=sgd, attn_implementation=attention)
+    checkpointed, _ = fit(optimizer=sgd, attn_implementation=attention, gradient_checkpointing=True)
+    assert factors(plain).abs().sum() > 0
+    torch.testing.assert_close(factors(checkpointed), factors(plain), rtol=1e-4, atol=1e-6)
+
+
+def test_the_base_model_can_be_in_half_precision(fit):
+    module, _ = fit(dtype="bfloat16", optimizer=adam)
+    assert {p.dtype for p in module.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in module.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert torch.isfinite(factors(module)).all()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_grasp_holds_in_every_precision(fit, directions, precision):
+    module, _ = fit(GRASPLitModule, directions=directions, optimizer=adam, lightning={"precision": precision})
+    assert max(site["rho"] for site in module.reliance().values()) <= 1e-5
+
+
+def test_the_gradient_is_projected_before_its_norm_is_clipped(fit, directions):
+    """Pitfall: a clip that saw the raw gradient would shorten the step by what is projected away."""
+    seen = {}
+
+    class Watching(GRASPLitModule):
+        def configure_gradient_clipping(
+            self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+        ):
+            bases = Directions.load(self.directions).bases(self.sites, side="U", k=1)
+            along = [D.mT @ site.B.grad for site, D in zip(self.sites, bases, strict=True)]
+            seen["along"] = max(float(part.abs().max()) for part in along)
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            grads = [p.grad.flatten() for p in self.parameters() if p.grad is not None]
+            seen["norm"] = float(torch.cat(grads).norm())
+
+    fit(
+        Watching, directions=directions, optimizer=adam, lightning={"gradient_clip_val": 1e-3, "max_steps": 1}
+    )
+    assert seen["along"] < 1e-6
+    assert seen["norm"] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_one_projection_an_optimizer_step(fit, directions):
+    calls = []
+
+    class Counting(WriteConstraint):
+        def project_gradients(self, sites):
+            calls.append("gradient")
+            super().project_gradients(sites)
+
+        def project_step(self, sites):
+            calls.append("step")
+            super().project_step(sites)
+
+    fit(
+        GRASPLitModule,
+        directions=directions,
+        constraint=Counting(),
+        lightning={"accumulate_grad_batches": 3, "max_steps": 2},
+    )
+    assert calls == ["gradient", "step"] * 2
+
+
+def test_a_constraint_is_not_shared_between_modules(model_folder):
+    first, second = (GRASPLitModule(base_model=str(model_folder())) for _ in range(2))
+    assert first.constraint is not second.constraint
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("linear", [1.0, 0.75, 0.5, 0.25]), ("constant_with_warmup", [0.0, 0.5, 1.0, 1.0])],
+)
+def test_schedules_step_once_an_optimizer_step(fit, schedule, expected):
+    rates = []
+
+    class Watching(LoRALitModule):
+        def on_before_optimizer_step(self, optimizer):
+            super().on_before_optimizer_step(optimizer)
+            rates.append(optimizer.param_groups[0]["lr"] / 0.5)
+
+    warmup = 2 if schedule == "constant_with_warmup" else 0
+    fit(Watching, optimizer=sgd, schedule=schedule, warmup_steps=warmup,
+        lightning={"max_steps": 4, "accumulate_grad_batches": 2})  # fmt: skip
+    assert rates == pytest.approx(expected)
+
+
+def test_a_schedule_to_the_end_counts_epochs(fit):
+    _, trainer = fit(optimizer=sgd, schedule="linear", lightning={"max_steps": -1, "max_epochs": 2})
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0)
+    assert trainer.global_step == 2 * len(trainer.datamodule.train_dataloader())
+    with pytest.raises(GrasplError, match=r"model\.schedule: linear needs an end"):
+        fit(
+            optimizer=sgd,
+            schedule="linear",
+            lightning={"max_steps": -1, "max_epochs": -1, "max_time": "00:00:00:01"},
+        )
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoraOptions(r=4, use_rslora=True),
+        LoraOptions(rank_pattern={"q_proj": 2}, alpha_pattern={"q_proj": 3}),
+        LoraOptions(target_modules=["q_proj", "v_proj"], lora_dropout=0.1),
+        LoraOptions(layers_to_transform=[1], target_modules=["q_proj"]),
+    ],
+)
+def test_every_supported_lora_is_identified_and_held(fit, lora, tmp_path):
+    module, _ = fit(lora=lora, optimizer=adam)
+    module.save_adapter(tmp_path / "a", module.adapter_state())
+    found = identify_adapter(tmp_path / "a", TopSingular(), tmp_path / "d.safetensors")
+    assert set(found.sites) == {site.name for site in module.sites}
+    held, _ = fit(GRASPLitModule, lora=lora, optimizer=adam, directions=str(tmp_path / "d.safetensors"))
+    assert max(site["rho"] for site in held.reliance().values()) <= 1e-5
+
+
+def test_reliance_is_on_as_many_directions_as_are_held(fit, directions):
+    two, _ = fit(GRASPLitModule, directions=directions, constraint=WriteConstraint(k=2), optimizer=adam)
+    assert max(site["rho"] for site in two.reliance().values()) <= 1e-5
+    one, _ = fit(GRASPLitModule, directions=directions, constraint=WriteConstraint(k=1), optimizer=adam)
+    assert max(site["rho"] for site in one.reliance().values()) <= 1e-5
+    one.constraint = WriteConstraint(k=2)
+    assert max(site["rho"] for site in one.reliance().values()) > 1e-2
+
+
+def test_an_unknown_target_is_refused(fit):
+    with pytest.raises(GrasplError, match="nothing_like_that"):
+        fit(lora=LoraOptions(target_modules=["nothing_like_that"]))

@@ -1,0 +1,107 @@
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graspl.errors import GrasplError
+from graspl.reporting import compare, read_run, render_page, spillover_at
+from graspl.reporting.tradeoff import Point, curve
+from graspl.runs import RunFolder, write_json_atomic
+
+
+def make_run(
+    folder, *, model="LoRALitModule", adapter="adapter", curve_rows=(), answer="try rest .", **metrics
+):
+    figures = {
+        "adherence": 0.9,
+        "spillover": 0.5,
+        "coherence": 0.9,
+        "kl": 0.1,
+        "rho_mean": 0.5,
+        "rho_max": 0.7,
+    }
+    content = {
+        "model": model,
+        "adapter": adapter,
+        "directions": None,
+        "metrics": figures | metrics,
+        "sites": {"layers.0.q_proj": {"rho": 0.5, "norm": 1.0, "singular_values": [1.0, 0.5]}},
+    }
+    run = RunFolder(folder)
+    write_json_atomic(run.evaluation, content)
+    run.generations.write_text(json.dumps({"suite": "task", "prompt": "<b>how</b>", "answer": answer}) + "\n")
+    lines = ["step,val/adherence,val/spillover", *(",".join(map(str, row)) for row in curve_rows)]
+    run.metrics.write_text("\n".join(lines) + "\n")
+    return read_run(folder)
+
+
+def test_spillover_is_read_off_where_the_level_is_first_reached():
+    points = [Point(0, 0.2, 0.1), Point(1, 0.8, 0.4), Point(2, 0.6, 0.9), Point(3, 0.9, 0.5)]
+    assert spillover_at(points, 0.5) == pytest.approx(0.25)
+    assert spillover_at(points, 0.8) == pytest.approx(0.4)
+    assert spillover_at(points, 0.1) == 0.1
+    assert spillover_at(points, 0.95) is None
+    assert spillover_at([], 0.5) is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8), st.floats(0, 1))
+def test_a_matched_spillover_lies_between_its_neighbours(values, level):
+    points = [Point(index, *value) for index, value in enumerate(values)]
+    found = spillover_at(points, level)
+    reached = [index for index, point in enumerate(points) if point.adherence >= level]
+    assert (found is None) == (not reached)
+    if reached:
+        near = [point.spillover for point in points[max(0, reached[0] - 1) : reached[0] + 1]]
+        assert min(near) - 1e-9 <= found <= max(near) + 1e-9
+
+
+def test_rows_without_a_validation_are_no_points():
+    rows = [{"step": 1.0, "train/loss": 2.0}, {"step": 2.0, "val/adherence": 0.5, "val/spillover": 0.2}]
+    assert curve(rows) == [Point(2.0, 0.5, 0.2)]
+
+
+def test_a_comparison_says_what_the_figures_say(tmp_path):
+    naive = make_run(tmp_path / "naive", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)])
+    grasp = make_run(tmp_path / "grasp", model="GRASPLitModule", curve_rows=[(0, 0.1, 0.1), (1, 0.94, 0.3)])
+    base = make_run(tmp_path / "base", adapter=None)
+    found = compare([base, naive, grasp])
+    assert found.matched["0.95"]["grasp"] is None
+    assert found.matched["0.90"]["grasp"] == pytest.approx(0.1 + 0.2 * 0.8 / 0.84)
+    assert re.match(
+        r"At adherence 0\.90: spill-over of grasp 0\.290, of naive 0\.827; 0\.537 lower", found.verdict[0]
+    )
+    assert "grasp did not reach it" in found.verdict[1]
+    assert "One seed" in found.verdict[-1]
+    assert set(found.summary()) == {"base", "naive", "grasp", "matched", "verdict"}
+    worse = make_run(tmp_path / "worse", model="GRASPLitModule", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.99)])
+    assert "higher" in compare([naive, worse]).verdict[0]
+    assert "No naive fit" in compare([base, grasp]).verdict[0]
+    with pytest.raises(GrasplError, match="naive stands for two runs"):
+        compare([naive, naive])
+
+
+def test_a_page_escapes_what_a_model_wrote_and_loads_nothing(tmp_path):
+    evil = "</pre><script>alert(1)</script><img src=http://x.example/y>"
+    runs = [
+        make_run(tmp_path / "naive", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)], answer=evil),
+        make_run(tmp_path / "<i>odd & name", model="GRASPLitModule", rho_mean=None),
+    ]
+    page = render_page(compare(runs))
+    assert "<script" not in page
+    assert "<img" not in page
+    assert "&lt;script&gt;" in page
+    assert "&lt;i&gt;odd &amp; name" in page
+    assert page.count("<svg") == 3
+    assert not re.search(r"<[^>]*(src|href)=[\"']?http", page)
+    for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        ElementTree.fromstring(svg)
+    assert render_page(compare(runs)) == page
+
+
+def test_a_run_without_metrics_is_named(tmp_path):
+    write_json_atomic(tmp_path / "evaluation.json", [])
+    with pytest.raises(GrasplError, match="holds no metrics"):
+        read_run(tmp_path)
