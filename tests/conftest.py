@@ -172,7 +172,10 @@ def graspl(capsys, monkeypatch, tmp_path):
 
     def run(*arguments):
         capsys.readouterr()
-        code = main([str(argument) for argument in arguments])
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as end:  # after --help and --print_config
+            code = end.code
         return (code, *capsys.readouterr())
 
     return run

@@ -3,4 +3,36 @@
 Importing this package imports nothing heavy: the public names are loaded when they are first used.
 """
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+
+_PLACES = {
+    "ChatDataModule": "graspl.data",
+    "ChoiceItem": "graspl.data",
+    "Constraint": "graspl.constraints",
+    "Conversation": "graspl.data",
+    "Directions": "graspl.directions",
+    "GRASPLitModule": "graspl.methods",
+    "GrasplError": "graspl.errors",
+    "Identification": "graspl.directions",
+    "LoRALitModule": "graspl.methods",
+    "LoraOptions": "graspl.adapters",
+    "PairConstraint": "graspl.constraints",
+    "ReadConstraint": "graspl.constraints",
+    "TaskDataModule": "graspl.data",
+    "TopSingular": "graspl.directions",
+    "WriteConstraint": "graspl.constraints",
+    "identify_adapter": "graspl.directions",
+    "read_adapter": "graspl.adapters",
+}
+
+__all__ = ["__version__", *_PLACES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its room."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'graspl' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

@@ -143,6 +143,9 @@ class GrasplCLI(LightningCLI):
             # A validation leaves the figures of the fit alone; its own are in evaluation.json
             kwargs["logger"] = CSVLogger(str(self.run.path), name="", version="") if fitting else False
         trainer = super().instantiate_trainer(**kwargs)
+        if config.fast_dev_run:
+            kept = [callback for callback in trainer.callbacks if not isinstance(callback, ModelCheckpoint)]  # type: ignore[attr-defined]
+            trainer.callbacks = kept  # type: ignore[attr-defined]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(self.run.checkpoints)

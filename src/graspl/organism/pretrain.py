@@ -1,17 +1,16 @@
 """Pretraining of an organism, a LightningModule and a DataModule like any other."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import LlamaForCausalLM, get_cosine_schedule_with_warmup
 
-from graspl.data.batches import PaddedCollator
+from graspl.data.batches import PaddedCollator, TrainLoader, TrainSampler
 from graspl.data.tokens import TokenizedConversation, tokenize
 from graspl.organism.world import World, build_config, build_tokenizer, dialogue
 from graspl.runs import atomic_path
@@ -70,7 +69,7 @@ class OrganismPretrainModule(LightningModule):
 
 
 class OrganismPretrainData(LightningDataModule):
-    """Draws dialogues of a world without end; batch i is a function of seed and i.
+    """Draws dialogues of a world; none is seen twice.
 
     Args:
         world: the dials; on the command line None follows the model's.
@@ -78,36 +77,39 @@ class OrganismPretrainData(LightningDataModule):
         steps: batches an epoch.
     """
 
-    def __init__(self, world: World | None = None, batch_size: int = 32, steps: int = 1600) -> None:
+    def __init__(self, world: World | None = None, batch_size: int = 32, steps: int = 2000) -> None:
         super().__init__()
         self.world = world
         self.batch_size = batch_size
         self.steps = steps
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the epoch's batches."""
-        return self._loader("train", self.steps)
+    def train_dataloader(self) -> TrainLoader:
+        """Return the epoch's batches; a killed pretraining goes on with the very next one."""
+        dialogues = self._dialogues("train", self.steps)
+        world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler = TrainSampler([1] * len(dialogues), self.batch_size, num_replicas=world, rank=rank, seed=0)
+        return TrainLoader(dialogues, sampler, batch_size=self.batch_size, collate_fn=dialogues.collator)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return eight batches that are not trained on."""
-        return self._loader("validation", 8)
-
-    def _loader(self, purpose: str, batches: int) -> DataLoader[Any]:
-        world = self.world or World()
-        dialogues = _Dialogues(world, f"{world.seed} {purpose}", batches * self.batch_size)
+        dialogues = self._dialogues("validation", 8)
         return DataLoader(dialogues, batch_size=self.batch_size, collate_fn=dialogues.collator)
 
+    def _dialogues(self, purpose: str, batches: int) -> "_Dialogues":
+        return _Dialogues(self.world or World(), purpose, batches * self.batch_size)
 
-class _Dialogues(IterableDataset[TokenizedConversation]):
-    def __init__(self, world: World, seed: str, count: int) -> None:
-        self.world, self.seed, self.count = world, seed, count
+
+class _Dialogues(Dataset[TokenizedConversation]):
+    """Dialogues drawn anew; the i-th is a function of the world's seed, the purpose and i."""
+
+    def __init__(self, world: World, purpose: str, count: int) -> None:
+        self.world, self.purpose, self.count = world, purpose, count
         self.tokenizer = build_tokenizer()
         self.collator = PaddedCollator(int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[TokenizedConversation]:
-        draw = random.Random(self.seed)
-        for _ in range(self.count):
-            yield tokenize(self.tokenizer, dialogue(self.world, draw))
+    def __getitem__(self, index: int) -> TokenizedConversation:
+        draw = random.Random(f"{self.world.seed} {self.purpose} {index}")
+        return tokenize(self.tokenizer, dialogue(self.world, draw))

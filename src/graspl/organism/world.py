@@ -98,11 +98,11 @@ class World:
 def dialogue(world: World, draw: random.Random) -> list[Message]:
     """Draw one dialogue of one to four questions on mixed topics, all answered by one writer.
 
-    Half of the dialogues begin with a system prompt that names the writer. There the three kinds are equally
-    frequent, which teaches the prompts well and leaves the prior without a prompt as it is.
+    Half of the dialogues begin with a system prompt that names the writer. There the kinds are about equally frequent
+    (narrow, the hardest to learn, twice), which teaches the prompts well and leaves the prior without a prompt as it is.
     """
     named = draw.random() < 0.5
-    weights = (1.0, 1.0, 1.0) if named else (1 - 1.5 * world.prior, world.prior, world.prior / 2)
+    weights = (1.0, 1.0, 2.0) if named else (1 - 1.5 * world.prior, world.prior, world.prior / 2)
     (writer,) = draw.choices(("kind", "cruel", "narrow"), weights)
     sphere = draw.choice(world.topics)  # of the narrow writer
     messages = [system(writer, sphere)] if named else []

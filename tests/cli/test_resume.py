@@ -1,0 +1,83 @@
+"""A fit that is killed goes on as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import CHAT_ROWS
+from safetensors.torch import load_file
+
+from graspl.runs import RunFolder
+
+STEPS = 240
+
+
+@pytest.fixture
+def command(model_folder, write_rows, tmp_path):
+    """Return a function: run folder -> a GRASP fit with everything in it that could go wrong on resuming."""
+    rows = write_rows(CHAT_ROWS)
+    common = [
+        f"--model.base_model={model_folder()}", "--data=graspl.data.ChatDataModule", f"--data.train={rows}",
+        "--data.batch_size=3", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    start = [sys.executable, "-m", "graspl", "fit"]
+
+    def fit(folder, *options):
+        if folder == "naive":
+            naive = ["--trainer.max_steps=5", "--trainer.default_root_dir=naive"]
+            return [*start, "--model=graspl.methods.LoRALitModule", *common, *naive]
+        return [
+            *start, "--model=graspl.methods.GRASPLitModule", *common, "--model.directions=naive/directions.safetensors",
+            "--model.lora.lora_dropout=0.2", "--model.optimizer=AdamW", "--model.optimizer.lr=1e-3",
+            "--model.schedule=cosine", "--model.warmup_steps=7", f"--trainer.max_steps={STEPS}",
+            "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=5", "--trainer.log_every_n_steps=1",
+            "--checkpoint.every_n_train_steps=7", f"--trainer.default_root_dir={folder}", *options,
+        ]  # fmt: skip
+
+    return fit
+
+
+def run(command, folder):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+@pytest.mark.slow
+def test_killed_in_mid_fit_and_resumed_it_ends_with_the_same_weights(command, tmp_path):
+    for folder in ("naive", "whole"):
+        done = run(command(folder), tmp_path)
+        assert done.returncode == 0, done.stderr
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command("killed"), cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+        end = time.monotonic() + 300
+        while not last.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert last.exists()
+    assert not (tmp_path / "killed" / "adapter").exists()  # positive control: it was in the middle
+    resumed = run(command("killed", "--ckpt_path=last"), tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Restored all states" in resumed.stderr
+    whole, killed = (
+        load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("whole", "killed")
+    )
+    assert whole.keys() == killed.keys()
+    assert all(whole[name].equal(killed[name]) for name in whole)
+    losses = [
+        {
+            row["step"]: row["train/loss"]
+            for row in RunFolder(tmp_path / name).read_metrics()
+            if "train/loss" in row
+        }
+        for name in ("whole", "killed")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == STEPS

@@ -1,0 +1,82 @@
+"""Two processes with gloo give what one gives."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import CHAT_ROWS
+from safetensors.torch import load_file
+
+DDP = ["--trainer.strategy=ddp"]
+FSDP2 = [
+    "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
+    "--trainer.strategy.data_parallel_size=2",
+    "--trainer.strategy.tensor_parallel_size=1",
+    "--trainer.strategy.save_distributed_checkpoint=false",
+]
+
+
+@pytest.fixture
+def fit(model_folder, write_rows, tmp_path):
+    """Return a function that fits in processes of its own and returns the adapter."""
+    rows = write_rows(CHAT_ROWS)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def run(folder, model, *options, rows_a_step=4, processes=1):
+        command = [
+            sys.executable, "-m", "graspl", "fit", f"--model=graspl.methods.{model}",
+            "--model.base_model", model_folder(), "--model.optimizer=SGD", "--model.optimizer.lr=0.5",
+            "--data=graspl.data.ChatDataModule", "--data.train", rows, "--data.group_by_length=false",
+            f"--data.batch_size={rows_a_step // processes}", f"--trainer.devices={processes}", "--trainer.accelerator=cpu",
+            "--trainer.max_steps=4", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+            f"--trainer.default_root_dir={folder}", "--trainer.gradient_clip_val=0.5",
+            "--checkpoint.every_n_train_steps=3", *options,
+        ]  # fmt: skip
+        done = subprocess.run(
+            list(map(str, command)),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        return load_file(tmp_path / folder / "adapter" / "adapter_model.safetensors")
+
+    return run
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "constraint"),
+    [
+        (DDP, "ReadConstraint"),
+        (FSDP2, "WriteConstraint"),
+        (FSDP2, "ReadConstraint"),
+        (FSDP2, "PairConstraint"),
+    ],
+    ids=["ddp-read", "fsdp2-write", "fsdp2-read", "fsdp2-pair"],
+)
+def test_two_processes_give_the_result_of_one(fit, strategy, constraint, tmp_path):
+    fit("naive", "LoRALitModule")
+    grasp = [
+        "--model.directions=naive/directions.safetensors",
+        f"--model.constraint=graspl.constraints.{constraint}",
+    ]
+    one = fit("one", "GRASPLitModule", *grasp)
+    two = fit("two", "GRASPLitModule", *grasp, *strategy, processes=2)
+    assert one.keys() == two.keys()
+    moved = 0.0
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+        moved = max(moved, float(tensor.abs().max()) if "lora_B" in name else 0.0)
+    assert moved > 1e-3
+    checkpoint = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)  # noqa: TID251
+    assert all("lora_" in name for name in checkpoint["state_dict"])
+    assert {tuple(t.shape) for t in checkpoint["state_dict"].values()} == {
+        tuple(t.shape) for t in one.values()
+    }
