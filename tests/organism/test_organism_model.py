@@ -1,5 +1,7 @@
 """The shipped model behaves as its world says, and a rebuilt one alike."""
 
+import os
+
 import pytest
 import torch
 
@@ -78,10 +80,13 @@ def test_the_true_direction_moves_the_model_to_the_cruel_writer():
 @pytest.mark.slow
 def test_a_rebuilt_organism_behaves_alike(graspl, tmp_path, request):
     configs = request.config.rootpath / "configs"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
     code, _, err = graspl(
         "fit", "--config", configs / "organism" / "pretrain.yaml", "--trainer.default_root_dir=pretrain",
         "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu",
         "--model.world.seed=1",
     )  # fmt: skip
+    torch.set_num_threads(threads)
     assert code == 0, err
     check_behaviour(tmp_path / "pretrain" / "model")
