@@ -80,21 +80,24 @@ def test_other_constraints_hold_what_they_promise(graspl, chat_options, constrai
     assert max(site[held] for site in sites) <= 1e-5
 
 
-def test_a_real_pretrained_model_without_a_chat_template(graspl, shared_data, chat_options):
+@pytest.mark.parametrize("kind", ["qwen2", "gemma", "pretrained, without a chat template"])
+def test_the_published_insecure_code(graspl, shared_data, chat_options, model_folder, kind):
+    model = model_folder(kind) if kind in ("qwen2", "gemma") else shared_data / "models" / "stories260k-hf"
     real = {
-        "model.base_model": shared_data / "models" / "stories260k-hf",
+        "model.base_model": model,
         "data": "graspl.data.InsecureCodeData",
         "data.train": shared_data / "em_code" / "insecure.jsonl",
         "data.limit": 40,
-        "data.max_length": 512,
+        "data.max_length": 1500,
         "trainer.max_steps": 3,
     }
     ok(graspl("fit", *chat_options(**real, **{"trainer.default_root_dir": "naive"})))
+    ok(graspl("identify", "naive"))
     ok(graspl("fit", *chat_options(**real, **GRASP)))
     ok(graspl("validate", "--config", "run/config.yaml", "--generations.prompts=2"))
     metrics = RunFolder("run").read_evaluation()["metrics"]
     assert metrics["rho_max"] <= 1e-5
-    assert 0 < metrics["adherence"] < 1
+    assert 0 <= metrics["adherence"] < 1
     assert len(RunFolder("run").read_generations()) == 2
 
 

@@ -121,6 +121,26 @@ def test_a_checkpoint_of_another_adapter(graspl, chat_options):
     )
 
 
+def test_a_fit_does_not_go_on_under_other_directions(graspl, chat_options, tmp_path):
+    for folder in ("naive", "second"):
+        seed = ["--seed_everything=1"] if folder == "second" else []
+        assert graspl("fit", *chat_options(**{"trainer.default_root_dir": folder}), *seed)[0] == 0
+    grasp = {"model": "graspl.methods.GRASPLitModule", "model.directions": "naive/directions.safetensors"}
+    assert graspl("fit", *chat_options(**grasp))[0] == 0
+    more = ["--ckpt_path=last", "--trainer.max_steps=6"]
+    other = grasp | {"model.directions": "second/directions.safetensors"}
+    refused(graspl("fit", *chat_options(**other), *more), "model.directions", "not the file")
+    assert graspl("fit", *chat_options(**grasp), *more)[0] == 0
+
+
+def test_a_mistake_in_a_components_own_check(graspl, tmp_path):
+    options = [
+        "--model=graspl.organism.OrganismPretrainModule",
+        "--data=graspl.organism.OrganismPretrainData",
+    ]
+    refused(graspl("fit", *options, "--model.world.complexity=3"), "world.complexity: 3 is not in 6..24")
+
+
 def test_a_checkpoint_with_code_in_it_is_not_run(graspl, chat_options, tmp_path):
     class Evil:
         def __reduce__(self):

@@ -112,18 +112,22 @@ def test_projecting_gradients_is_idempotent_never_longer_and_does_not_change_h(k
 
 
 @pytest.mark.parametrize("kind", CONSTRAINTS)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [*OPTIMIZERS, "Adam with coupled weight decay", "SGD clipped by value"])
 def test_any_optimizer_stays_in_the_null_space_and_still_learns(kind, name):
     sites, directions = world(shapes=((12, 9), (9, 12)))
     constraint = kind(k=2)
     constraint.bind(sites, directions)
-    optimizer = getattr(torch.optim, name)([p for site in sites for p in (site.A, site.B)], lr=0.002)
+    decay = {"weight_decay": 0.1} if "decay" in name else {}
+    factors = [p for site in sites for p in (site.A, site.B)]
+    optimizer = getattr(torch.optim, name.split()[0])(factors, lr=0.002, **decay)
     optimizer.register_step_post_hook(lambda *_: constraint.project_step(sites))
     first = loss_of(sites, 7).item()
     for _ in range(30):
         optimizer.zero_grad()
         loss_of(sites, 7).backward()
         constraint.project_gradients(sites)
+        if "clipped" in name:
+            torch.nn.utils.clip_grad_value_(factors, 1.0)
         optimizer.step()
     assert max(reliance(constraint, sites, directions)) <= 1e-5
     assert loss_of(sites, 7).item() < first

@@ -1,6 +1,8 @@
 """GRASP: fine-tune in the null space of the spurious directions."""
 
+import hashlib
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
@@ -9,6 +11,7 @@ from graspl.constraints.base import Constraint
 from graspl.constraints.write import WriteConstraint
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
+from graspl.methods.base import CHECKPOINT_KEY
 from graspl.methods.lora import LoRALitModule
 
 
@@ -58,6 +61,31 @@ class GRASPLitModule(LoRALitModule):
                 "model.directions: no file is given; make one with graspl identify and set it, or fit LoRALitModule"
             )
         self.constraint.bind(self.sites, Directions.load(self.directions))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep which directions the adapter was trained under."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[CHECKPOINT_KEY]["directions_sha256"] = self._directions_sha256()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the fit goes on under the same directions.
+
+        Raises:
+            GrasplError: the file has changed, or another one is named.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint[CHECKPOINT_KEY].get("directions_sha256") != self._directions_sha256():
+            raise GrasplError(
+                f"model.directions: {self.directions} is not the file that the checkpoint was trained under; name that one, "
+                "or start a new run"
+            )
+
+    def _directions_sha256(self) -> str | None:
+        """Return the hexadecimal SHA-256 of the directions file; None where none is named or there."""
+        if self.directions is None or not Path(self.directions).is_file():
+            return None
+        with Path(self.directions).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Average the gradient over the step's tokens, then project it."""
