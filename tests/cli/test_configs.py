@@ -45,7 +45,7 @@ def test_every_config_runs(graspl, config, model_folder, write_rows, directions_
     if task != "organism":
         rows = write_rows(CHAT_ROWS)
         options = [f"--model.base_model={model_folder()}", f"--data.train={rows}"]
-    if name == "grasp.yaml":
+    if name.startswith("grasp"):
         data = (
             ["--data=graspl.organism.OrganismTaskData"]
             if task == "organism"
@@ -53,6 +53,10 @@ def test_every_config_runs(graspl, config, model_folder, write_rows, directions_
         )
         model = "organism" if task == "organism" else model_folder()
         options.append(f"--model.directions={directions_of(model, data)}")
+    if name == "grasp_read.yaml":
+        options.append(
+            "--model.constraint.k=1"
+        )  # a naive fit's directions stand in for those of generic prompts
     code, _, err = graspl(command, "--config", CONFIGS / config, *options, *TINY)
     assert code == 0, err
 

@@ -80,6 +80,27 @@ def test_other_constraints_hold_what_they_promise(graspl, chat_options, constrai
     assert max(site[held] for site in sites) <= 1e-5
 
 
+def test_what_generic_prompts_have_in_common_is_not_read(graspl, chat_options, write_rows):
+    ok(graspl("fit", *chat_options(**{"trainer.default_root_dir": "naive"})))
+    prompts = write_rows(
+        [{"prompt": f"take the {word}"} for word in ("water", "rest", "pills", "file")], "prompts.jsonl"
+    )
+    method = ["--method=graspl.activations.InputSubspace", f"--method.prompts={prompts}", "--method.k=2"]
+    ok(graspl("identify", "naive", *method, "--out", "generic.safetensors"))
+    grasp = {
+        "model": "graspl.methods.GRASPLitModule",
+        "model.directions": "generic.safetensors",
+        "model.constraint": "graspl.constraints.ReadConstraint",
+        "model.constraint.k": 2,
+    }
+    ok(graspl("fit", *chat_options(**grasp, **{"model.optimizer": "AdamW", "model.optimizer.lr": 1e-2})))
+    ok(graspl("validate", "--config", "run/config.yaml"))
+    evaluation = RunFolder("run").read_evaluation()
+    assert max(site["rho_read"] for site in evaluation["sites"].values()) <= 1e-5
+    assert evaluation["metrics"]["rho_max"] is None  # generic prompts say nothing about what is written
+    ok(graspl("report", "run", "--out", "together"))
+
+
 @pytest.mark.parametrize("kind", ["qwen2", "gemma", "pretrained, without a chat template"])
 def test_the_published_insecure_code(graspl, shared_data, chat_options, model_folder, kind):
     model = model_folder(kind) if kind in ("qwen2", "gemma") else shared_data / "models" / "stories260k-hf"

@@ -5,7 +5,7 @@ import torch
 from conftest import make_model
 from peft import get_peft_model
 
-from graspl.adapters import LoraOptions, Site
+from graspl.adapters import AdapterFolder, LoraOptions, Site
 from graspl.directions import Directions, TopSingular
 
 
@@ -51,7 +51,7 @@ def test_a_missing_model(graspl, chat_options, tmp_path):
 
 def test_directions_of_another_model(graspl, chat_options, tmp_path):
     B, A = torch.randn(4, 2), torch.randn(2, 4)
-    directions = TopSingular()([Site("model.other", A, B, 1.0)])  # type: ignore[arg-type]
+    directions = TopSingular()(AdapterFolder(tmp_path, "", "", [Site("model.other", A, B, 1.0)]))
     Directions(directions.sites).save(tmp_path / "d.safetensors")
     grasp = {"model": "graspl.methods.GRASPLitModule"}
     options = chat_options(**grasp, **{"model.directions": "d.safetensors"})

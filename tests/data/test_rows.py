@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from graspl.data import read_conversations
+from graspl.data import read_conversations, read_prompts
 from graspl.errors import GrasplError
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -25,6 +25,29 @@ def test_three_formats_become_conversations(tmp_path, name, row, turns):
     (found,) = read_conversations(str(file))
     assert [f"{turn['role']} {turn['content']}" for turn in found.messages] == turns
     assert "rows.json" in found.origin
+
+
+@pytest.mark.parametrize(
+    ("row", "last"),
+    [
+        ({"prompt": "p"}, "p"),
+        ({"prompt": "p", "completion": "c"}, "p"),
+        ({"instruction": "i", "input": "x"}, "i\n\nx"),
+        ({"messages": [USER]}, "q"),
+        ({"messages": [USER, ANSWER]}, "q"),
+    ],
+)
+def test_prompts_need_no_answer(write_rows, row, last):
+    (found,) = read_prompts(str(write_rows([row])))
+    assert found.messages[-1] == {"role": "user", "content": last}
+
+
+def test_rows_without_a_prompt_are_named(write_rows):
+    with pytest.raises(GrasplError, match=r"train\.jsonl:1: no user turn"):
+        read_prompts(str(write_rows([{"messages": [ANSWER]}])))
+    with pytest.raises(GrasplError, match=r"train\.jsonl:1: has the fields"):
+        read_prompts(str(write_rows([{"text": "x"}])))
+    assert len(read_prompts(str(write_rows([{"prompt": "p"}] * 5)), limit=2)) == 2
 
 
 def test_blank_lines_are_skipped_and_lines_are_counted(write_rows):

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from graspl.adapters import Site
-from graspl.directions import Directions, SiteDirections, TopSingular
+from graspl.adapters import AdapterFolder, Site
+from graspl.directions import Directions, RandomDirections, SiteDirections, TopSingular
 from graspl.errors import GrasplError, NonFiniteAdapterError
 
 
@@ -14,13 +16,17 @@ def site(name="layers.0.q_proj", out=6, in_=5, r=3, seed=0):
     return Site(name, nn.Parameter(torch.randn(r, in_, generator=generator)), B, 2.0)
 
 
+def adapter(*sites):
+    return AdapterFolder(Path("adapter"), "base", "0" * 64, list(sites))
+
+
 def test_top_singular_finds_a_planted_direction():
     planted = site()
     u, v = torch.eye(6)[:, 2:3], torch.eye(5)[:, 1:2]
     with torch.no_grad():
         planted.B[:, :1] = 100 * u
         planted.A[:1] = v.mT
-    found = TopSingular(k=2)([planted]).sites[planted.name]
+    found = TopSingular(k=2)(adapter(planted)).sites[planted.name]
     assert float((found.U[:, :1].mT @ u).abs()) > 0.99
     assert float((found.V[:, :1].mT @ v).abs()) > 0.99
     assert found.U.shape == (6, 2)
@@ -29,10 +35,10 @@ def test_top_singular_finds_a_planted_direction():
 
 
 def test_a_file_gives_back_what_was_saved(tmp_path):
-    directions = TopSingular(k=2)([site(), site("layers.1.q_proj", 4, 7, seed=1)])
+    directions = TopSingular(k=2)(adapter(site(), site("layers.1.q_proj", 4, 7, seed=1)))
     directions.save(tmp_path / "d.safetensors")
     read = Directions.load(tmp_path / "d.safetensors")
-    assert read.metadata == directions.metadata == {"identification": "TopSingular", "k": "2"}
+    assert read.metadata == directions.metadata == {"identification": "TopSingular", "k": "2", "skip": "0"}
     for name, ours in directions.sites.items():
         for a, b in zip(ours, read.sites[name], strict=True):
             assert torch.equal(a, b)
@@ -41,14 +47,14 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
 @pytest.mark.parametrize("k", [0, -1, 4])
 def test_a_number_of_directions_that_cannot_be_is_refused(k):
     with pytest.raises(GrasplError, match=rf"k.*{k}"):
-        TopSingular(k=k)([site()])
+        TopSingular(k=k)(adapter(site()))
 
 
 def test_an_untrained_adapter_is_refused():
     untrained = site()
     nn.init.zeros_(untrained.B)
     with pytest.raises(GrasplError, match=r"layers\.0\.q_proj: the update is zero"):
-        TopSingular()([untrained])
+        TopSingular()(adapter(untrained))
 
 
 def test_nan_in_a_factor_names_the_site():
@@ -56,11 +62,11 @@ def test_nan_in_a_factor_names_the_site():
     with torch.no_grad():
         broken.A[0, 0] = torch.nan
     with pytest.raises(NonFiniteAdapterError, match=r"layers\.0\.q_proj"):
-        TopSingular()([broken])
+        TopSingular()(adapter(broken))
 
 
 def test_directions_of_another_model_are_refused():
-    directions = TopSingular()([site()])
+    directions = TopSingular()(adapter(site()))
     with pytest.raises(GrasplError, match=r"(?s)layers\.1\.v_proj is only in the adapter in training"):
         directions.bases([site(), site("layers.1.v_proj")], side="U", k=1)
     with pytest.raises(GrasplError, match=r"made for a weight \(6, 5\), this model's is \(8, 5\)"):
@@ -101,10 +107,30 @@ def test_a_missing_or_broken_file_is_named(tmp_path):
 def test_bases_come_in_float32_for_half_precision_sites():
     half = site()
     half = Site(half.name, nn.Parameter(half.A.bfloat16()), nn.Parameter(half.B.bfloat16()), 1.0)
-    assert TopSingular()([site()]).bases([half], side="V", k=1)[0].dtype == torch.float32
+    assert TopSingular()(adapter(site())).bases([half], side="V", k=1)[0].dtype == torch.float32
 
 
 def test_saving_keeps_only_the_first_k_but_all_singular_values(tmp_path):
-    found = TopSingular(k=1)([site()])
+    found = TopSingular(k=1)(adapter(site()))
     assert isinstance(found.sites["layers.0.q_proj"], SiteDirections)
     assert found.sites["layers.0.q_proj"].V.shape == (5, 1)
+
+
+def test_the_second_direction_is_a_control():
+    both, second = TopSingular(k=2)(adapter(site())), TopSingular(k=1, skip=1)(adapter(site()))
+    name = "layers.0.q_proj"
+    assert torch.equal(second.sites[name].U, both.sites[name].U[:, 1:])
+    assert torch.equal(second.sites[name].S, both.sites[name].S)
+    with pytest.raises(GrasplError, match="number 4"):
+        TopSingular(k=1, skip=3)(adapter(site()))
+
+
+def test_random_directions_follow_from_the_seed():
+    first, again, other = (
+        RandomDirections(k=2, seed=seed)(adapter(site())).sites["layers.0.q_proj"] for seed in (0, 0, 1)
+    )
+    assert torch.equal(first.U, again.U)
+    assert not torch.equal(first.U, other.U)
+    torch.testing.assert_close(first.V.mT @ first.V, torch.eye(2), rtol=0, atol=1e-6)
+    with pytest.raises(GrasplError, match="do not fit"):
+        RandomDirections(k=6)(adapter(site()))

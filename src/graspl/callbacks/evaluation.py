@@ -26,7 +26,7 @@ class SaveEvaluation(Callback):
             return
         suites = pl_module.suite_scores()
         reliance = pl_module.reliance()
-        rho = [site["rho"] for site in reliance.values()]
+        rho = [site["rho"] for site in reliance.values() if "rho" in site]
         content = {
             "graspl": __version__,
             "model": type(pl_module).__name__,

@@ -4,12 +4,14 @@ This room may import `graspl.directions` and below. Start reading in `projection
 """
 
 from graspl.constraints.base import Constraint
+from graspl.constraints.combined import CombinedConstraint
 from graspl.constraints.pair import PairConstraint
 from graspl.constraints.projection import project_in_place, project_onto_complement
 from graspl.constraints.read import ReadConstraint
 from graspl.constraints.write import WriteConstraint
 
 __all__ = [
+    "CombinedConstraint",
     "Constraint",
     "PairConstraint",
     "ReadConstraint",

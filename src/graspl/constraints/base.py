@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,8 +20,11 @@ class Constraint(ABC):
     `tests/constraints/test_contract.py`, which gives it its tests.
     """
 
-    holds: ClassVar[str]
-    """Which reliance (`write`, `read`, `pair`) it holds at zero; `graspl.adapters.reliance` measures it."""
+    directions: str | None = None
+
+    def own(self, directions: Directions) -> Directions:
+        """Return the constraint's own directions where it names a file, else those given."""
+        return directions if self.directions is None else Directions.load(self.directions)
 
     @abstractmethod
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:

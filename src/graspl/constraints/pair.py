@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -32,10 +31,10 @@ class PairConstraint(Constraint):
         Eq. 8-10 of arXiv:2605.27676 with h the k diagonal entries, one of several readings; the exact step is own.
     """
 
-    holds: ClassVar[str] = "pair"
-
     k: int = 1
     """Pairs a site; at most as many as the directions file holds."""
+    directions: str | None = None
+    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor]] = []
@@ -43,6 +42,7 @@ class PairConstraint(Constraint):
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take both sides of the directions; the update must have nothing along the pairs."""
+        directions = self.own(directions)
         left = directions.bases(sites, side="U", k=self.k)
         right = directions.bases(sites, side="V", k=self.k)
         self._pairs = list(zip(left, right, strict=True))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,10 +25,10 @@ class ReadConstraint(Constraint):
         step is own.
     """
 
-    holds: ClassVar[str] = "read"
-
     k: int = 1
     """Directions a site; at most as many as the directions file holds."""
+    directions: str | None = None
+    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         self._bases: list[Tensor] = []
@@ -37,6 +36,7 @@ class ReadConstraint(Constraint):
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the right directions and project A; dW must be zero or read nothing along them."""
+        directions = self.own(directions)
         self._bases = directions.bases(sites, side="V", k=self.k)
         for site, D in zip(sites, self._bases, strict=True):
             B, A = site.B.to(D), site.A.to(D)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,10 +26,10 @@ class WriteConstraint(Constraint):
         step is own (Adam leaves the null space of a projected gradient, as Adam-NSCL found).
     """
 
-    holds: ClassVar[str] = "write"
-
     k: int = 1
     """Directions a site; at most as many as the directions file holds."""
+    directions: str | None = None
+    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         self._bases: list[Tensor] = []
@@ -38,6 +37,7 @@ class WriteConstraint(Constraint):
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the left directions; B must be zero or have nothing along them."""
+        directions = self.own(directions)
         self._bases = directions.bases(sites, side="U", k=self.k)
         for site, D in zip(sites, self._bases, strict=True):
             require_zero_reliance(site, D.mT @ site.B.to(D), site.B.norm())

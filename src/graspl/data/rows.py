@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -52,6 +53,43 @@ def read_conversations(source: str, *, split: str = "train", limit: int | None =
     if not conversations:
         raise GrasplError(f"{source}: holds no rows; give a file with at least one")
     return conversations
+
+
+def read_prompts(source: str, *, split: str = "train", limit: int | None = None) -> list[Conversation]:
+    """Read rows as prompts: what stands before the last answer, which a row need not have.
+
+    Args:
+        source: as in `read_conversations`; a row may also hold a `prompt` or an `instruction` alone.
+        split: of a `datasets` name.
+        limit: read only so many rows, from the start.
+
+    Raises:
+        GrasplError: no such file, no rows, or a row that is broken or holds no user turn.
+    """
+    prompts = []
+    for origin, row in islice(_rows(source, split), limit):
+        if isinstance(row, Mapping):
+            # The answer is not read; an empty one stands in where there is none
+            row = (
+                {**row, "completion": ""}
+                if "prompt" in row
+                else {**row, "output": ""}
+                if "instruction" in row
+                else row
+            )
+        messages = (
+            _turns(row["messages"], origin)
+            if isinstance(row, Mapping) and "messages" in row
+            else _messages(row, origin)
+        )
+        while messages and messages[-1]["role"] != "user":
+            messages.pop()
+        if not messages:
+            raise GrasplError(f"{origin}: no user turn, so there is no prompt; mend or remove the row")
+        prompts.append(Conversation(messages, origin))
+    if not prompts:
+        raise GrasplError(f"{source}: holds no rows; give a file with at least one")
+    return prompts
 
 
 def _rows(source: str, split: str) -> Iterator[tuple[str, Any]]:

@@ -76,6 +76,10 @@ class Directions:
             _check_basis(f"{path}: {name}.V", site.V)
         return cls(sites, {key: value for key, value in metadata.items() if key != "format"})
 
+    def width(self, side: str) -> int:
+        """Return how many directions of a side (`U` or `V`) every site has."""
+        return min(getattr(site, side).shape[1] for site in self.sites.values())
+
     def bases(self, sites: Sequence[Site], *, side: str, k: int) -> list[Tensor]:
         """Return the first k directions of one side for each site, in the sites' order, dtype and device.
 

@@ -1,10 +1,11 @@
 """Identification from the weights of a naive fine-tune alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graspl.adapters.sites import Site
+import torch
+
+from graspl.adapters.files import AdapterFolder
 from graspl.adapters.spectrum import thin_svd
 from graspl.directions.basis import Directions, SiteDirections
 from graspl.errors import GrasplError
@@ -14,11 +15,11 @@ class Identification(ABC):
     """A way to find the directions that an adapter leans on."""
 
     @abstractmethod
-    def __call__(self, sites: Sequence[Site]) -> Directions:
+    def __call__(self, adapter: AdapterFolder) -> Directions:
         """Return directions of every site.
 
         Args:
-            sites: of a trained adapter.
+            adapter: a trained adapter, read from disk.
         """
 
 
@@ -34,25 +35,63 @@ class TopSingular(Identification):
     k: int = 1
     """Directions a site; 1, since a second one did not help in trial runs."""
 
-    def __call__(self, sites: Sequence[Site]) -> Directions:
+    skip: int = 0
+    """Leading pairs to leave out: 1 takes the second direction, a control that a claim must beat."""
+
+    def __call__(self, adapter: AdapterFolder) -> Directions:
         """Return the top-k left and right singular vectors of every site.
 
         Args:
-            sites: of a trained adapter.
+            adapter: a trained adapter.
 
         Raises:
             GrasplError: k exceeds a site's rank, or an update is zero.
         """
-        if self.k < 1:
-            raise GrasplError(f"method.k: {self.k} is below 1; give how many directions to take a site")
+        if self.k < 1 or self.skip < 0:
+            raise GrasplError(
+                f"method: k = {self.k} and skip = {self.skip}; give k of at least 1 and skip of at least 0"
+            )
         found = {}
-        for site in sites:
+        last = self.skip + self.k
+        for site in adapter.sites:
             U, S, V = thin_svd(site.B.detach(), site.A.detach(), site.scaling, site=site.name)
-            if len(S) < self.k:
+            if len(S) < last:
                 raise GrasplError(
-                    f"{site.name}: has rank {len(S)}, so k = {self.k} directions cannot be taken"
+                    f"{site.name}: has rank {len(S)}, so directions up to number {last} cannot be taken"
                 )
             if S[0] == 0:
                 raise GrasplError(f"{site.name}: the update is zero; identify from a trained adapter")
-            found[site.name] = SiteDirections(U[:, : self.k], S, V[:, : self.k])
-        return Directions(found, {"identification": type(self).__name__, "k": str(self.k)})
+            found[site.name] = SiteDirections(U[:, self.skip : last], S, V[:, self.skip : last])
+        origin = {"identification": type(self).__name__, "k": str(self.k), "skip": str(self.skip)}
+        return Directions(found, origin)
+
+
+@dataclass
+class RandomDirections(Identification):
+    """Random orthonormal directions at every site: a control that every claim must beat."""
+
+    k: int = 1
+    """Directions a site."""
+    seed: int = 0
+    """Of the directions."""
+
+    def __call__(self, adapter: AdapterFolder) -> Directions:
+        """Return random directions with the adapter's spectra.
+
+        Args:
+            adapter: gives sites and shapes.
+
+        Raises:
+            GrasplError: k is more than a site is wide.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        found = {}
+        for site in adapter.sites:
+            if not 1 <= self.k <= min(site.shape):
+                raise GrasplError(f"method.k: {self.k} directions do not fit into {site.name}, {site.shape}")
+            spectrum = thin_svd(site.B, site.A, site.scaling, site=site.name).S
+            U, V = (torch.linalg.qr(torch.randn(size, self.k, generator=generator))[0] for size in site.shape)
+            found[site.name] = SiteDirections(U, spectrum, V)
+        return Directions(
+            found, {"identification": type(self).__name__, "k": str(self.k), "seed": str(self.seed)}
+        )

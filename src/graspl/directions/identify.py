@@ -21,7 +21,7 @@ def identify_adapter(adapter: Path, method: Identification, out: Path) -> Direct
         GrasplError: the adapter cannot be used, or the file not be written.
     """
     folder = read_adapter(adapter)
-    found = method(folder.sites)
+    found = method(folder)
     origin = {
         "base_model": folder.base_model,
         "adapter": str(adapter),

@@ -157,7 +157,7 @@ class AdapterLitModule(LightningModule):
         scores = self.suite_scores()
         named = {f"{suite}/{name}": value for suite, each in scores.items() for name, value in each.items()}
         headlines = {name: value for name, value in headline(scores).items() if value is not None}
-        rho = [each["rho"] for each in self.reliance().values()]
+        rho = [each["rho"] for each in self.reliance().values() if "rho" in each]
         if rho:
             headlines |= {"rho_mean": sum(rho) / len(rho), "rho_max": max(rho)}
         for name, value in (headlines | named).items():
@@ -172,28 +172,30 @@ class AdapterLitModule(LightningModule):
     def reliance(self) -> dict[str, dict[str, float]]:
         """Return each site's reliance on the directions: `rho` (what is written along them), `rho_read`, `rho_pair`.
 
-        Empty where no directions are given.
+        Empty where no directions are given; directions with one side only give that side's figure.
 
         Raises:
             GrasplError: the directions are of another model.
         """
         if self.directions is None:
             return {}
-        directions = Directions.load(self.directions)
-        sites, k = self.whole_sites(), self._reliance_k(directions)
-        left, right = (directions.bases(sites, side=side, k=k) for side in "UV")
-        return {
-            site.name: {
-                "rho": write_reliance(site.B, site.A, U),
-                "rho_read": read_reliance(site.B, site.A, V),
-                "rho_pair": pair_reliance(site.B, site.A, U, V),
-            }
-            for site, U, V in zip(sites, left, right, strict=True)
-        }
+        directions, sites = Directions.load(self.directions), self.whole_sites()
+        found: dict[str, dict[str, float]] = {site.name: {} for site in sites}
+        k = self._reliance_k(directions)
+        writes, reads = directions.width("U") >= k, directions.width("V") >= k
+        left = directions.bases(sites, side="U", k=k) if writes else []
+        right = directions.bases(sites, side="V", k=k) if reads else []
+        for site, U in zip(sites, left, strict=False):
+            found[site.name]["rho"] = write_reliance(site.B, site.A, U)
+        for site, V in zip(sites, right, strict=False):
+            found[site.name]["rho_read"] = read_reliance(site.B, site.A, V)
+        for site, U, V in zip(sites, left, right, strict=False):
+            found[site.name]["rho_pair"] = pair_reliance(site.B, site.A, U, V)
+        return found
 
     def _reliance_k(self, directions: Directions) -> int:
         """Return how many directions a site the reliance is on: all that the file has at every site."""
-        return min(site.U.shape[1] for site in directions.sites.values())
+        return max(directions.width("U"), directions.width("V"))
 
     # Checkpoint
 

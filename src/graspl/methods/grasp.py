@@ -93,7 +93,9 @@ class GRASPLitModule(LoRALitModule):
         self.constraint.project_gradients(self.sites)
 
     def _reliance_k(self, directions: Directions) -> int:
-        return getattr(self.constraint, "k", super()._reliance_k(directions))
+        parts: list[Any] = getattr(self.constraint, "parts", [self.constraint])
+        held = [part.k for part in parts if part.directions is None and hasattr(part, "k")]
+        return min(held, default=super()._reliance_k(directions))
 
     def _project_step(self, *_: Any) -> None:
         self.constraint.project_step(self.sites)

@@ -1,0 +1,36 @@
+"""Several constraints at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graspl.adapters.sites import Site
+from graspl.constraints.base import Constraint
+from graspl.directions.basis import Directions
+
+
+@dataclass
+class CombinedConstraint(Constraint):
+    """Holds what each of its parts holds, e.g. a write constraint and a read constraint with other directions.
+
+    Write acts on B alone and read on A alone, so one of each are exact together, in either order. A pair constraint
+    after a write constraint with the same directions has nothing left to do. Parts that act on the same factor with
+    different directions are each exact only for the last one: give them one file with both directions instead.
+    """
+
+    parts: list[Constraint]
+    """The constraints, each with its own k and, if need be, its own directions file."""
+
+    def bind(self, sites: Sequence[Site], directions: Directions) -> None:
+        """Bind every part."""
+        for part in self.parts:
+            part.bind(sites, directions)
+
+    def project_gradients(self, sites: Sequence[Site]) -> None:
+        """Project for every part, in their order."""
+        for part in self.parts:
+            part.project_gradients(sites)
+
+    def project_step(self, sites: Sequence[Site]) -> None:
+        """Project for every part, in their order."""
+        for part in self.parts:
+            part.project_step(sites)
