@@ -24,7 +24,7 @@ def adapter(tmp_path, model_folder):
 
 
 def test_the_subspace_is_that_of_the_inputs_on_the_prompts(adapter, write_rows, model_folder):
-    found = InputSubspace(prompts=str(write_rows(PROMPTS)), k=3)(adapter)
+    found = InputSubspace(prompts=str(write_rows(PROMPTS)), rank=3)(adapter)
     model, tokenizer = load_base_model(str(model_folder())).eval(), load_tokenizer(str(model_folder()))
     for site in adapter.sites:
         inputs = []
@@ -45,23 +45,23 @@ def test_the_subspace_is_that_of_the_inputs_on_the_prompts(adapter, write_rows, 
 
 
 def test_positions_are_spread_where_there_are_too_many(adapter, write_rows):
-    found = InputSubspace(prompts=str(write_rows(PROMPTS)), k=2, max_tokens=20)(adapter)
+    found = InputSubspace(prompts=str(write_rows(PROMPTS)), rank=2, max_tokens=20)(adapter)
     assert all(len(site.S) <= 36 for site in found.sites.values())
     assert found.metadata["identification"] == "InputSubspace"
 
 
 def test_mistakes_are_named(adapter, write_rows):
     prompts = str(write_rows(PROMPTS[:1]))
-    with pytest.raises(GrasplError, match=r"method\.k: 0"):
-        InputSubspace(prompts=prompts, k=0)(adapter)
-    with pytest.raises(GrasplError, match="cannot give k = 30"):
-        InputSubspace(prompts=prompts, k=30)(adapter)
+    with pytest.raises(GrasplError, match=r"method\.rank: 0"):
+        InputSubspace(prompts=prompts, rank=0)(adapter)
+    with pytest.raises(GrasplError, match="cannot give rank = 30"):
+        InputSubspace(prompts=prompts, rank=30)(adapter)
     with pytest.raises(GrasplError, match=r"none\.jsonl"):
         InputSubspace(prompts="none.jsonl")(adapter)
 
 
 def test_a_directions_file_without_a_left_side_is_refused_for_writing(adapter, write_rows, tmp_path):
-    found = InputSubspace(prompts=str(write_rows(PROMPTS)), k=2)(adapter)
+    found = InputSubspace(prompts=str(write_rows(PROMPTS)), rank=2)(adapter)
     found.save(tmp_path / "d.safetensors")
     again = type(found).load(tmp_path / "d.safetensors")
     with pytest.raises(GrasplError, match="has 0 but the constraint wants k = 1"):

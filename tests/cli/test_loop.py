@@ -85,7 +85,11 @@ def test_what_generic_prompts_have_in_common_is_not_read(graspl, chat_options, w
     prompts = write_rows(
         [{"prompt": f"take the {word}"} for word in ("water", "rest", "pills", "file")], "prompts.jsonl"
     )
-    method = ["--method=graspl.activations.InputSubspace", f"--method.prompts={prompts}", "--method.k=2"]
+    method = ["--method=graspl.activations.InputSubspace", f"--method.prompts={prompts}", "--method.rank=2"]
+    ok(graspl("identify", "naive", *method[:-1], "--out", "generic.safetensors"))
+    assert (
+        Directions.load("generic.safetensors").width("V") == 4
+    )  # its own default, not that of the default method
     ok(graspl("identify", "naive", *method, "--out", "generic.safetensors"))
     grasp = {
         "model": "graspl.methods.GRASPLitModule",

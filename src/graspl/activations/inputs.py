@@ -18,7 +18,7 @@ from graspl.errors import GrasplError
 
 @dataclass
 class InputSubspace(Identification):
-    """The first k right singular vectors of each site's inputs on generic, unlabelled prompts.
+    """The first `rank` right singular vectors of each site's inputs on generic, unlabelled prompts.
 
     A read constraint on them keeps an update from reading what every prompt has, so that what it learns must hang on
     what the task's prompts have beyond that. There is no left side: U has no columns.
@@ -30,7 +30,8 @@ class InputSubspace(Identification):
 
     prompts: str
     """Rows of any topic, in a form that training data may have; answers are not read."""
-    k: int = 4
+    # Not `k`: jsonargparse would keep the value of the default identification's k when the class is switched
+    rank: int = 4
     """Directions a site."""
     limit: int = 256
     """Prompts that are used, from the start of the file."""
@@ -46,21 +47,23 @@ class InputSubspace(Identification):
             adapter: names the base model and the sites; its weights are not used.
 
         Raises:
-            GrasplError: the base model or the prompts cannot be read, or k exceeds what the prompts span.
+            GrasplError: the base model or the prompts cannot be read, or rank exceeds what the prompts span.
         """
-        if self.k < 1:
-            raise GrasplError(f"method.k: {self.k} is below 1; give how many directions to take a site")
+        if self.rank < 1:
+            raise GrasplError(f"method.rank: {self.rank} is below 1; give how many directions to take a site")
         inputs = self._inputs(adapter)
         found = {}
         for site in adapter.sites:
             S, Vh = torch.linalg.svd(inputs[site.name], full_matrices=False)[1:]
-            if len(S) < self.k:
+            if len(S) < self.rank:
                 raise GrasplError(
-                    f"method.prompts: {len(S)} token positions cannot give k = {self.k} directions"
+                    f"method.prompts: {len(S)} token positions cannot give rank = {self.rank} directions"
                 )
-            found[site.name] = SiteDirections(torch.zeros(site.shape[0], 0), S, Vh[: self.k].mT.contiguous())
+            found[site.name] = SiteDirections(
+                torch.zeros(site.shape[0], 0), S, Vh[: self.rank].mT.contiguous()
+            )
         return Directions(
-            found, {"identification": type(self).__name__, "k": str(self.k), "prompts": self.prompts}
+            found, {"identification": type(self).__name__, "k": str(self.rank), "prompts": self.prompts}
         )
 
     @torch.no_grad()

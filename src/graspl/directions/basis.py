@@ -99,8 +99,8 @@ class Directions:
             D: Tensor = getattr(self.sites[site.name], side)
             if D.shape[1] < k:
                 raise GrasplError(
-                    f"directions: {site.name} has {D.shape[1]} but the constraint wants k = {k}; run graspl identify "
-                    f"--method.k {k}"
+                    f"directions: {site.name} has {D.shape[1]} but the constraint wants k = {k}; lower it, or run graspl "
+                    f"identify for at least {k}"
                 )
             dtype = torch.promote_types(site.B.dtype, torch.float32)
             bases.append(like(D[:, :k].to(device=site.B.device, dtype=dtype).contiguous(), site.B))
