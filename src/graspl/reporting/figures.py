@@ -24,12 +24,13 @@ def tradeoff_figure(runs: Sequence[Run]) -> str:
     """Return spill-over against adherence, one line a fit and one mark for a base model."""
 
     def draw(axes: Axes) -> None:
-        for run in runs:
+        for number, run in enumerate(runs):
             if run.points:
                 axes.plot(
                     [point.adherence for point in run.points],
                     [point.spillover for point in run.points],
                     marker=".",
+                    color=f"C{number}",
                     label=run.name,
                 )
                 continue
@@ -74,13 +75,13 @@ def reliance_figure(runs: Sequence[Run]) -> str:
     names = list(dict.fromkeys(name for run in runs for name in run.evaluation.get("sites", {})))
 
     def draw(axes: Axes) -> None:
-        for run in runs:
+        for number, run in enumerate(runs):
             sites = run.evaluation.get("sites", {})
             known = [
                 (sites[name]["rho"], row) for row, name in enumerate(names) if "rho" in sites.get(name, {})
             ]
             if known:
-                axes.plot(*zip(*known, strict=True), "o", ms=4, label=run.name)
+                axes.plot(*zip(*known, strict=True), "o", ms=4, color=f"C{number}", label=run.name)
         axes.set(xlabel="reliance rho", xlim=(-0.03, 1.03), yticks=range(len(names)))
         axes.set_yticklabels(names, fontsize=7)
         axes.invert_yaxis()
