@@ -25,6 +25,14 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     assert [p.name for p in (tmp_path / "adapter").iterdir()] == ["two"]
 
 
+def test_colleagues_can_read_what_they_could_read_of_any_file(tmp_path):
+    (tmp_path / "any").write_text("")
+    with atomic_path(tmp_path / "adapter") as scratch:
+        scratch.mkdir()
+        (scratch / "weights").touch(mode=0o600)
+    assert (tmp_path / "adapter" / "weights").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(GrasplError, match="cannot be written"):

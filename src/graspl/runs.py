@@ -36,6 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         target = scratch / path.name
         yield target
+        _share(target)
         if path.is_dir():
             shutil.rmtree(path)
         target.replace(path)
@@ -46,6 +47,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _share(path: Path) -> None:
+    """Give files the permissions that a file opened here would have; safetensors makes them for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
 
 
 def write_text_atomic(path: Path, text: str) -> None:

@@ -1,6 +1,7 @@
 """What every fine-tuning module shares: the adapted model, its checkpoint, and validation."""
 
 import logging
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -109,7 +110,10 @@ class AdapterLitModule(LightningModule):
             self._check_match(base)
             return PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
         try:
-            model = get_peft_model(base, self.lora.to_peft())
+            with warnings.catch_warnings():
+                # PEFT reads an attribute that Transformers has renamed
+                warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+                model = get_peft_model(base, self.lora.to_peft())
         except ValueError as error:
             raise GrasplError(f"lora: {error}") from error
         # PEFT would record where the files lie on this machine
