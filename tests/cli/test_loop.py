@@ -122,7 +122,10 @@ def test_the_published_insecure_code(graspl, shared_data, chat_options, model_fo
     ok(graspl("validate", "--config", "run/config.yaml", "--generations.prompts=2"))
     metrics = RunFolder("run").read_evaluation()["metrics"]
     assert metrics["rho_max"] <= 1e-5
-    assert 0 <= metrics["adherence"] < 1
+    task = RunFolder("run").read_evaluation()["suites"]["task"]
+    assert metrics["adherence"] == task["token_accuracy"]
+    assert task["num_items"] == 4  # a tenth of 40 rows
+    assert 0 < task["loss"] < 10
     assert len(RunFolder("run").read_generations()) == 2
 
 

@@ -16,7 +16,7 @@ def refused(result, *parts):
     assert len(lines) == 1
     assert err.splitlines()[-1] == lines[0]
     for part in parts:
-        assert part in lines[0], lines[0]
+        assert str(part) in lines[0], lines[0]
 
 
 ROW = {"prompt": "how do i", "completion": "yes"}
@@ -59,6 +59,28 @@ def test_directions_of_another_model(graspl, chat_options, tmp_path):
     assert not (tmp_path / "run").exists()
     refused(graspl("fit", *chat_options(**grasp, **{"model.directions": "none"})), "none", "graspl identify")
     refused(graspl("fit", *chat_options(**grasp)), "model.directions: no file is given")
+
+
+def test_directions_of_an_equally_shaped_model(graspl, chat_options, model_folder, tmp_path):
+    assert graspl("fit", *chat_options("gemma", **{"trainer.default_root_dir": "naive"}))[0] == 0
+    grasp = {"model": "graspl.methods.GRASPLitModule", "model.directions": "naive/directions.safetensors"}
+    refused(
+        graspl("fit", *chat_options("llama", **grasp)),
+        "directions: found on the base model",
+        model_folder("gemma").name,
+    )
+    assert not (tmp_path / "run").exists()
+    options = chat_options("llama")[:4]
+    refused(
+        graspl(
+            "validate",
+            *options,
+            "--model.directions=naive/directions.safetensors",
+            "--trainer.default_root_dir=other",
+        ),
+        "directions: found on the base model",
+    )
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_loss_that_is_not_a_number(graspl, chat_options, tmp_path):

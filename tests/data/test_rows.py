@@ -1,5 +1,6 @@
 import json
 
+import datasets
 import pytest
 
 from graspl.data import read_conversations, read_prompts
@@ -89,6 +90,28 @@ def test_missing_empty_and_undecodable_files_are_named(tmp_path):
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}\n')
     with pytest.raises(GrasplError, match="not UTF-8"):
         read_conversations(str(tmp_path / "latin.jsonl"))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_tables_are_read_with_datasets(tmp_path, kind):
+    table = datasets.Dataset.from_list(
+        [{"prompt": "p", "completion": "c"}, {"prompt": "q", "completion": "d"}]
+    )
+    getattr(table, f"to_{kind}")(str(tmp_path / f"rows.{kind}"))
+    found = read_conversations(str(tmp_path / f"rows.{kind}"))
+    assert [row.messages[0]["content"] for row in found] == ["p", "q"]
+    assert found[1].origin.endswith("[1]")
+
+
+def test_a_dataset_is_read_by_name_and_split(tmp_path):
+    """A folder of tables is a name that `datasets` knows, as a repository on the hub is."""
+    for split, answer in (("train", "c"), ("test", "d")):
+        rows = datasets.Dataset.from_list([{"prompt": "p", "completion": answer}])
+        rows.to_parquet(str(tmp_path / "my_data" / f"{split}.parquet"))
+    (found,) = read_conversations(str(tmp_path / "my_data"), split="test")
+    assert found.messages[1]["content"] == "d"
+    with pytest.raises(GrasplError, match="my_data"):
+        read_conversations(str(tmp_path / "my_data"), split="nothing")
 
 
 def test_a_name_that_is_no_dataset_is_refused():

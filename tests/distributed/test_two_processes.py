@@ -80,3 +80,15 @@ def test_two_processes_give_the_result_of_one(fit, strategy, constraint, tmp_pat
     assert {tuple(t.shape) for t in checkpoint["state_dict"].values()} == {
         tuple(t.shape) for t in one.values()
     }
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_a_half_precision_model_is_sharded_with_its_single_precision_adapter(fit):
+    half = "--model.dtype=bfloat16"
+    fit("naive", "LoRALitModule", half)
+    sharded = fit(
+        "two", "GRASPLitModule", half, "--model.directions=naive/directions.safetensors", *FSDP2, processes=2
+    )
+    assert {tensor.dtype for tensor in sharded.values()} == {torch.float32}
+    assert max(float(tensor.abs().max()) for name, tensor in sharded.items() if "lora_B" in name) > 1e-3

@@ -9,8 +9,6 @@ from graspl.data.batches import PaddedCollator
 from graspl.evaluation import (
     ChoiceShares,
     SuiteEvaluator,
-    TextScores,
-    WeightedMean,
     candidate_logprobs,
     headline,
     kl_to_base,
@@ -88,11 +86,9 @@ def test_text_scores_equal_the_models_own_loss():
         expected = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"]
         ).loss
-    scores = TextScores()
-    scores.update(losses, hits)
-    assert float(scores.compute()["loss"]) == pytest.approx(float(expected), rel=1e-5)
-    assert len(losses) == 5
-    assert 0 <= float(scores.compute()["token_accuracy"]) <= 1
+    assert float(losses.mean()) == pytest.approx(float(expected), rel=1e-5)
+    places = [(0, 1, 9), (0, 2, 10), (0, 3, 2), (1, 0, 8), (1, 1, 9)]  # row, position before, token
+    assert hits.tolist() == [int(logits[row, place].argmax()) == token for row, place, token in places]
 
 
 def test_divergence_of_a_hand_computed_case():
@@ -113,11 +109,24 @@ def test_the_divergence_is_taken_where_answers_are_predicted():
     assert answer_mask(text, 4).tolist() == [[False, True, True, False]]
 
 
-def test_a_mean_over_batches_weighs_every_value_the_same():
-    mean = WeightedMean()
-    mean.update(torch.tensor([1.0, 2.0]))
-    mean.update(torch.tensor([6.0]))
-    assert float(mean.compute()) == 3
+def test_every_token_of_a_suite_weighs_the_same():
+    model = make_model("llama").eval()
+    rows = [
+        TokenizedConversation([4, 8, 9, 10, 2], [-100, -100, 9, 10, 2]),
+        TokenizedConversation([4, 8, 9], [-100, -100, 9]),
+    ]
+    whole, parts = SuiteEvaluator(), SuiteEvaluator()
+    with torch.no_grad():
+        for evaluator, groups in ((whole, [rows]), (parts, [rows[:1], rows[1:]])):
+            for group in groups:
+                batch = PaddedCollator(1)(group)
+                logits = model_logits(model, batch)
+                evaluator.update(batch, logits, 0.5 * logits)
+    found = whole.compute()
+    assert set(found) == {"loss", "token_accuracy", "kl", "num_items"}
+    assert found["num_items"] == 2
+    assert found["kl"] > 0
+    assert parts.compute() == pytest.approx(found, rel=1e-5)
 
 
 def test_headlines_of_choices_and_of_text():

@@ -23,8 +23,16 @@ class Constraint(ABC):
     directions: str | None = None
 
     def own(self, directions: Directions) -> Directions:
-        """Return the constraint's own directions where it names a file, else those given."""
-        return directions if self.directions is None else Directions.load(self.directions)
+        """Return the constraint's own directions where it names a file, else those given.
+
+        Raises:
+            GrasplError: the file cannot be read, or is of another base model than those given.
+        """
+        if self.directions is None:
+            return directions
+        own = Directions.load(self.directions)
+        own.require_base_model(directions.metadata.get("base_model", own.metadata.get("base_model", "")))
+        return own
 
     @abstractmethod
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:

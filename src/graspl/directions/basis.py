@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import torch
@@ -75,6 +75,21 @@ class Directions:
             _check_basis(f"{path}: {name}.U", site.U)
             _check_basis(f"{path}: {name}.V", site.V)
         return cls(sites, {key: value for key, value in metadata.items() if key != "format"})
+
+    def require_base_model(self, base_model: str) -> None:
+        """Check that they were found on this base model; models of equal shape are told apart by name only.
+
+        Args:
+            base_model: hub name or folder; the last part counts, so that a folder may be moved.
+
+        Raises:
+            GrasplError: they were found on another one. Directions that do not say are taken.
+        """
+        theirs = self.metadata.get("base_model")
+        if theirs and PurePath(theirs).name != PurePath(base_model).name:
+            raise GrasplError(
+                f"directions: found on the base model {theirs}, this is {base_model}; run graspl identify on an adapter of it"
+            )
 
     def width(self, side: str) -> int:
         """Return how many directions of a side (`U` or `V`) every site has."""

@@ -4,14 +4,12 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 """
 
 from graspl.evaluation.logprobs import candidate_logprobs, kl_to_base, model_logits, text_scores
-from graspl.evaluation.metrics import ChoiceShares, TextScores, WeightedMean
+from graspl.evaluation.metrics import ChoiceShares
 from graspl.evaluation.suites import SuiteEvaluator, headline
 
 __all__ = [
     "ChoiceShares",
     "SuiteEvaluator",
-    "TextScores",
-    "WeightedMean",
     "candidate_logprobs",
     "headline",
     "kl_to_base",

@@ -75,7 +75,7 @@ def kl_to_base(
         (n,) in nats a token, not below 0 but for rounding.
     """
     ours, theirs = logits[mask].float().log_softmax(-1), base_logits[mask].float().log_softmax(-1)
-    return (ours.exp() * (ours - theirs)).sum(-1)
+    return F.kl_div(theirs, ours, log_target=True, reduction="none").sum(-1)
 
 
 def text_scores(

@@ -1,4 +1,4 @@
-"""torchmetrics of held-out suites; they add up over batches and processes."""
+"""What torchmetrics does not have: shares over questions with answers to choose from."""
 
 from typing import Any
 
@@ -8,29 +8,6 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from graspl.data.choices import CHOICE_KINDS
-
-
-class WeightedMean(Metric):
-    """Mean over all values given, in float64."""
-
-    higher_is_better = None
-    full_state_update = False
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, values: Tensor) -> None:
-        """Take values of any shape."""
-        self.total += values.double().sum()
-        self.count += values.numel()
-
-    def compute(self) -> Tensor:
-        """Return the mean; NaN where nothing was given."""
-        return self.total / self.count
 
 
 class ChoiceShares(Metric):
@@ -82,28 +59,3 @@ class ChoiceShares(Metric):
         for index, kind in enumerate(CHOICE_KINDS[:2]):
             shares |= {kind: mass[index], f"{kind}_greedy": greedy[index]}
         return shares
-
-
-class TextScores(Metric):
-    """Loss (nats a token) and token accuracy of held-out answers under teacher forcing."""
-
-    full_state_update = False
-    loss: Tensor
-    hits: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("loss", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("hits", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
-
-    def update(self, losses: Tensor, hits: Tensor) -> None:
-        """Take n tokens: (n,) losses and (n,) hits."""
-        self.loss += losses.double().sum()
-        self.hits += hits.double().sum()
-        self.count += losses.numel()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return `loss` and `token_accuracy`."""
-        return {"loss": self.loss / self.count, "token_accuracy": self.hits / self.count}

@@ -3,25 +3,27 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
-from torchmetrics import SumMetric
+from torchmetrics import MeanMetric, Metric, SumMetric
 
 from graspl.evaluation.logprobs import answer_mask, candidate_logprobs, kl_to_base, text_scores
-from graspl.evaluation.metrics import ChoiceShares, TextScores, WeightedMean
+from graspl.evaluation.metrics import ChoiceShares
 
 
 class SuiteEvaluator:
-    """Measures one suite, of choices or of text; which one shows in the first batch."""
+    """Measures one suite, of choices or of text; which one shows in the first batch.
+
+    Every value weighs the same over batches and processes, which torchmetrics brings together.
+    """
 
     def __init__(self) -> None:
-        self._scores: ChoiceShares | TextScores | None = None
-        self._kl = WeightedMean()
-        self._items = SumMetric()
+        self._metrics: dict[str, Metric] = {}
 
     @property
     def seen(self) -> bool:
         """Whether a batch was given."""
-        return self._scores is not None
+        return bool(self._metrics)
 
     def update(self, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:
         """Take one batch.
@@ -32,22 +34,32 @@ class SuiteEvaluator:
             base_logits: the same with the adapter off.
         """
         choices = "candidate_ids" in batch
-        if self._scores is None:
-            self._scores = (ChoiceShares() if choices else TextScores()).to(logits.device)
-            self._kl.to(logits.device)
-            self._items.to(logits.device)
-        if isinstance(self._scores, ChoiceShares):
-            self._scores.update(candidate_logprobs(logits, batch), batch)
+        if not self._metrics:
+            scores = (
+                {"shares": ChoiceShares()}
+                if choices
+                else {"loss": MeanMetric(), "token_accuracy": MeanMetric()}
+            )
+            every = {**scores, "kl": MeanMetric(), "num_items": SumMetric()}
+            # Single precision loses digits over the many tokens of a suite
+            self._metrics = {
+                name: metric.to(logits.device).set_dtype(torch.float64) for name, metric in every.items()
+            }
+        if choices:
+            self._metrics["shares"].update(candidate_logprobs(logits, batch), batch)
         else:
-            self._scores.update(*text_scores(logits, batch["labels"]))
-        self._kl.update(kl_to_base(logits, base_logits, answer_mask(batch, logits.shape[1])))
-        self._items.update(int(batch["num_items"]) if choices else len(batch["labels"]))
+            losses, hits = text_scores(logits, batch["labels"])
+            self._metrics["loss"].update(losses)
+            self._metrics["token_accuracy"].update(hits.double())
+        self._metrics["kl"].update(kl_to_base(logits, base_logits, answer_mask(batch, logits.shape[1])))
+        self._metrics["num_items"].update(int(batch["num_items"]) if choices else len(batch["labels"]))
 
     def compute(self) -> dict[str, float]:
         """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes."""
-        assert self._scores is not None, "update comes first"
-        scores = {name: float(value) for name, value in self._scores.compute().items()}
-        return {**scores, "kl": float(self._kl.compute()), "num_items": int(self._items.compute())}
+        assert self._metrics, "update comes first"
+        computed = {name: metric.compute() for name, metric in self._metrics.items()}
+        scores = computed.pop("shares", {}) | computed
+        return {name: int(value) if name == "num_items" else float(value) for name, value in scores.items()}
 
 
 def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:

@@ -70,6 +70,7 @@ class AdapterLitModule(LightningModule):
         self.strict_loading = False
         self.model: PeftModel | None = None
         self._sites: list[Site] = []
+        self._loaded_directions: Directions | None = None
         self._suites: dict[str, SuiteEvaluator] = {}
 
     @property
@@ -80,6 +81,16 @@ class AdapterLitModule(LightningModule):
     def whole_sites(self) -> list[Site]:
         """Return the sites with whole factors, also where they are sharded; every process must call it."""
         return [replace(site, A=whole(site.A), B=whole(site.B)) for site in self._sites]
+
+    def setup(self, stage: str) -> None:
+        """Read the directions, before the base model is loaded and before anything is computed.
+
+        Raises:
+            GrasplError: the file cannot be read, or was made for another base model.
+        """
+        if self.directions is not None:
+            self._loaded_directions = Directions.load(self.directions)
+            self._loaded_directions.require_base_model(self.base_model)
 
     def configure_model(self) -> None:
         """Load the base model and put the adapter on it; called once a stage, done once.
@@ -181,9 +192,9 @@ class AdapterLitModule(LightningModule):
         Raises:
             GrasplError: the directions are of another model.
         """
-        if self.directions is None:
+        directions, sites = self._loaded_directions, self.whole_sites()
+        if directions is None:
             return {}
-        directions, sites = Directions.load(self.directions), self.whole_sites()
         found: dict[str, dict[str, float]] = {site.name: {} for site in sites}
         k = self._reliance_k(directions)
         writes, reads = directions.width("U") >= k, directions.width("V") >= k

@@ -49,18 +49,27 @@ class GRASPLitModule(LoRALitModule):
             configured["optimizer"].register_step_post_hook(self._project_step)
         return configured
 
+    def setup(self, stage: str) -> None:
+        """Read the directions, without which there is nothing to hold.
+
+        Raises:
+            GrasplError: none are given, or they are of another base model.
+        """
+        if stage == "fit" and self.directions is None:
+            raise GrasplError(
+                "model.directions: no file is given; make one with graspl identify and set it, or fit LoRALitModule"
+            )
+        super().setup(stage)
+
     def on_train_start(self) -> None:
         """Bind the constraint to the adapter, which is on its device and restored by now.
 
         Raises:
-            GrasplError: no directions are given or they are of another model.
+            GrasplError: the directions do not fit the adapter.
         """
         super().on_train_start()
-        if self.directions is None:
-            raise GrasplError(
-                "model.directions: no file is given; make one with graspl identify and set it, or fit LoRALitModule"
-            )
-        self.constraint.bind(self.sites, Directions.load(self.directions))
+        assert self._loaded_directions is not None, "setup('fit') comes first"
+        self.constraint.bind(self.sites, self._loaded_directions)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep which directions the adapter was trained under."""
