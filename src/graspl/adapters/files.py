@@ -5,14 +5,17 @@ import json
 import logging
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from graspl.adapters.sites import Site
 from graspl.errors import GrasplError
@@ -27,17 +30,33 @@ _SHIFTED_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
 @dataclass(frozen=True)
+class LiveModel:
+    """A model in memory, for identifications that run it."""
+
+    model: PeftModel
+    """With the adapter on it; whoever runs it puts mode and adapter back."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its own, with a chat template."""
+    rows: Sequence[Any]
+    """What the adapter is trained on: tokenized conversations."""
+    text: Sequence[Any]
+    """Unlabelled text off the task, tokenized; empty where the task has none."""
+
+
+@dataclass(frozen=True)
 class AdapterFolder:
-    """A PEFT LoRA adapter read from disk."""
+    """A PEFT LoRA adapter, read from disk or still in training."""
 
     path: Path
-    """The folder."""
+    """The folder; of an adapter in training, the run's."""
     base_model: str
     """Name or folder of the model it was trained on, as PEFT recorded it."""
     sha256: str
     """Hexadecimal SHA-256 of the file with its weights."""
     sites: list[Site]
     """Its sites, in the file's order sorted by name."""
+    live: LiveModel | None = None
+    """The model in memory; None where it must be loaded."""
 
 
 def read_adapter(path: str | Path) -> AdapterFolder:

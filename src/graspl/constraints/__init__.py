@@ -3,18 +3,24 @@
 This room may import `graspl.directions` and below. Start reading in `projection.py`.
 """
 
+from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.base import Constraint
 from graspl.constraints.combined import CombinedConstraint
+from graspl.constraints.jacobian import JacobianConstraint
 from graspl.constraints.pair import PairConstraint
 from graspl.constraints.projection import project_in_place, project_onto_complement
 from graspl.constraints.read import ReadConstraint
+from graspl.constraints.residual import ResidualConstraint
 from graspl.constraints.write import WriteConstraint
 
 __all__ = [
+    "ActivationConstraint",
     "CombinedConstraint",
     "Constraint",
+    "JacobianConstraint",
     "PairConstraint",
     "ReadConstraint",
+    "ResidualConstraint",
     "WriteConstraint",
     "project_in_place",
     "project_onto_complement",

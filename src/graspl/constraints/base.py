@@ -1,9 +1,10 @@
 """What every constraint offers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from graspl.adapters.sites import Site
 from graspl.directions.basis import Directions
@@ -14,7 +15,7 @@ START_TOLERANCE = 1e-2
 
 
 class Constraint(ABC):
-    """Holds a quantity h of the update at its start value 0 while the rest of the update is free.
+    """Holds a quantity h of the fine-tune at its start value while the rest of the update is free.
 
     A new constraint is one class with three methods, pure tensor maths, and one line in the list of
     `tests/constraints/test_contract.py`, which gives it its tests.
@@ -45,6 +46,28 @@ class Constraint(ABC):
 
         Raises:
             GrasplError: the directions do not fit the sites, or the adapter relies on them already.
+        """
+
+    # A default for the constraints that need neither the model nor the batch, which are most
+    def attach(self, layers: Mapping[str, nn.Module]) -> None:  # noqa: B027
+        """Take the model's decoder layers; comes after `bind`.
+
+        Args:
+            layers: by name, from first to last (`decoder_layers`).
+
+        Raises:
+            GrasplError: the directions are of other layers.
+        """
+
+    def detach(self) -> None:  # noqa: B027
+        """Leave the model as it was before `attach`."""
+
+    def observe(self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], Any]) -> None:  # noqa: B027
+        """See a training batch before its step.
+
+        Args:
+            batch: with `labels`, (b, L).
+            forward: runs the adapted model on it.
         """
 
     @abstractmethod

@@ -1,7 +1,10 @@
 """Several constraints at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
 
 from graspl.adapters.sites import Site
 from graspl.constraints.base import Constraint
@@ -14,7 +17,8 @@ class CombinedConstraint(Constraint):
 
     Write acts on B alone and read on A alone, so one of each are exact together, in either order. A pair constraint
     after a write constraint with the same directions has nothing left to do. Parts that act on the same factor with
-    different directions are each exact only for the last one: give them one file with both directions instead.
+    different directions (write and residual) are each exact only for the last one: give them one file with both
+    directions instead. An activation constraint acts on neither, so it goes with any other.
     """
 
     parts: list[Constraint]
@@ -24,6 +28,21 @@ class CombinedConstraint(Constraint):
         """Bind every part."""
         for part in self.parts:
             part.bind(sites, directions)
+
+    def attach(self, layers: Mapping[str, nn.Module]) -> None:
+        """Attach every part."""
+        for part in self.parts:
+            part.attach(layers)
+
+    def detach(self) -> None:
+        """Detach every part."""
+        for part in self.parts:
+            part.detach()
+
+    def observe(self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], Any]) -> None:
+        """Show the batch to every part."""
+        for part in self.parts:
+            part.observe(batch, forward)
 
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """Project for every part, in their order."""

@@ -3,15 +3,30 @@
 This room may import `graspl.adapters` and below. Start reading in `basis.py`.
 """
 
-from graspl.directions.basis import Directions, SiteDirections
+from graspl.directions.across import AcrossAdapters
+from graspl.directions.basis import Directions, LayerDirections, SiteDirections
+from graspl.directions.from_layers import (
+    LayerConsensus,
+    LayerSingular,
+    RandomLayerDirections,
+    residual_spectra,
+    writers_agree,
+)
 from graspl.directions.from_weights import Identification, RandomDirections, TopSingular
 from graspl.directions.identify import identify_adapter
 
 __all__ = [
+    "AcrossAdapters",
     "Directions",
     "Identification",
+    "LayerConsensus",
+    "LayerDirections",
+    "LayerSingular",
     "RandomDirections",
+    "RandomLayerDirections",
     "SiteDirections",
     "TopSingular",
     "identify_adapter",
+    "residual_spectra",
+    "writers_agree",
 ]

@@ -1,4 +1,4 @@
-"""Directions: an orthonormal basis a site on each side, with the spectrum it came from."""
+"""Directions: orthonormal bases of sites and of layers, with the spectra they came from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from graspl.adapters.sites import Site
 from graspl.errors import GrasplError
 
 FORMAT = "graspl-directions-1"
-_PARTS = ("U", "S", "V")
+_SITE, _LAYER = ("U", "S", "V"), ("D", "S")
 
 
 class SiteDirections(NamedTuple):
@@ -30,27 +30,56 @@ class SiteDirections(NamedTuple):
     """(in, k) orthonormal columns: what the spurious update reads."""
 
 
+class LayerDirections(NamedTuple):
+    """Directions in the residual stream after one decoder layer."""
+
+    D: Float[Tensor, "hidden k"]
+    """(hidden, k) orthonormal columns."""
+    S: Float[Tensor, " m"]
+    """(m,) strengths, descending; all that were found, not only the first k."""
+
+
 @dataclass(frozen=True)
 class Directions:
-    """Directions of all sites of an adapter, and where they came from."""
+    """Directions of sites, of layers or of both, and where they came from."""
 
     sites: dict[str, SiteDirections]
-    """By module name, e.g. `model.layers.0.self_attn.q_proj`."""
+    """By module name, e.g. `model.layers.0.self_attn.q_proj`; what write, read and pair constraints hold."""
     metadata: dict[str, str] = field(default_factory=dict)
     """`base_model`, `adapter`, `adapter_sha256`, `identification`, `k`, `graspl`, ..."""
+    layers: dict[str, LayerDirections] = field(default_factory=dict)
+    """By module name, e.g. `model.layers.0`; what residual and activation constraints hold."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a file or a checkpoint holds: `<site>.U`, `.S`, `.V` and `<layer>.D`, `.S`, on the CPU."""
+        sites = {f"{name}.{part}": getattr(site, part) for name, site in self.sites.items() for part in _SITE}
+        layers = {
+            f"{name}.{part}": getattr(layer, part) for name, layer in self.layers.items() for part in _LAYER
+        }
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in (sites | layers).items()}
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file; tensors `<site>.U`, `<site>.S`, `<site>.V` and the metadata.
+        """Write one safetensors file: the tensors and the metadata.
 
         Args:
             path: the file; give a temporary name and rename (`graspl.runs.atomic_path`).
         """
-        tensors = {
-            f"{name}.{part}": getattr(site, part).detach().cpu().contiguous()
-            for name, site in self.sites.items()
-            for part in _PARTS
-        }
-        save_file(tensors, path, metadata={**self.metadata, "format": FORMAT})
+        save_file(self.tensors(), path, metadata={**self.metadata, "format": FORMAT})
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str], origin: str) -> "Directions":
+        """Sort tensors by site and layer, and check them.
+
+        Args:
+            tensors: as `tensors` gives them.
+            metadata: where they came from.
+            origin: named in errors.
+
+        Raises:
+            GrasplError: a part is missing, or a basis is not orthonormal or not finite.
+        """
+        sites, layers = _unpack(origin, tensors)
+        return cls(sites, metadata, layers)
 
     @classmethod
     def load(cls, path: str | Path) -> "Directions":
@@ -67,14 +96,8 @@ class Directions:
             raise GrasplError(f"{path}: not readable as directions ({error}); run graspl identify") from error
         if metadata.get("format") != FORMAT:
             raise GrasplError(f"{path}: holds no graspl directions; make some with graspl identify")
-        names = sorted({key.rpartition(".")[0] for key in tensors})
-        if set(tensors) != {f"{name}.{part}" for name in names for part in _PARTS} or not names:
-            raise GrasplError(f"{path}: a site has no U, S or V; make the file again with graspl identify")
-        sites = {name: SiteDirections(*(tensors[f"{name}.{part}"] for part in _PARTS)) for name in names}
-        for name, site in sites.items():
-            _check_basis(f"{path}: {name}.U", site.U)
-            _check_basis(f"{path}: {name}.V", site.V)
-        return cls(sites, {key: value for key, value in metadata.items() if key != "format"})
+        metadata = {key: value for key, value in metadata.items() if key != "format"}
+        return cls.from_tensors(tensors, metadata, str(path))
 
     def require_base_model(self, base_model: str) -> None:
         """Check that they were found on this base model; models of equal shape are told apart by name only.
@@ -92,8 +115,9 @@ class Directions:
             )
 
     def width(self, side: str) -> int:
-        """Return how many directions of a side (`U` or `V`) every site has."""
-        return min(getattr(site, side).shape[1] for site in self.sites.values())
+        """Return how many directions of a side (`U` or `V`) every site has, or (`D`) every layer; 0 without any."""
+        held = self.layers if side == "D" else self.sites
+        return min((getattr(each, side).shape[1] for each in held.values()), default=0)
 
     def bases(self, sites: Sequence[Site], *, side: str, k: int) -> list[Tensor]:
         """Return the first k directions of one side for each site, in the sites' order, dtype and device.
@@ -106,8 +130,7 @@ class Directions:
         Raises:
             GrasplError: they were made for other sites, shapes or fewer directions.
         """
-        if k < 1:
-            raise GrasplError(f"constraint.k: {k} is below 1; give how many directions a site shall be held")
+        _check_k(k)
         self._check_sites(sites)
         bases = []
         for site in sites:
@@ -121,7 +144,42 @@ class Directions:
             bases.append(like(D[:, :k].to(device=site.B.device, dtype=dtype).contiguous(), site.B))
         return bases
 
+    def layer_bases(self, names: Sequence[str], *, k: int) -> list[Tensor]:
+        """Return the first k directions of each layer, (hidden, k), in the order given.
+
+        Args:
+            names: of all decoder layers of the model in training, as `decoder_layers` gives them.
+            k: how many.
+
+        Raises:
+            GrasplError: there are none, fewer, or they are of other layers.
+        """
+        _check_k(k)
+        if not self.layers:
+            raise GrasplError(
+                "directions: hold sites only, this constraint wants layers; let the fit find them "
+                "(model.directions: null), or make some with graspl identify --method graspl.activations.NaturalDirections "
+                "--method.text FILE"
+            )
+        if set(names) != set(self.layers):
+            odd = sorted(set(names) ^ set(self.layers))[0]
+            raise GrasplError(
+                f"directions: made for {len(self.layers)} layers, the model has {len(names)}, e.g. {odd} is only in one; "
+                "run graspl identify on an adapter of this model"
+            )
+        if self.width("D") < k:
+            raise GrasplError(
+                f"directions: a layer has {self.width('D')} but the constraint wants k = {k}; lower it, or run graspl "
+                f"identify for at least {k}"
+            )
+        return [self.layers[name].D[:, :k].contiguous() for name in names]
+
     def _check_sites(self, sites: Sequence[Site]) -> None:
+        if not self.sites:
+            raise GrasplError(
+                "directions: hold layers only, this constraint wants sites; use ResidualConstraint or ActivationConstraint, "
+                "or identify with TopSingular"
+            )
         mend = "run graspl identify on an adapter of this model with the same lora.target_modules"
         ours, theirs = {site.name for site in sites}, set(self.sites)
         if ours != theirs:
@@ -138,6 +196,34 @@ class Directions:
                 raise GrasplError(
                     f"directions: {site.name} was made for a weight {shape}, this model's is {site.shape}; {mend}"
                 )
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise GrasplError(f"constraint.k: {k} is below 1; give how many directions shall be held")
+
+
+def _unpack(
+    path: str, tensors: dict[str, Tensor]
+) -> tuple[dict[str, SiteDirections], dict[str, LayerDirections]]:
+    """Sort the tensors of a file by site and layer."""
+    sites, layers = {}, {}
+    for name in sorted({key.rpartition(".")[0] for key in tensors}):
+        parts = {key.rpartition(".")[2]: tensors[key] for key in tensors if key.rpartition(".")[0] == name}
+        if set(parts) == set(_SITE):
+            sites[name] = SiteDirections(**parts)
+        elif set(parts) == set(_LAYER):
+            layers[name] = LayerDirections(**parts)
+        else:
+            raise GrasplError(
+                f"{path}: {name} has {', '.join(sorted(parts))}; a site has U, S, V and a layer D, S; make the file again "
+                "with graspl identify"
+            )
+        for part in set(parts) - {"S"}:
+            _check_basis(f"{path}: {name}.{part}", parts[part])
+    if not sites and not layers:
+        raise GrasplError(f"{path}: holds no directions; make the file again with graspl identify")
+    return sites, layers
 
 
 def _check_basis(where: str, D: Tensor) -> None:

@@ -61,7 +61,10 @@ class TopSingular(Identification):
                 )
             if S[0] == 0:
                 raise GrasplError(f"{site.name}: the update is zero; identify from a trained adapter")
-            found[site.name] = SiteDirections(U[:, self.skip : last], S, V[:, self.skip : last])
+            # Copies: a view would keep all of U and V, as much as the adapter itself
+            found[site.name] = SiteDirections(
+                U[:, self.skip : last].clone(), S, V[:, self.skip : last].clone()
+            )
         origin = {"identification": type(self).__name__, "k": str(self.k), "skip": str(self.skip)}
         return Directions(found, origin)
 

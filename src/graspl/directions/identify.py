@@ -28,7 +28,7 @@ def identify_adapter(adapter: Path, method: Identification, out: Path) -> Direct
         "adapter_sha256": folder.sha256,
         "graspl": __version__,
     }
-    directions = Directions(found.sites, {**found.metadata, **origin})
+    directions = Directions(found.sites, {**found.metadata, **origin}, found.layers)
     with atomic_path(out) as scratch:
         directions.save(scratch)
     return directions

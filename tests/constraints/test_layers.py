@@ -1,0 +1,283 @@
+"""Constraints on the residual stream: what is held, and what the backward pass brings."""
+
+import pytest
+import torch
+from conftest import make_model
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from graspl.adapters import Site, decoder_layers, lora_sites, write_reliance, writers_by_layer
+from graspl.constraints import (
+    ActivationConstraint,
+    CombinedConstraint,
+    JacobianConstraint,
+    ResidualConstraint,
+    WriteConstraint,
+)
+from graspl.directions import Directions, LayerDirections
+from graspl.errors import GrasplError
+
+HIDDEN = 32
+
+
+def orthonormal(k, seed, hidden=HIDDEN):
+    return torch.linalg.qr(torch.randn(hidden, k, generator=torch.Generator().manual_seed(seed)))[0]
+
+
+def layers_of(count=2, k=2, hidden=HIDDEN, seed=0):
+    return Directions(
+        {},
+        {},
+        {
+            f"model.layers.{n}": LayerDirections(orthonormal(k, seed + n, hidden), torch.ones(k))
+            for n in range(count)
+        },
+    )
+
+
+def adapted(seed=0, **lora):
+    torch.manual_seed(seed)
+    options = {"r": 3, "target_modules": "all-linear", "lora_dropout": 0.0} | lora
+    model = get_peft_model(make_model("llama"), LoraConfig(**options))
+    return model, lora_sites(model)
+
+
+def batch(seed=0):
+    ids = torch.randint(6, 30, (3, 9), generator=torch.Generator().manual_seed(seed))
+    labels = ids.clone()
+    labels[:, :4] = -100
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+def loss_of(model, given):
+    return model(**given, use_cache=False).loss
+
+
+def bound(constraint, model, sites, directions):
+    constraint.bind(sites, directions)
+    constraint.attach(decoder_layers(model))
+    return constraint
+
+
+# Residual
+
+
+@given(seed=st.integers(0, 2**31), r=st.integers(1, 6), k=st.integers(1, 3), out=st.integers(8, 24))
+def test_a_residual_step_leaves_nothing_along_the_layers_directions(seed, r, k, out):
+    generator = torch.Generator().manual_seed(seed)
+    sites = []
+    for layer in range(3):
+        for name, shape in (
+            ("self_attn.o_proj", (out, 7)),
+            ("mlp.down_proj", (out, 9)),
+            ("mlp.up_proj", (9, out)),
+        ):
+            A = nn.Parameter(torch.randn(r, shape[1], generator=generator))
+            sites.append(Site(f"model.layers.{layer}.{name}", A, nn.Parameter(torch.zeros(shape[0], r)), 2.0))
+    directions = layers_of(3, k, out, seed % 1000)
+    constraint = ResidualConstraint(k=k, read=True)
+    constraint.bind(sites, directions)
+    with torch.no_grad():  # wherever an optimizer went
+        for site in sites:
+            site.A.copy_(torch.randn(site.A.shape, generator=generator))
+            site.B.copy_(torch.randn(site.B.shape, generator=generator))
+    constraint.project_step(sites)
+    for number, writers in enumerate(writers_by_layer(sites).values()):
+        D = list(directions.layers.values())[number].D
+        for site in writers:
+            assert (D.mT @ site.B).norm() <= 1e-4 * (1 + site.B.norm())
+    for number, before in enumerate(list(directions.layers.values())[:-1], start=1):
+        reader = next(site for site in sites if site.name == f"model.layers.{number}.mlp.up_proj")
+        assert (reader.A @ before.D).norm() <= 1e-4 * (1 + reader.A.norm())
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adafactor])
+def test_a_residual_constraint_holds_through_training(optimizer):
+    model, sites = adapted()
+    directions = layers_of()
+    free = write_reliance_after(model, sites, directions, optimizer, None)
+    model, sites = adapted()
+    held = write_reliance_after(model, sites, directions, optimizer, ResidualConstraint(k=2))
+    assert max(held) <= 1e-5
+    assert min(free) > 1e-2  # positive control
+
+
+def write_reliance_after(model, sites, directions, optimizer, constraint):
+    stepper = optimizer([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    if constraint is not None:
+        bound(constraint, model, sites, directions)
+    for step in range(4):
+        stepper.zero_grad()
+        loss_of(model, batch(step)).backward()
+        if constraint is not None:
+            constraint.project_gradients(sites)
+        stepper.step()
+        if constraint is not None:
+            constraint.project_step(sites)
+    return [
+        write_reliance(site.B.detach(), site.A.detach(), directions.layers[layer].D)
+        for layer, writers in writers_by_layer(sites).items()
+        for site in writers
+    ]
+
+
+def test_a_residual_constraint_needs_sites_that_write():
+    _, sites = adapted(target_modules=["q_proj", "up_proj"])
+    with pytest.raises(GrasplError, match="add o_proj and down_proj"):
+        ResidualConstraint(k=1).bind(sites, layers_of())
+    _, sites = adapted()
+    with pytest.raises(GrasplError, match="width 16"):
+        ResidualConstraint(k=1).bind(sites, layers_of(hidden=16))
+
+
+# Activation
+
+
+def gradients(model, given):
+    model.zero_grad()
+    loss_of(model, given).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_the_cut_leaves_the_forward_pass_alone():
+    model, sites = adapted()
+    before = loss_of(model, batch())
+    bound(ActivationConstraint(k=2), model, sites, layers_of())
+    assert torch.equal(loss_of(model, batch()), before)
+
+
+def test_the_cut_equals_a_hand_written_backward_pass():
+    """The gradient behind a layer is g - D (D^T g), which a network of one linear layer shows in closed form."""
+    layer = nn.Linear(HIDDEN, HIDDEN, bias=False)
+    D = orthonormal(3, 5)
+    constraint = ActivationConstraint(k=3)
+    constraint.bind([], Directions({}, {}, {"layer": LayerDirections(D, torch.ones(3))}))
+    constraint.attach({"layer": layer})
+    x, g = torch.randn(4, HIDDEN), torch.randn(4, HIDDEN)
+    layer(x).backward(g)
+    torch.testing.assert_close(layer.weight.grad, (g - (g @ D) @ D.mT).mT @ x)
+    constraint.detach()
+    layer.weight.grad = None
+    layer(x).backward(g)
+    torch.testing.assert_close(layer.weight.grad, g.mT @ x)
+
+
+def test_nothing_below_is_pushed_along_the_directions():
+    """With every direction held nothing reaches the adapter but through the last norm, which is behind no layer."""
+    model, sites = adapted()
+    free = gradients(model, batch())
+    every = Directions(
+        {},
+        {},
+        {f"model.layers.{n}": LayerDirections(torch.eye(HIDDEN), torch.ones(HIDDEN)) for n in range(2)},
+    )
+    constraint = bound(ActivationConstraint(k=HIDDEN), model, sites, every)
+    cut = gradients(model, batch())
+    assert max(float(g.norm()) for g in free.values()) > 1e-3
+    assert max(float(g.norm()) for g in cut.values()) <= 1e-6
+    constraint.detach()
+    again = gradients(model, batch())
+    assert all(torch.equal(again[name], free[name]) for name in free)
+
+
+def test_the_cut_works_under_gradient_checkpointing_and_in_half_precision():
+    model, sites = adapted()
+    bound(ActivationConstraint(k=2), model, sites, layers_of())
+    plain = gradients(model, batch())
+    model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    model.train()
+    checkpointed = gradients(model, batch())
+    for name, g in plain.items():
+        torch.testing.assert_close(checkpointed[name], g, rtol=1e-4, atol=1e-6)
+    half, sites = adapted()
+    half.get_base_model().to(torch.bfloat16)
+    bound(ActivationConstraint(k=2), half, lora_sites(half), layers_of())
+    assert all(torch.isfinite(g).all() for g in gradients(half, batch()).values())
+
+
+# Jacobian
+
+
+def test_the_explicit_jacobian_holds_h_to_first_order():
+    model, sites = adapted()
+    with torch.no_grad():
+        for site in sites:
+            site.B.normal_(std=0.05)
+    constraint = bound(JacobianConstraint(k=2), model, sites, layers_of())
+    given = batch()
+    constraint.observe(given, lambda each: model(**each, use_cache=False))
+    free, held = (change_of_h(model, sites, constraint, given, project) for project in (False, True))
+    assert free > 1e-4
+    assert held <= 0.02 * free
+
+
+def change_of_h(model, sites, constraint, given, project, size=1e-3):
+    model.zero_grad()
+    loss_of(model, given).backward()
+    if project:
+        constraint.project_gradients(sites)
+    factors = [p for site in sites for p in (site.A, site.B)]
+    before, start = constraint.held().detach(), [p.detach().clone() for p in factors]
+    norm = torch.cat([p.grad.flatten() for p in factors]).norm()
+    with torch.no_grad():
+        for p in factors:
+            p.sub_(size * p.grad / norm)
+    change = float((constraint.held().detach() - before).norm())
+    with torch.no_grad():
+        for p, value in zip(factors, start, strict=True):
+            p.copy_(value)
+    return change
+
+
+def test_the_jacobian_solves_equation_nine():
+    """A projected gradient has nothing along any row of J, and only what lies along J was taken away."""
+    model, sites = adapted()
+    with torch.no_grad():
+        for site in sites:
+            site.B.normal_(std=0.05)
+    constraint = bound(JacobianConstraint(k=1), model, sites, layers_of())
+    constraint.observe(batch(), lambda each: model(**each, use_cache=False))
+    loss_of(model, batch()).backward()
+    factors = [p for site in sites for p in (site.A, site.B)]
+    v = torch.cat([p.grad.flatten() for p in factors]).clone()
+    J = constraint._jacobian(factors)
+    constraint.project_gradients(sites)
+    x = torch.cat([p.grad.flatten() for p in factors])
+    assert (J @ v).norm() > 1e-3 * J.norm() * v.norm()
+    assert (J @ x).norm() <= 1e-4 * J.norm() * v.norm()
+    coefficients = torch.linalg.lstsq(J.mT, (v - x)[:, None]).solution
+    torch.testing.assert_close((J.mT @ coefficients)[:, 0], v - x, rtol=0, atol=float(1e-3 * (v - x).norm()))
+
+
+# Which directions
+
+
+@pytest.mark.parametrize("kind", [ActivationConstraint, JacobianConstraint, ResidualConstraint])
+def test_directions_that_do_not_fit_are_refused(kind):
+    model, sites = adapted()
+    for directions, words in (
+        (Directions({}, {}, {}), "hold sites only"),
+        (layers_of(3), "made for 3 layers"),
+        (layers_of(k=1), "wants k = 2"),
+    ):
+        with pytest.raises(GrasplError, match=words):
+            bound(kind(k=2), model, sites, directions)
+    with pytest.raises(GrasplError, match="hold layers only"):
+        WriteConstraint(k=1).bind(sites, layers_of())
+
+
+def test_a_combination_reaches_every_part():
+    model, sites = adapted()
+    free = gradients(model, batch())
+    both = CombinedConstraint([ActivationConstraint(k=2), ResidualConstraint(k=2), JacobianConstraint(k=1)])
+    bound(both, model, sites, layers_of())
+    both.observe(batch(), lambda each: model(**each, use_cache=False))
+    assert any(not torch.allclose(g, free[name]) for name, g in gradients(model, batch()).items())
+    both.project_gradients(sites)
+    both.project_step(sites)
+    both.detach()
+    again = gradients(model, batch())
+    assert all(torch.allclose(again[name], free[name]) for name in free)
