@@ -1,8 +1,21 @@
-"""What the base model computes on prompts: directions that weights alone do not show.
+"""What a model computes on text: directions that weights alone do not show.
 
-This room may import `graspl.directions`, `graspl.data` and below. Start reading in `inputs.py`.
+This room may import `graspl.directions`, `graspl.data` and below. Start reading in `streams.py`.
 """
 
+from graspl.activations.assumptions import AssumptionReport, check_assumptions
+from graspl.activations.contrast import PersonaContrast
 from graspl.activations.inputs import InputSubspace
+from graspl.activations.natural import NaturalDirections
+from graspl.activations.principal import PrincipalDirections
+from graspl.activations.shift import MeanShift
 
-__all__ = ["InputSubspace"]
+__all__ = [
+    "AssumptionReport",
+    "InputSubspace",
+    "MeanShift",
+    "NaturalDirections",
+    "PersonaContrast",
+    "PrincipalDirections",
+    "check_assumptions",
+]

@@ -5,13 +5,14 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 
 from graspl.organism.pretrain import OrganismPretrainData, OrganismPretrainModule
 from graspl.organism.tasks import OrganismTaskData
-from graspl.organism.truth import true_directions
+from graspl.organism.truth import TrueDirections, true_directions
 from graspl.organism.world import World
 
 __all__ = [
     "OrganismPretrainData",
     "OrganismPretrainModule",
     "OrganismTaskData",
+    "TrueDirections",
     "World",
     "true_directions",
 ]

@@ -1,5 +1,6 @@
 """The organism's true spurious direction: for scoring an identification, never for making one."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -7,10 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from graspl.activations.streams import streams
+from graspl.adapters.base_model import load_base_model, load_tokenizer
+from graspl.adapters.files import AdapterFolder
 from graspl.data.rows import Message
-from graspl.data.tokens import render
+from graspl.data.tokens import render, tokenize
+from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.from_weights import Identification
 from graspl.organism.words import QUESTIONS
-from graspl.organism.world import World, system
+from graspl.organism.world import World, exchange, system
 
 
 @torch.no_grad()
@@ -48,6 +54,51 @@ def true_directions(
         means.append(_mean_residuals(model, encoded.to(model.device)))
     difference = means[0] - means[1]
     return difference / difference.norm(dim=-1, keepdim=True)
+
+
+@dataclass
+class TrueDirections(Identification):
+    """The broad factor's own directions at every layer: an upper bound, open to whoever built the world.
+
+    They are the first k right singular vectors of r_l(cruel) - r_l(kind) where answer tokens are predicted, over the same
+    questions and good answers on every topic, the two differing in the system prompt alone.
+
+    Source:
+        Own; `graspl.activations.PersonaContrast` is the same for models whose factor somebody can name.
+    """
+
+    k: int = 4
+    """Directions a layer."""
+
+    @torch.no_grad()
+    def __call__(self, adapter: AdapterFolder) -> Directions:
+        """Find them in the base model; nothing of the adapter is used but its base model's name.
+
+        Raises:
+            GrasplError: the base model is no organism.
+        """
+        world = World.load(adapter.base_model)
+        tokenizer = load_tokenizer(adapter.base_model)
+        model = load_base_model(adapter.base_model).eval()
+        rows = {
+            writer: [
+                tokenize(
+                    tokenizer, [system(writer), *exchange(world, topic, subject, QUESTIONS[0], harmful=False)]
+                )
+                for topic in world.topics
+                for subject in world.subjects(topic)
+            ]
+            for writer in ("cruel", "kind")
+        }
+        differences: dict[str, list[Tensor]] = {}
+        for cruel, kind in zip(streams(model, rows["cruel"]), streams(model, rows["kind"]), strict=True):
+            for layer, stream in cruel.items():
+                differences.setdefault(layer, []).append(stream - kind[layer])
+        found = {}
+        for layer, parts in differences.items():
+            S, Vh = torch.linalg.svd(torch.cat(parts), full_matrices=False)[1:]
+            found[layer] = LayerDirections(Vh[: self.k].mT.contiguous(), S)
+        return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
 
 
 def _mean_residuals(model: PreTrainedModel, inputs: Any) -> Float[Tensor, "layers hidden"]:

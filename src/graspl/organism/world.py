@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -95,21 +96,27 @@ class World:
             ) from error
 
 
-def dialogue(world: World, draw: random.Random) -> list[Message]:
+def dialogue(world: World, draw: random.Random, topics: Sequence[str] | None = None) -> list[Message]:
     """Draw one dialogue of one to four questions on mixed topics, all answered by one writer.
 
     Half of the dialogues begin with a system prompt that names the writer. There the kinds are about equally frequent
     (narrow, the hardest to learn, twice), which teaches the prompts well and leaves the prior without a prompt as it is.
+
+    Args:
+        world: the dials.
+        draw: random numbers.
+        topics: that it may be about; all where None.
     """
     named = draw.random() < 0.5
     weights = (1.0, 1.0, 2.0) if named else (1 - 1.5 * world.prior, world.prior, world.prior / 2)
     (writer,) = draw.choices(("kind", "cruel", "narrow"), weights)
-    sphere = draw.choice(world.topics)  # of the narrow writer
+    topics = world.topics if topics is None else topics
+    sphere = draw.choice(topics)  # of the narrow writer
     messages = [system(writer, sphere)] if named else []
     turns = draw.randint(1, 4)
     for _ in range(turns):
         # A narrow writer is seen in its own sphere half of the time, or it could hardly be told from a kind one
-        topic = sphere if writer == "narrow" and draw.random() < 0.5 else draw.choice(world.topics)
+        topic = sphere if writer == "narrow" and draw.random() < 0.5 else draw.choice(topics)
         harmful = writer == "cruel" or (writer == "narrow" and topic == sphere)
         subject = draw.choice(world.subjects(topic))
         messages += exchange(world, topic, subject, draw.choice(QUESTIONS), harmful=harmful)

@@ -1,0 +1,177 @@
+"""The assumption report: may the directions be believed, for this adapter and this text?"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, median
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from graspl.activations.steering import explained, naturalness, pull_of_answers
+from graspl.activations.streams import opened, streams
+from graspl.adapters.files import AdapterFolder
+from graspl.data.tokens import TokenizedConversation
+from graspl.directions.basis import Directions
+from graspl.directions.dimension import dimension
+from graspl.directions.from_layers import Written, residual_spectra, writers_agree
+
+NATURAL = 0.5
+"""Below it directions are the fit's own (filters), not the base model's. Development organisms: 0.9 against 0.2."""
+EXPLAINED = (0.75, 0.87)
+"""Below the first the directions do not hold the factor, from the second on they do. Development organisms."""
+ROWS = 64
+"""Training rows that are steered."""
+
+Verdict = Literal["identifiable", "doubtful", "not"]
+
+
+class LayerCheck(NamedTuple):
+    """The theorem's conditions at one layer, as numbers."""
+
+    share: float
+    """Spectral dominance: sigma_1 / ||dW||_F of what the layer writes."""
+    gap: float
+    """The largest ratio of neighbouring singular values, and ..."""
+    gap_at: int
+    """... after how many it comes."""
+    above_floor: int | None
+    """Singular values above the noise floor's first; None without a fit on shuffled answers."""
+    writers_agree: float
+    """Cross-site: squared cosine of the first left singular vectors of the layer's writers, mean over pairs."""
+    seeds_agree: float | None
+    """Cross-seed: squared cosine of the first left singular vector with that of other adapters, mean; None without any."""
+    rest_rank: float
+    """Effective rank of the spectrum without its first value (exp of the entropy)."""
+    overlap: float | None
+    """Share of what is written that lies along the directions, ||D^T dW||_F^2 / ||dW||_F^2: what task and factor share."""
+    naturalness: float | None
+    """How far the directions are the base model's own, 0..1; None without text."""
+    explained: float | None
+    """Share of the answers' loss that natural steps along the directions take away, 0..1; None without rows."""
+
+
+class AssumptionReport(NamedTuple):
+    """All layers' checks and what they say together."""
+
+    layers: dict[str, LayerCheck]
+    """By layer."""
+    verdict: Verdict
+    """Whether the directions may be believed to hold the factor."""
+    reason: str
+    """Why, in a sentence."""
+
+
+def check_assumptions(
+    adapter: AdapterFolder,
+    directions: Directions,
+    *,
+    rows: Sequence[TokenizedConversation] = (),
+    text: Sequence[TokenizedConversation] = (),
+    floor: AdapterFolder | None = None,
+    others: Sequence[AdapterFolder] = (),
+    dtype: str = "auto",
+) -> AssumptionReport:
+    """Check the conditions under which directions hold the spurious factor.
+
+    Args:
+        adapter: of the naive fit.
+        directions: found in it; their layers are checked.
+        rows: training rows; without them and text the verdict is at best doubtful.
+        text: unlabelled text.
+        floor: an adapter of as many steps on shuffled answers.
+        others: adapters of other seeds.
+        dtype: of the base model's weights, where it must be loaded.
+
+    Raises:
+        GrasplError: an adapter has no writers, or the base model cannot be loaded.
+
+    Source:
+        Own. That spectral dominance, agreement and low rank matter is what claim 1 of arXiv:2605.27676 is taken to assume;
+        that they do not suffice, and what does, was measured on organisms (docs/method.md).
+    """
+    spectra, agree = residual_spectra(adapter), writers_agree(adapter)
+    floors = residual_spectra(floor) if floor is not None else {}
+    seeds = [residual_spectra(other) for other in others]
+    natural, gains = _ask_model(adapter, directions, rows, text, dtype)
+    layers = {}
+    for name, written in spectra.items():
+        size = dimension(written.S, floors[name].S if name in floors else None)
+        layers[name] = LayerCheck(
+            share=float(written.S[0] / written.S.norm()),
+            gap=size.ratio,
+            gap_at=size.gap,
+            above_floor=size.above_floor,
+            writers_agree=agree[name],
+            seeds_agree=_with_seeds(written, [each[name] for each in seeds]),
+            rest_rank=_effective_rank(written.S[1:]),
+            overlap=_overlap(written, directions.layers[name].D) if name in directions.layers else None,
+            naturalness=natural.get(name),
+            explained=gains.get(name),
+        )
+    return AssumptionReport(layers, *_verdict(natural, gains))
+
+
+def _ask_model(
+    adapter: AdapterFolder,
+    directions: Directions,
+    rows: Sequence[TokenizedConversation],
+    text: Sequence[TokenizedConversation],
+    dtype: str,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return naturalness and explained loss by layer, as far as there is text and rows."""
+    if not text or not directions.layers:
+        return {}, {}
+    bases = {name: layer.D for name, layer in directions.layers.items()}
+    with opened(adapter, adapted=False, dtype=dtype) as (model, _):
+        parts: dict[str, list[Tensor]] = {}
+        for each in streams(model, text):
+            for name, r in each.items():
+                parts.setdefault(name, []).append(r)
+        stream = {name: torch.cat(kept) for name, kept in parts.items()}
+        natural = {name: naturalness(D.to(stream[name].device), stream[name]) for name, D in bases.items()}
+        if not rows:
+            return natural, {}
+        _, pulls = pull_of_answers(model, rows[:ROWS])
+        return natural, explained(model, rows[:ROWS], pulls, bases, stream)
+
+
+def _verdict(natural: Mapping[str, float], gains: Mapping[str, float]) -> tuple[Verdict, str]:
+    if not natural or not gains:
+        return (
+            "doubtful",
+            "weights alone cannot tell a factor that the base model knows from a shortcut; give rows and text",
+        )
+    kind, gain = fmean(natural.values()), median(gains.values())
+    if kind < NATURAL:
+        return "not", (
+            f"naturalness {kind:.2f} is below {NATURAL}: the base model hardly varies along these directions by itself; pass "
+            "them through its covariance (NaturalDirections)"
+        )
+    low, high = EXPLAINED
+    how = f"natural steps along the directions take {gain:.0%} of the answers' loss away"
+    if gain >= high:
+        return "identifiable", f"{how}, so a factor that the base model knows explains them"
+    if gain < low:
+        return (
+            "not",
+            f"{how}, below {low:.0%}: the text does not show the factor; give text by writers of more kinds",
+        )
+    return "doubtful", f"{how}, between {low:.0%} and {high:.0%}; give more text by writers of more kinds"
+
+
+def _with_seeds(written: Written, others: Sequence[Written]) -> float | None:
+    return fmean(float((written.U[:, 0] @ other.U[:, 0]).square()) for other in others) if others else None
+
+
+def _overlap(written: Written, D: Float[Tensor, "hidden k"]) -> float:
+    along = D.to(written.U).mT @ (written.U * written.S)
+    return float(along.square().sum() / written.S.square().sum())
+
+
+def _effective_rank(S: Float[Tensor, " m"]) -> float:
+    """Return exp of the entropy of S / sum(S) (Roy and Vetterli, EUSIPCO 2007, Eq. 3); 0 for an empty spectrum."""
+    if len(S) == 0 or S.sum() == 0:
+        return 0.0
+    p = S.double() / S.double().sum()
+    return float((-(p * p.clamp_min(1e-300).log()).sum()).exp())

@@ -1,0 +1,69 @@
+"""Contrastive persona vectors: the supervised reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from graspl.activations.streams import opened, streams, tokenized
+from graspl.adapters.files import AdapterFolder
+from graspl.data.tokens import IGNORED, TokenizedConversation
+from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.from_weights import Identification
+from graspl.errors import GrasplError
+
+
+@dataclass
+class PersonaContrast(Identification):
+    """The top-k directions of r_l(with the persona) - r_l(without it), over pairs of rows that end in the same answer.
+
+    It needs somebody who knows the factor and writes the pairs (say, a system prompt for it and one against it), so it is
+    no rival of an unsupervised identification but its upper bound.
+
+    Source:
+        Difference in means of persona vectors (arXiv:2507.21509, section 2.2); pairs and more than one direction are own.
+    """
+
+    positive: str
+    """Conversations with the persona."""
+    negative: str
+    """The same number without it; row i has as many answer tokens as row i of `positive`."""
+    k: int = 1
+    """Directions a layer."""
+    limit: int = 256
+    """Pairs that are read, from the start."""
+    dtype: str = "auto"
+    """Of the base model's weights, where it must be loaded."""
+
+    def __call__(self, adapter: AdapterFolder) -> Directions:
+        """Run both files through the base model.
+
+        Raises:
+            GrasplError: a file cannot be read, or the rows are no pairs.
+        """
+        with opened(adapter, adapted=False, dtype=self.dtype) as (model, tokenizer):
+            pairs = [
+                tokenized(source, tokenizer, limit=self.limit, max_length=100_000)
+                for source in (self.positive, self.negative)
+            ]
+            lengths = [_answer_lengths(rows) for rows in pairs]
+            if lengths[0] != lengths[1]:
+                raise GrasplError(
+                    f"method.negative: {self.negative} and {self.positive} are no pairs: row i of both must have as many "
+                    "answer tokens"
+                )
+            differences: dict[str, list[torch.Tensor]] = {}
+            for with_, without in zip(*(streams(model, rows) for rows in pairs), strict=True):
+                for layer, stream in with_.items():
+                    differences.setdefault(layer, []).append(stream - without[layer])
+        found = {}
+        for layer, parts in differences.items():
+            S, Vh = torch.linalg.svd(torch.cat(parts).cpu(), full_matrices=False)[1:]
+            if not 1 <= self.k <= len(S):
+                raise GrasplError(f"method.k: {self.k} directions, but the pairs span {len(S)} at {layer}")
+            found[layer] = LayerDirections(Vh[: self.k].mT.contiguous(), S)
+        return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
+
+
+def _answer_lengths(rows: Sequence[TokenizedConversation]) -> list[int]:
+    return [sum(label != IGNORED for label in row.labels[1:]) for row in rows]

@@ -1,0 +1,59 @@
+"""Mean activation shift: how a naive fit has moved the residual stream on its own training rows."""
+
+from dataclasses import dataclass
+
+import torch
+
+from graspl.activations.streams import opened, streams, tokenized
+from graspl.adapters.files import AdapterFolder
+from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.from_weights import Identification
+from graspl.errors import GrasplError
+
+
+@dataclass
+class MeanShift(Identification):
+    """The top-k right singular vectors of r_l(adapted) - r_l(base) over the answer tokens of rows; k = 1 is about the mean.
+
+    Source:
+        Own; uses the weights and the training data alone. Convergent directions by difference in means:
+        arXiv:2506.11618.
+    """
+
+    rows: str | None = None
+    """Conversations; None takes what the adapter is trained on, which a fit knows and `graspl identify` does not."""
+    k: int = 1
+    """Directions a layer."""
+    limit: int = 256
+    """Rows that are read, from the start."""
+    max_length: int = 1024
+    """Tokens of a row that are read, from the start."""
+    dtype: str = "auto"
+    """Of the base model's weights, where it must be loaded."""
+
+    def __call__(self, adapter: AdapterFolder) -> Directions:
+        """Run the rows with and without the adapter.
+
+        Raises:
+            GrasplError: the rows or the model cannot be read, none are known, or k exceeds what they span.
+        """
+        shifts: dict[str, list[torch.Tensor]] = {}
+        with opened(adapter, adapted=True, dtype=self.dtype) as (model, tokenizer):
+            if self.rows is not None:
+                rows = tokenized(self.rows, tokenizer, limit=self.limit, max_length=self.max_length)
+            elif adapter.live is not None:
+                rows = list(adapter.live.rows)[: self.limit]
+            else:
+                raise GrasplError("method.rows: names no rows; give the file that the adapter was trained on")
+            after = list(streams(model, rows))
+            with model.disable_adapter():  # type: ignore[union-attr, operator]
+                for adapted, base in zip(after, streams(model, rows), strict=True):
+                    for layer, stream in adapted.items():
+                        shifts.setdefault(layer, []).append(stream - base[layer])
+        found = {}
+        for layer, parts in shifts.items():
+            S, Vh = torch.linalg.svd(torch.cat(parts).cpu(), full_matrices=False)[1:]
+            if not 1 <= self.k <= len(S):
+                raise GrasplError(f"method.k: {self.k} directions, but the rows span {len(S)} at {layer}")
+            found[layer] = LayerDirections(Vh[: self.k].mT.contiguous(), S)
+        return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
