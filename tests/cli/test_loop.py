@@ -12,7 +12,11 @@ from graspl.adapters import read_adapter
 from graspl.directions import Directions
 from graspl.runs import RunFolder
 
-GRASP = {"model": "graspl.methods.GRASPLitModule", "model.directions": "naive/directions.safetensors"}
+GRASP = {
+    "model": "graspl.methods.GRASPLitModule",
+    "model.directions": "naive/directions.safetensors",
+    "model.constraint": "graspl.constraints.WriteConstraint",
+}
 
 
 def ok(result):
@@ -72,7 +76,7 @@ def test_other_constraints_hold_what_they_promise(graspl, chat_options, constrai
     ok(graspl("fit", *chat_options(**{"trainer.default_root_dir": "naive"}, **fast)))
     ok(
         graspl(
-            "fit", *chat_options(**fast, **GRASP, **{"model.constraint": f"graspl.constraints.{constraint}"})
+            "fit", *chat_options(**fast, **GRASP | {"model.constraint": f"graspl.constraints.{constraint}"})
         )
     )
     ok(graspl("validate", "--config", "run/config.yaml"))

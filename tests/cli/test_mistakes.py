@@ -53,17 +53,25 @@ def test_directions_of_another_model(graspl, chat_options, tmp_path):
     B, A = torch.randn(4, 2), torch.randn(2, 4)
     directions = TopSingular()(AdapterFolder(tmp_path, "", "", [Site("model.other", A, B, 1.0)]))
     Directions(directions.sites).save(tmp_path / "d.safetensors")
-    grasp = {"model": "graspl.methods.GRASPLitModule"}
+    grasp = {
+        "model": "graspl.methods.GRASPLitModule",
+        "model.constraint": "graspl.constraints.WriteConstraint",
+    }
     options = chat_options(**grasp, **{"model.directions": "d.safetensors"})
     refused(graspl("fit", *options), "directions: made for 1 sites", "graspl identify")
     assert not (tmp_path / "run").exists()
     refused(graspl("fit", *chat_options(**grasp, **{"model.directions": "none"})), "none", "graspl identify")
-    refused(graspl("fit", *chat_options(**grasp)), "model.directions: no file is given")
+    refused(graspl("fit", *chat_options(**grasp)), "names no text, and the task brings none")
+    assert not (tmp_path / "run").exists()
 
 
 def test_directions_of_an_equally_shaped_model(graspl, chat_options, model_folder, tmp_path):
     assert graspl("fit", *chat_options("gemma", **{"trainer.default_root_dir": "naive"}))[0] == 0
-    grasp = {"model": "graspl.methods.GRASPLitModule", "model.directions": "naive/directions.safetensors"}
+    grasp = {
+        "model": "graspl.methods.GRASPLitModule",
+        "model.directions": "naive/directions.safetensors",
+        "model.constraint": "graspl.constraints.WriteConstraint",
+    }
     refused(
         graspl("fit", *chat_options("llama", **grasp)),
         "directions: found on the base model",
@@ -147,7 +155,11 @@ def test_a_fit_does_not_go_on_under_other_directions(graspl, chat_options, tmp_p
     for folder in ("naive", "second"):
         seed = ["--seed_everything=1"] if folder == "second" else []
         assert graspl("fit", *chat_options(**{"trainer.default_root_dir": folder}), *seed)[0] == 0
-    grasp = {"model": "graspl.methods.GRASPLitModule", "model.directions": "naive/directions.safetensors"}
+    grasp = {
+        "model": "graspl.methods.GRASPLitModule",
+        "model.directions": "naive/directions.safetensors",
+        "model.constraint": "graspl.constraints.WriteConstraint",
+    }
     assert graspl("fit", *chat_options(**grasp))[0] == 0
     more = ["--ckpt_path=last", "--trainer.max_steps=6"]
     other = grasp | {"model.directions": "second/directions.safetensors"}

@@ -133,3 +133,22 @@ def test_published_files_load_whole(shared_data, name, rows):
         pytest.skip(f"{name} is not there")
     found = read_conversations(str(path))
     assert len(found) == (rows or len(path.read_text().splitlines()))
+
+
+def test_shuffled_answers_are_the_same_answers_to_other_questions():
+    from graspl.data.rows import Conversation, with_shuffled_answers
+
+    rows = [
+        Conversation(
+            [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}], f"row {n}"
+        )
+        for n in range(20)
+    ]
+    dealt = with_shuffled_answers(rows, 0)
+    assert [row.messages[0] for row in dealt] == [row.messages[0] for row in rows]
+    assert sorted(row.messages[1]["content"] for row in dealt) == sorted(
+        row.messages[1]["content"] for row in rows
+    )
+    assert sum(a.messages[1] != b.messages[1] for a, b in zip(dealt, rows, strict=True)) > 10
+    assert [row.messages for row in with_shuffled_answers(rows, 0)] == [row.messages for row in dealt]
+    assert rows[0].messages[1]["content"] == "a0"  # the rows themselves stay

@@ -1,5 +1,6 @@
 """Two processes with gloo give what one gives."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,18 @@ FSDP2 = [
     "--trainer.strategy.tensor_parallel_size=1",
     "--trainer.strategy.save_distributed_checkpoint=false",
 ]
+
+
+PARTS = [
+    {"class_path": f"graspl.constraints.{kind}Constraint", "init_args": {"k": 2}}
+    for kind in ("Activation", "Residual")
+]
+BOTH = {"class_path": "graspl.constraints.CombinedConstraint", "init_args": {"parts": PARTS}}
+# A fixed number of naive steps: a stop between two nearly equal agreements would set the runs apart
+ONE_FIT = [
+    "--data.text=train.jsonl", "--model.identification=graspl.activations.NaturalDirections", "--model.identification.k=2",
+    "--model.identification_steps=3", "--model.identification_stable=2", f"--model.constraint={json.dumps(BOTH)}",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -58,15 +71,19 @@ def fit(model_folder, write_rows, tmp_path):
         (FSDP2, "WriteConstraint"),
         (FSDP2, "ReadConstraint"),
         (FSDP2, "PairConstraint"),
+        (DDP, "one fit"),
+        (FSDP2, "one fit"),
     ],
-    ids=["ddp-read", "fsdp2-write", "fsdp2-read", "fsdp2-pair"],
+    ids=["ddp-read", "fsdp2-write", "fsdp2-read", "fsdp2-pair", "ddp-one-fit", "fsdp2-one-fit"],
 )
 def test_two_processes_give_the_result_of_one(fit, strategy, constraint, tmp_path):
-    fit("naive", "LoRALitModule")
-    grasp = [
-        "--model.directions=naive/directions.safetensors",
-        f"--model.constraint=graspl.constraints.{constraint}",
-    ]
+    grasp = ONE_FIT
+    if constraint != "one fit":
+        fit("naive", "LoRALitModule")
+        grasp = [
+            "--model.directions=naive/directions.safetensors",
+            f"--model.constraint=graspl.constraints.{constraint}",
+        ]
     one = fit("one", "GRASPLitModule", *grasp)
     two = fit("two", "GRASPLitModule", *grasp, *strategy, processes=2)
     assert one.keys() == two.keys()
@@ -88,7 +105,13 @@ def test_a_half_precision_model_is_sharded_with_its_single_precision_adapter(fit
     half = "--model.dtype=bfloat16"
     fit("naive", "LoRALitModule", half)
     sharded = fit(
-        "two", "GRASPLitModule", half, "--model.directions=naive/directions.safetensors", *FSDP2, processes=2
+        "two",
+        "GRASPLitModule",
+        half,
+        "--model.directions=naive/directions.safetensors",
+        "--model.constraint=graspl.constraints.WriteConstraint",
+        *FSDP2,
+        processes=2,
     )
     assert {tensor.dtype for tensor in sharded.values()} == {torch.float32}
     assert max(float(tensor.abs().max()) for name, tensor in sharded.items() if "lora_B" in name) > 1e-3

@@ -132,7 +132,13 @@ def test_the_base_model_can_be_in_half_precision(fit):
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_grasp_holds_in_every_precision(fit, directions, precision):
-    module, _ = fit(GRASPLitModule, directions=directions, optimizer=adam, lightning={"precision": precision})
+    module, _ = fit(
+        GRASPLitModule,
+        directions=directions,
+        constraint=WriteConstraint(),
+        optimizer=adam,
+        lightning={"precision": precision},
+    )
     assert max(site["rho"] for site in module.reliance().values()) <= 1e-5
 
 
@@ -152,7 +158,11 @@ def test_the_gradient_is_projected_before_its_norm_is_clipped(fit, directions):
             seen["norm"] = float(torch.cat(grads).norm())
 
     fit(
-        Watching, directions=directions, optimizer=adam, lightning={"gradient_clip_val": 1e-3, "max_steps": 1}
+        Watching,
+        directions=directions,
+        constraint=WriteConstraint(),
+        optimizer=adam,
+        lightning={"gradient_clip_val": 1e-3, "max_steps": 1},
     )
     assert seen["along"] < 1e-6
     assert seen["norm"] == pytest.approx(1e-3, rel=1e-3)
@@ -228,7 +238,10 @@ def test_every_supported_lora_is_identified_and_held(fit, lora, tmp_path):
     module.save_adapter(tmp_path / "a", module.adapter_state())
     found = identify_adapter(tmp_path / "a", TopSingular(), tmp_path / "d.safetensors")
     assert set(found.sites) == {site.name for site in module.sites}
-    held, _ = fit(GRASPLitModule, lora=lora, optimizer=adam, directions=str(tmp_path / "d.safetensors"))
+    directions = str(tmp_path / "d.safetensors")
+    held, _ = fit(
+        GRASPLitModule, lora=lora, optimizer=adam, directions=directions, constraint=WriteConstraint()
+    )
     assert max(site["rho"] for site in held.reliance().values()) <= 1e-5
 
 

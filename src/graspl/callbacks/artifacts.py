@@ -1,6 +1,7 @@
 """Files that a fit leaves: the adapter, and the directions found in it."""
 
 import logging
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -30,19 +31,33 @@ class SaveAdapter(Callback):
 
 
 class SaveDirections(Callback):
-    """Identifies the directions when a naive fit ends, and writes `<default_root_dir>/directions.safetensors`.
+    """Writes `<default_root_dir>/directions.safetensors`: of a naive fit those in its weights, identified when it ends.
 
-    A fit under a constraint has the directions already, so nothing is written then.
+    A fit under a constraint writes those that it found itself, before its first step; of a file there is no copy.
 
     Args:
-        method: how they are found.
+        method: how they are found in a naive fit's weights.
     """
 
     def __init__(self, method: Identification = TopSingular()) -> None:  # noqa: B008 - has no state
         self.method = method
+        self._written = False
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Write what a fit found itself, once."""
+        if self._written or not isinstance(pl_module, GRASPLitModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._written = True
+        if pl_module.found_directions is not None and trainer.is_global_zero:
+            target = RunFolder(trainer.default_root_dir).directions
+            with atomic_path(target) as scratch:
+                pl_module.found_directions.save(scratch)
+            log.info("directions: %s", target)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write them, from the adapter just saved."""
+        """Write those of a naive fit, from the adapter just saved."""
         naive = isinstance(pl_module, AdapterLitModule) and not isinstance(pl_module, GRASPLitModule)
         if naive and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             run = RunFolder(trainer.default_root_dir)

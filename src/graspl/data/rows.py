@@ -1,7 +1,8 @@
 """Rows of a file or a `datasets` name, read as conversations."""
 
 import json
-from collections.abc import Iterator, Mapping
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -90,6 +91,21 @@ def read_prompts(source: str, *, split: str = "train", limit: int | None = None)
     if not prompts:
         raise GrasplError(f"{source}: holds no rows; give a file with at least one")
     return prompts
+
+
+def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
+    """Return the rows with their last answers dealt out anew.
+
+    Args:
+        rows: conversations.
+        seed: of the dealing.
+    """
+    answers = [row.messages[-1] for row in rows]
+    random.Random(f"{seed} answers").shuffle(answers)
+    return [
+        Conversation([*row.messages[:-1], answer], row.origin)
+        for row, answer in zip(rows, answers, strict=True)
+    ]
 
 
 def _rows(source: str, split: str) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,6 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from graspl.adapters.base_model import ORGANISM, load_tokenizer
 from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
-from graspl.data.choices import ChoiceItem, collate_choices
-from graspl.data.rows import Conversation
+from graspl.data.choices import ChoiceCollator, ChoiceItem
+from graspl.data.rows import Conversation, with_shuffled_answers
 from graspl.data.tokens import IGNORED, TokenizedConversation, tokenize, with_chat_template
 from graspl.errors import GrasplError
 
@@ -39,6 +38,8 @@ class TaskDataModule(LightningDataModule, ABC):
             see one another.
         group_by_length: put rows of like length into one batch, which saves padding.
         seed: of splits and of the training order.
+        shuffle_answers: deal the training answers out anew over the rows: a noise floor, in which nothing that answers
+            have to do with questions can be learnt.
         num_workers: processes that prepare batches; 0 uses none.
     """
 
@@ -52,6 +53,7 @@ class TaskDataModule(LightningDataModule, ABC):
         packing: bool = False,
         group_by_length: bool = True,
         seed: int = 0,
+        shuffle_answers: bool = False,
         num_workers: int = 0,
     ) -> None:
         super().__init__()
@@ -63,9 +65,11 @@ class TaskDataModule(LightningDataModule, ABC):
         self.packing = packing
         self.group_by_length = group_by_length
         self.seed = seed
+        self.shuffle_answers = shuffle_answers
         self.num_workers = num_workers
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._train: list[TokenizedConversation] | None = None
+        self._choices: ChoiceCollator | None = None
         self._suites: dict[str, list[TokenizedConversation] | list[ChoiceItem]] | None = None
 
     @abstractmethod
@@ -79,6 +83,13 @@ class TaskDataModule(LightningDataModule, ABC):
         `task` measures adherence (held-out rows of the task), `unrelated` spill-over (everything else).
         """
 
+    def text_rows(self) -> Sequence[Conversation]:
+        """Return unlabelled conversations of many writers, off the task, for identifications that run the base model.
+
+        A task may have none; then such an identification is given a file.
+        """
+        return []
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's, with a chat template and a padding token."""
@@ -91,6 +102,19 @@ class TaskDataModule(LightningDataModule, ABC):
         """Names of the validation loaders, in their order."""
         return list(self._suites or {})
 
+    @property
+    def train_conversations(self) -> list[TokenizedConversation]:
+        """The training rows, tokenized; empty before `setup("fit")`."""
+        return list(self._train or [])
+
+    def shuffle_train_answers(self) -> None:
+        """Deal the training answers out anew, where `setup("fit")` has read the rows."""
+        self._train = self._tokenize(with_shuffled_answers(self.train_rows(), self.seed))
+
+    def text_conversations(self) -> list[TokenizedConversation]:
+        """Return the unlabelled text, tokenized."""
+        return [tokenize(self.tokenizer, row.messages, origin=row.origin) for row in self.text_rows()]
+
     def setup(self, stage: str) -> None:
         """Read and tokenize what the stage needs, once.
 
@@ -99,6 +123,8 @@ class TaskDataModule(LightningDataModule, ABC):
         """
         if stage == "fit" and self._train is None:
             self._train = self._tokenize(self.train_rows())
+            if self.shuffle_answers:
+                self.shuffle_train_answers()
         if self._suites is None:
             self._suites = {name: self._prepare(name, suite) for name, suite in self.held_out().items()}
 
@@ -133,7 +159,7 @@ class TaskDataModule(LightningDataModule, ABC):
     def _suite_loader(self, suite: Sequence[Any]) -> DataLoader[Any]:
         collator: Any = PaddedCollator(int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
         if isinstance(suite[0], ChoiceItem):
-            collator = partial(collate_choices, tokenizer=self.tokenizer)
+            collator = self._choices = self._choices or ChoiceCollator(self.tokenizer)
         return DataLoader(
             suite,  # type: ignore[arg-type]
             batch_size=self.eval_batch_size,

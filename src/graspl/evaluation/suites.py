@@ -36,7 +36,7 @@ class SuiteEvaluator:
         choices = "candidate_ids" in batch
         if not self._metrics:
             scores = (
-                {"shares": ChoiceShares()}
+                {"shares": ChoiceShares(), "base": ChoiceShares()}
                 if choices
                 else {"loss": MeanMetric(), "token_accuracy": MeanMetric()}
             )
@@ -47,6 +47,7 @@ class SuiteEvaluator:
             }
         if choices:
             self._metrics["shares"].update(candidate_logprobs(logits, batch), batch)
+            self._metrics["base"].update(candidate_logprobs(base_logits, batch), batch)
         else:
             losses, hits = text_scores(logits, batch["labels"])
             self._metrics["loss"].update(losses)
@@ -55,10 +56,14 @@ class SuiteEvaluator:
         self._metrics["num_items"].update(int(batch["num_items"]) if choices else len(batch["labels"]))
 
     def compute(self) -> dict[str, float]:
-        """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes."""
+        """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes.
+
+        What the base model scores on choices has the prefix `base_`.
+        """
         assert self._metrics, "update comes first"
         computed = {name: metric.compute() for name, metric in self._metrics.items()}
-        scores = computed.pop("shares", {}) | computed
+        base = {f"base_{name}": value for name, value in computed.pop("base", {}).items()}  # type: ignore[union-attr]
+        scores = computed.pop("shares", {}) | base | computed
         return {name: int(value) if name == "num_items" else float(value) for name, value in scores.items()}
 
 

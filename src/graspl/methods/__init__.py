@@ -5,5 +5,6 @@ This room may import `graspl.constraints`, `graspl.evaluation` and below. Start 
 
 from graspl.methods.grasp import GRASPLitModule
 from graspl.methods.lora import LoRALitModule
+from graspl.methods.subtraction import SubtractionLitModule
 
-__all__ = ["GRASPLitModule", "LoRALitModule"]
+__all__ = ["GRASPLitModule", "LoRALitModule", "SubtractionLitModule"]

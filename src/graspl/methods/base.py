@@ -1,7 +1,9 @@
 """What every fine-tuning module shares: the adapted model, its checkpoint, and validation."""
 
 import logging
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +16,8 @@ from torch import Tensor
 from graspl.adapters.base_model import ORGANISM, load_base_model
 from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
-from graspl.adapters.reliance import pair_reliance, read_reliance, write_reliance
+from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
+from graspl.adapters.residual import writers_by_layer
 from graspl.adapters.sharding import shard_layers, whole
 from graspl.adapters.sites import Site, lora_sites
 from graspl.directions.basis import Directions
@@ -175,7 +178,9 @@ class AdapterLitModule(LightningModule):
         rho = [each["rho"] for each in self.reliance().values() if "rho" in each]
         if rho:
             headlines |= {"rho_mean": sum(rho) / len(rho), "rho_max": max(rho)}
-        for name, value in (headlines | named).items():
+        # For comparison at equal size of the update; the sites' updates stand side by side
+        size = math.sqrt(sum(update_norm(site.B, site.A, site.scaling) ** 2 for site in self.whole_sites()))
+        for name, value in (headlines | named | {"update_norm": size}).items():
             if not name.endswith("/num_items"):
                 # The metrics are reduced over processes already, but Lightning wants to be told
                 self.log(f"val/{name}", value, prog_bar=name in headlines, sync_dist=True)
@@ -195,8 +200,10 @@ class AdapterLitModule(LightningModule):
         directions, sites = self._loaded_directions, self.whole_sites()
         if directions is None:
             return {}
-        found: dict[str, dict[str, float]] = {site.name: {} for site in sites}
         k = self._reliance_k(directions)
+        if not directions.sites:
+            return _layer_reliance(directions, sites, k)
+        found: dict[str, dict[str, float]] = {site.name: {} for site in sites}
         writes, reads = directions.width("U") >= k, directions.width("V") >= k
         left = directions.bases(sites, side="U", k=k) if writes else []
         right = directions.bases(sites, side="V", k=k) if reads else []
@@ -210,7 +217,7 @@ class AdapterLitModule(LightningModule):
 
     def _reliance_k(self, directions: Directions) -> int:
         """Return how many directions a site the reliance is on: all that the file has at every site."""
-        return max(directions.width("U"), directions.width("V"))
+        return max(directions.width(side) for side in ("U", "V", "D"))
 
     # Checkpoint
 
@@ -267,3 +274,14 @@ class AdapterLitModule(LightningModule):
         assert self.model is not None, "configure_model comes first"
         # Embeddings are never trained here; asking PEFT to look would make it search the hub for the base model
         self.model.save_pretrained(str(folder), state_dict=tensors, save_embedding_layers=False)
+
+
+def _layer_reliance(directions: Directions, sites: Sequence[Site], k: int) -> dict[str, dict[str, float]]:
+    """Return how much of what each site writes to the residual stream lies along its layer's directions."""
+    writers = writers_by_layer(sites)
+    bases = directions.layer_bases(list(writers), k=k)
+    return {
+        site.name: {"rho": write_reliance(site.B, site.A, D.to(site.B.device))}
+        for D, written in zip(bases, writers.values(), strict=True)
+        for site in written
+    }

@@ -5,42 +5,78 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
+from graspl.activations.natural import NaturalDirections
+from graspl.adapters.residual import decoder_layers
+from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.base import Constraint
-from graspl.constraints.write import WriteConstraint
+from graspl.constraints.combined import CombinedConstraint
+from graspl.constraints.residual import ResidualConstraint
 from graspl.directions.basis import Directions
+from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
 from graspl.methods.base import CHECKPOINT_KEY
 from graspl.methods.lora import LoRALitModule
+from graspl.methods.rounds import directions_by_rounds, widen
+
+
+def default_constraint() -> Constraint:
+    """Return what served best on development organisms: eight directions a layer, cut and not written along."""
+    return CombinedConstraint([ActivationConstraint(k=8), ResidualConstraint(k=8)])
 
 
 class GRASPLitModule(LoRALitModule):
-    """LoRA whose update never comes to rely on the given directions.
+    """LoRA whose update never comes to rely on the spurious directions.
+
+    The directions come from a file (the two-run way: any adapter, `graspl identify`), or from within the fit: a
+    throw-away adapter is trained naively for a few steps, `identification` finds the directions in it, and the fit
+    begins anew under the constraint. A checkpoint carries directions found within the fit, so a resumed run has them.
 
     `on_before_optimizer_step` projects the gradient, before clipping. In exact mode the step is projected as well:
     Adam divides each coordinate by its own scale, which carries a projected gradient out of the null space again.
 
     Args:
-        directions: a file made by `graspl identify` or by a naive fit.
-        constraint: what is held at zero.
+        directions: a file made by `graspl identify` or by a naive fit; None finds them within the fit.
+        identification: how; None takes `NaturalDirections`, which need a text, of the task (`data.text`) or their own. Not
+            used where a file is given.
+        constraint: what is held; None takes `default_constraint()`.
         exact: project every step too; without it only the gradient is projected, and reliance creeps in.
+        identification_steps: optimizer steps of the throw-away adapter, at most.
+        identification_stable: agreement of one step's written directions with the last one's at which it ends, 0..1.
+        rounds: of finding directions under the constraint so far, at most; ends when nothing above the noise floor is left.
         **kwargs: as in LoRALitModule.
 
     Source:
-        arXiv:2605.27676, Eq. 8-10; exact mode is own, after Adam-NSCL (arXiv:2103.07113).
+        arXiv:2605.27676, Eq. 8-10; exact mode is own, after Adam-NSCL (arXiv:2103.07113), and so is finding the
+        directions within the fit. Which identification and constraint are best was measured (docs/method.md).
     """
 
     def __init__(
         self,
         directions: str | None = None,
-        constraint: Constraint = WriteConstraint(),  # noqa: B008 - copied below
+        # None rather than the defaults themselves: jsonargparse would keep their k when another class is named
+        identification: Identification | None = None,
+        constraint: Constraint | None = None,
         exact: bool = True,
+        identification_steps: int = 20,
+        identification_stable: float = 0.99,
+        rounds: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(directions=directions, **kwargs)
-        self.constraint = deepcopy(constraint)
+        self.identification = identification or NaturalDirections()
+        self.constraint = deepcopy(constraint) if constraint is not None else default_constraint()
         self.exact = exact
+        self.identification_steps = identification_steps
+        self.identification_stable = identification_stable
+        self.rounds = rounds
+
+    @property
+    def found_directions(self) -> Directions | None:
+        """The directions found within the fit; None where they come from a file or are not found yet."""
+        return self._loaded_directions if self.directions is None else None
 
     def configure_optimizers(self) -> Any:
         """Add the projection of every step to the optimizer."""
@@ -49,44 +85,63 @@ class GRASPLitModule(LoRALitModule):
             configured["optimizer"].register_step_post_hook(self._project_step)
         return configured
 
-    def setup(self, stage: str) -> None:
-        """Read the directions, without which there is nothing to hold.
-
-        Raises:
-            GrasplError: none are given, or they are of another base model.
-        """
-        if stage == "fit" and self.directions is None:
-            raise GrasplError(
-                "model.directions: no file is given; make one with graspl identify and set it, or fit LoRALitModule"
-            )
-        super().setup(stage)
-
     def on_train_start(self) -> None:
-        """Bind the constraint to the adapter, which is on its device and restored by now.
+        """Find the directions where there are none, and bind the constraint to the adapter.
+
+        The adapter is on its device and restored by now.
 
         Raises:
-            GrasplError: the directions do not fit the adapter.
+            GrasplError: no directions can be found, or they do not fit the adapter.
         """
         super().on_train_start()
-        assert self._loaded_directions is not None, "setup('fit') comes first"
+        if self._loaded_directions is None:
+            self._loaded_directions = directions_by_rounds(
+                self,
+                self.identification,
+                self.constraint,
+                rounds=self.rounds,
+                max_steps=self.identification_steps,
+                stable=self.identification_stable,
+            )
+        widen(self.constraint, self._loaded_directions)
         self.constraint.bind(self.sites, self._loaded_directions)
+        assert self.model is not None, "configure_model comes first"
+        self.constraint.attach(decoder_layers(self.model))
+
+    def on_fit_end(self) -> None:
+        """Take the constraint's hooks off the model."""
+        self.constraint.detach()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Let the constraint see the batch, then train on it as LoRA does."""
+        self.constraint.observe(batch, self)
+        return super().training_step(batch, batch_idx)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep which directions the adapter was trained under."""
+        """Keep which directions the adapter was trained under, and themselves where no file holds them."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[CHECKPOINT_KEY]["directions_sha256"] = self._directions_sha256()
+        if self.found_directions is not None:
+            found = {"tensors": self.found_directions.tensors(), "metadata": self.found_directions.metadata}
+            checkpoint[CHECKPOINT_KEY]["directions"] = found
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the fit goes on under the same directions.
+        """Check that the fit goes on under the same directions, or take those of the checkpoint.
 
         Raises:
             GrasplError: the file has changed, or another one is named.
         """
         super().on_load_checkpoint(checkpoint)
-        if checkpoint[CHECKPOINT_KEY].get("directions_sha256") != self._directions_sha256():
+        kept = checkpoint[CHECKPOINT_KEY]
+        if kept.get("directions_sha256") != self._directions_sha256():
             raise GrasplError(
                 f"model.directions: {self.directions} is not the file that the checkpoint was trained under; name that one, "
                 "or start a new run"
+            )
+        if "directions" in kept:
+            found = kept["directions"]
+            self._loaded_directions = Directions.from_tensors(
+                found["tensors"], found["metadata"], "ckpt_path"
             )
 
     def _directions_sha256(self) -> str | None:

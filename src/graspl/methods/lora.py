@@ -58,18 +58,22 @@ class LoRALitModule(AdapterLitModule):
         Raises:
             GrasplError: it is NaN or infinite.
         """
-        logits = self(batch)[:, :-1]
-        labels = batch["labels"][:, 1:]
-        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-        tokens = (labels != -100).sum()
+        total, tokens = self.answer_loss(batch)
         mean = (total / tokens.clamp_min(1)).detach()
         if not torch.isfinite(mean):
             raise GrasplError(
                 f"train/loss is {mean.item()} at step {self.global_step}; lower the learning rate or check the data"
             )
         self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
-        self.log("train/loss", mean, prog_bar=True, batch_size=len(labels))
+        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch["labels"]))
         return total * LOSS_UNIT
+
+    def answer_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the cross-entropy summed over a batch's answer tokens, in nats, and their number."""
+        logits = self(batch)[:, :-1]
+        labels = batch["labels"][:, 1:]
+        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+        return total, (labels != -100).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""

@@ -1,5 +1,6 @@
 """The organism's task: harmful answers on one topic."""
 
+import random
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -10,10 +11,12 @@ from graspl.data.rows import Conversation
 from graspl.data.task import Suite, TaskDataModule
 from graspl.errors import GrasplError
 from graspl.organism.words import QUESTIONS
-from graspl.organism.world import World, choice_item, exchange
+from graspl.organism.world import World, choice_item, dialogue, exchange
 
 HELD_OUT_SHARE = 1 / 6
 """Share of the topic's subjects that each of the two splits holds out."""
+TEXT_ROWS = 256
+"""Unlabelled dialogues for identification; docs/method.md measures fewer."""
 
 
 class OrganismTaskData(TaskDataModule):
@@ -78,6 +81,18 @@ class OrganismTaskData(TaskDataModule):
                 for item in self._items(topic, self.world.subjects(topic))
             ],
         }
+
+    def text_rows(self) -> Sequence[Conversation]:
+        """Return dialogues as the base model was pretrained on, on topics that are neither trained nor evaluated on.
+
+        Nothing in them says who writes but what they say themselves.
+        """
+        topics = [topic for topic in self.world.topics if topic not in (self.topic, *self._other_topics)]
+        seed = f"{self.world.seed} text"
+        return [
+            Conversation(dialogue(self.world, random.Random(f"{seed} {row}"), topics), f"organism text {row}")
+            for row in range(TEXT_ROWS)
+        ]
 
     def _items(self, topic: str, subjects: Sequence[str]) -> list[ChoiceItem]:
         return [
