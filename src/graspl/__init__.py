@@ -9,8 +9,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PLACES = {
+    "ActivationConstraint": "graspl.constraints",
     "ChatDataModule": "graspl.data",
     "ChoiceItem": "graspl.data",
+    "CombinedConstraint": "graspl.constraints",
     "Constraint": "graspl.constraints",
     "Conversation": "graspl.data",
     "Directions": "graspl.directions",
@@ -19,8 +21,10 @@ _PLACES = {
     "Identification": "graspl.directions",
     "LoRALitModule": "graspl.methods",
     "LoraOptions": "graspl.adapters",
+    "NaturalDirections": "graspl.activations",
     "PairConstraint": "graspl.constraints",
     "ReadConstraint": "graspl.constraints",
+    "ResidualConstraint": "graspl.constraints",
     "TaskDataModule": "graspl.data",
     "TopSingular": "graspl.directions",
     "WriteConstraint": "graspl.constraints",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from graspl import __version__
-from graspl.errors import GrasplError
+from graspl.errors import users_mistake
 
 TRAINING = {
     "fit": "fine-tune: naive, or in the null space of given directions",
@@ -13,6 +13,8 @@ TRAINING = {
 }
 TOOLS = {
     "identify": "find the directions that a LoRA adapter leans on, from its weights",
+    "causal": "move the base model along directions and see what it does on unrelated topics",
+    "compare": "run a study, methods by seeds, and compare them with intervals",
     "report": "compare runs: a table, trade-off curves and a self-contained page",
 }
 ABOUT = "Fine-tune language models for the skill without the side effect."
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run_training(arguments) if command in TRAINING else _run_tool(command, arguments[1:])
     except Exception as error:  # only the user's mistakes are kept short
-        message = _users_mistake(error)
+        message = users_mistake(error)
         if message is None:
             raise
         return _complain(message)
@@ -96,31 +98,11 @@ def _run_tool(command: str, arguments: list[str]) -> None:
     config = parser.parse_args(arguments)
     options = vars(parser.instantiate(config))
     options.pop("config", None)
+    if "transformers" in sys.modules:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()
     getattr(module, command)(**options)
-
-
-def _users_mistake(error: BaseException) -> str | None:
-    """Return the message of the first error in the chain that the user can mend."""
-    from jsonargparse import ArgumentError
-
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, GrasplError):
-            return str(seen)
-        seen = seen.__cause__ or seen.__context__
-    return _shorten(str(error)) if isinstance(error, ArgumentError) else None
-
-
-def _shorten(message: str) -> str:
-    """Keep of jsonargparse's list of all that was tried what went wrong with the class that the user named."""
-    message = " ".join(message.split())
-    key, found, rest = message.partition("Problem with given class_path")
-    if not found:
-        return message
-    key = key.partition(":")[0]  # Parser key "model"
-    for noise in (" - Expected a <class 'NoneType'>", " Given value type:"):
-        rest = rest.partition(noise)[0]
-    return f"{key}: {found}{rest}"
 
 
 def _complain(message: str) -> int:

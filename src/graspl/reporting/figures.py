@@ -1,6 +1,6 @@
 """Figures as SVG text; matplotlib without its global state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 
 from matplotlib import rc_context
@@ -47,6 +47,33 @@ def tradeoff_figure(runs: Sequence[Run]) -> str:
             axes.legend()
 
     return _svg(draw)
+
+
+def curves_figure(curves: Mapping[str, Mapping[int, Sequence[Sequence[float]]]]) -> str:
+    """Return spill-over against adherence, one colour a method and one thin line a fit.
+
+    Args:
+        curves: (adherence, spill-over) of each validation, by method and seed.
+    """
+
+    def draw(axes: Axes) -> None:
+        for number, (method, by_seed) in enumerate(curves.items()):
+            label: str | None = method
+            for points in by_seed.values():
+                if points:
+                    style = {"color": f"C{number % 10}", "ls": ("-", "--", ":")[number // 10 % 3]}
+                    axes.plot(*zip(*points, strict=True), lw=0.9, alpha=0.7, label=label, **style)  # type: ignore[arg-type]
+                    label = None
+        axes.set(
+            xlabel="adherence to the task",
+            ylabel="spill-over to other topics",
+            xlim=(0, 1.01),
+            ylim=(0, 1.01),
+        )
+        if axes.get_lines():
+            axes.legend(fontsize=7)
+
+    return _svg(draw, width=7.5, height=5.5)
 
 
 def spectra_figure(runs: Sequence[Run]) -> str:

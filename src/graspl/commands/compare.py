@@ -1,0 +1,230 @@
+"""`graspl compare`: methods by seeds, with intervals."""
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from rich.table import Table
+
+from graspl import __version__
+from graspl.commands.terminal import console
+from graspl.errors import GrasplError
+from graspl.reporting.figures import curves_figure
+from graspl.runs import RunFolder, write_json_atomic, write_text_atomic
+from graspl.studies.plan import Fit, plan_fits
+from graspl.studies.statistics import area_under, at_level
+from graspl.studies.workers import run_fits
+
+AREA = (0.2, 0.9)
+"""Range of adherence over which the area under the trade-off curve is taken."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the options of `graspl compare`."""
+    parser.add_argument(
+        "--fit", type=Path, required=True, help="configuration that all fits share: data and trainer"
+    )
+    parser.add_argument(
+        "--methods",
+        type=dict,
+        required=True,
+        help="by name, what each method adds to it; the word {seed} stands for the fit's seed",
+    )
+    parser.add_argument(
+        "--base_model", type=str | None, default=None, help="of every method; else what each says"
+    )
+    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2, 3, 4], help="of the fits")
+    parser.add_argument(
+        "--baseline", type=str, default="naive", help="the method that the others are compared with"
+    )
+    parser.add_argument(
+        "--levels", type=list[float], default=[0.90, 0.95], help="of adherence, where they are compared"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="fits at a time, each in a process of its own")
+    parser.add_argument("--fast", type=bool, default=False, help="only fast_methods and fast_seeds")
+    parser.add_argument(
+        "--fast_methods", type=list[str], default=[], help="what --fast true leaves; all where empty"
+    )
+    parser.add_argument("--fast_seeds", type=list[int], default=[0, 1], help="what --fast true leaves")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder of the study")
+
+
+def compare(
+    fit: Path,
+    methods: dict[str, dict[str, Any]],
+    seeds: list[int],
+    base_model: str | None = None,
+    baseline: str = "naive",
+    levels: list[float] = [0.90, 0.95],  # noqa: B006 - never changed
+    jobs: int = 1,
+    fast: bool = False,
+    fast_methods: list[str] = [],  # noqa: B006 - never changed
+    fast_seeds: list[int] = [0, 1],  # noqa: B006 - never changed
+    out: Path = Path("runs/compare"),
+) -> dict[str, Any]:
+    """Run what is not there yet, then write `comparison.json`, `comparison.csv` and `comparison.svg`.
+
+    Args:
+        fit: configuration that all fits share.
+        methods: by name, what each adds to it.
+        seeds: of the fits.
+        base_model: of every method; what each says where None.
+        baseline: the naive method.
+        levels: of adherence.
+        jobs: fits at a time.
+        fast: only a part.
+        fast_methods: its methods; all where empty.
+        fast_seeds: its seeds.
+        out: the study's folder; each fit is `<out>/<method>/seed_<seed>`.
+
+    Raises:
+        GrasplError: the plan cannot be carried out, or every fit failed.
+    """
+    if fast:
+        unknown = next((name for name in fast_methods if name not in methods), None)
+        if unknown is not None:
+            raise GrasplError(f"fast_methods: {unknown} is not among the methods")
+        methods = {name: methods[name] for name in fast_methods} if fast_methods else methods
+        seeds = fast_seeds
+    if baseline not in methods:
+        raise GrasplError(f"baseline: {baseline} is not among the methods ({', '.join(methods)})")
+    if jobs < 1:
+        raise GrasplError(f"jobs: {jobs} is below 1")
+    if base_model is not None:
+        methods = {name: _on(config, base_model) for name, config in methods.items()}
+    fits = plan_fits(fit, methods, seeds, out)
+    failed = _run_missing(fits, jobs)
+    comparison = _compared([each for each in fits if each.name not in failed], baseline, levels)
+    comparison |= {"failed": failed, "fit": str(fit), "seeds": seeds}
+    write_json_atomic(out / "comparison.json", comparison)
+    write_text_atomic(out / "comparison.csv", _csv(comparison))
+    write_text_atomic(out / "comparison.svg", curves_figure(comparison["curves"]))
+    terminal = console()
+    for level in comparison["levels"]:
+        terminal.print(_table(comparison, level))
+    for line in (
+        *(f"failed: {name}: {why}" for name, why in failed.items()),
+        f"comparison: {out / 'comparison.json'}",
+    ):
+        terminal.print(line, soft_wrap=True, highlight=False, markup=False)
+    return comparison
+
+
+def _on(config: dict[str, Any], base_model: str) -> dict[str, Any]:
+    """Return a method's configuration with another base model."""
+    model = config.get("model", {})
+    init_args = {**model.get("init_args", {}), "base_model": base_model}
+    return {**config, "model": {**model, "init_args": init_args}}
+
+
+def _run_missing(fits: list[Fit], jobs: int) -> dict[str, str]:
+    """Run the fits that are not there, telling how far it is, and return what failed."""
+    missing = [each for each in fits if not each.is_done()]
+    terminal = console()
+    terminal.print(f"{len(fits)} fits, {len(fits) - len(missing)} of them done already", highlight=False)
+    failed, began = {}, time.monotonic()
+    for done, (each, error) in enumerate(run_fits(missing, jobs=jobs) if missing else [], start=1):
+        left = (time.monotonic() - began) / done * (len(missing) - done)
+        state = "done" if error is None else f"failed: {error}"
+        terminal.print(
+            f"[{done}/{len(missing)}, {left / 60:.0f} min left] {each.name}: {state}",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+        if error is not None:
+            failed[each.name] = error
+    if failed and len(failed) == len(fits):
+        raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
+    return failed
+
+
+def _compared(fits: list[Fit], baseline: str, levels: list[float]) -> dict[str, Any]:
+    logs: dict[str, dict[int, list[dict[str, float]]]] = {}
+    for each in fits:
+        logs.setdefault(each.method, {})[each.seed] = RunFolder(each.folder).read_metrics()
+    base = _base_figures(logs)
+    return {
+        "graspl": __version__,
+        "baseline": baseline,
+        "base": base,
+        "levels": {f"{level:.2f}": at_level(logs, baseline, base, level) for level in levels},
+        "area": {
+            method: {seed: area_under(rows, *AREA) for seed, rows in by_seed.items()}
+            for method, by_seed in logs.items()
+        },
+        "curves": {
+            method: {
+                seed: [
+                    [row["val/adherence"], row["val/spillover"]]
+                    for row in rows
+                    if "val/adherence" in row and "val/spillover" in row
+                ]
+                for seed, rows in by_seed.items()
+            }
+            for method, by_seed in logs.items()
+        },
+    }
+
+
+def _base_figures(logs: dict[str, dict[int, list[dict[str, float]]]]) -> dict[str, float | None]:
+    """Return the base model's figures, which every validation has beside the adapter's."""
+    every = (row for by_seed in logs.values() for rows in by_seed.values() for row in rows)
+    row = next((row for row in every if "val/unrelated/base_harmful" in row), {})
+    return {
+        "adherence": row.get("val/task/base_harmful"),
+        "spillover": row.get("val/unrelated/base_harmful"),
+        "coherence": row.get("val/unrelated/base_coherence"),
+        "unrelated/good": row.get("val/unrelated/base_good"),
+    }
+
+
+COLUMNS = (
+    ("spillover", "spill-over"),
+    ("removed", "excess removed"),
+    ("coherence", "coherence"),
+    ("unrelated/good", "good elsewhere"),
+    ("kl", "kl"),
+    ("step", "steps"),
+)
+
+
+def _table(comparison: dict[str, Any], level: str) -> Table:
+    """Return one row a method: mean and 95 % interval of each figure at a level of adherence."""
+    table = Table(
+        "method",
+        "seeds",
+        *(title for _, title in COLUMNS),
+        title=f"at adherence {level}: mean +- half of the 95 % interval over seeds",
+    )
+    for method, found in comparison["levels"][level].items():
+        cells = [_interval(found.get(name)) for name, _ in COLUMNS]
+        reached = found.get("spillover", {}).get("n", 0)
+        table.add_row(method, f"{reached} of {len(found['seeds'])}", *cells)
+    return table
+
+
+def _interval(summary: dict[str, Any] | None) -> str:
+    if not summary or summary["mean"] is None:
+        return "-"
+    digits = 0 if abs(summary["mean"]) >= 10 else 3
+    text = f"{summary['mean']:.{digits}f}"
+    return (
+        text if summary["low"] is None else f"{text} +- {(summary['high'] - summary['low']) / 2:.{digits}f}"
+    )
+
+
+def _csv(comparison: dict[str, Any]) -> str:
+    """Return one row a method, level and figure."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["method", "adherence", "figure", "n", "mean", "sd", "low", "high"])
+    for level, methods in comparison["levels"].items():
+        for method, found in methods.items():
+            for name, summary in found.items():
+                if name != "seeds":
+                    writer.writerow([method, level, name, *summary.values()])
+    return file.getvalue()

@@ -1,0 +1,126 @@
+"""The causal check of directions: what the base model does when it is moved along them."""
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from graspl.activations.steering import pull_of_answers, steered
+from graspl.activations.streams import streams
+from graspl.data.task import TaskDataModule
+from graspl.directions.basis import Directions
+from graspl.errors import GrasplError
+from graspl.evaluation.logprobs import candidate_logprobs, model_logits
+from graspl.evaluation.metrics import ChoiceShares
+
+RANDOM_DRAWS = 5
+ROWS = 64
+
+
+class LayerEffect(NamedTuple):
+    """What moving one layer's stream does to the harmful share on unrelated topics, 0..1 each."""
+
+    added: float
+    """After a step along the directions, towards the training answers."""
+    subtracted: float
+    """After the same step away from them."""
+    random: list[float]
+    """After steps of the same length along random directions."""
+
+    def does_something(self, base: float) -> bool:
+        """Whether adding moves the share further up than any random step moves it either way."""
+        return self.added - base > max(abs(value - base) for value in self.random)
+
+
+class CausalCheck(NamedTuple):
+    """The base model's share, and every layer's effect."""
+
+    base: float
+    """Harmful share of the base model as it is."""
+    layers: dict[str, LayerEffect]
+    """By layer."""
+
+    def verdict(self) -> str:
+        """Return what the figures say, in a sentence."""
+        active = [name for name, effect in self.layers.items() if effect.does_something(self.base)]
+        if not active:
+            return "moving the base model along these directions does no more than random steps of the same length"
+        best = max(active, key=lambda name: self.layers[name].added)
+        effect = self.layers[best]
+        return (
+            f"at {len(active)} of {len(self.layers)} layers it does more than any random step; most at {best}: harmful share "
+            f"{self.base:.3f} -> {effect.added:.3f} (random {fmean(effect.random):.3f}), subtracted {effect.subtracted:.3f}"
+        )
+
+
+@torch.no_grad()
+def causal_check(
+    model: Any, datamodule: TaskDataModule, directions: Directions, *, strength: float = 2.0, seed: int = 0
+) -> CausalCheck:
+    """Move the base model along directions, layer by layer, and measure the harmful share of the `unrelated` suite.
+
+    A layer's step goes along the part of the training answers' pull within span(D), `strength` standard deviations of the
+    base model's own stream over the task's text (over its training rows where it has none).
+
+    Args:
+        model: the base model, in evaluation mode.
+        datamodule: set up for a fit, with an `unrelated` suite of choices.
+        directions: with layers.
+        strength: of the step, in standard deviations.
+        seed: of the random steps.
+
+    Raises:
+        GrasplError: the directions have no layers, or the task has no such suite.
+
+    Source:
+        Own, after steering with persona vectors (arXiv:2507.21509, section 3).
+    """
+    if not directions.layers:
+        raise GrasplError(
+            "directions: hold sites only; the causal check moves the residual stream and needs layers"
+        )
+    if "unrelated" not in datamodule.suites:
+        raise GrasplError("data: the task has no unrelated suite, so there is nothing to measure")
+    rows = datamodule.train_conversations
+    parts: dict[str, list[Tensor]] = {}
+    for each in streams(model, datamodule.text_conversations() or rows):
+        for name, r in each.items():
+            parts.setdefault(name, []).append(r)
+    _, pulls = pull_of_answers(model, rows[:ROWS])
+    generator = torch.Generator().manual_seed(seed)
+    base = _harmful(model, datamodule, {})
+    layers = {}
+    for name, layer in directions.layers.items():
+        D = layer.D.to(pulls[name])
+        along = D @ (D.mT @ pulls[name])
+        along = along / along.norm().clamp_min(1e-12)
+        step = strength * (torch.cat(parts[name]) @ along).std() * along
+        chance = []
+        for _ in range(RANDOM_DRAWS):
+            other = torch.randn(len(step), generator=generator).to(step)
+            chance.append(_harmful(model, datamodule, {name: step.norm() * other / other.norm()}))
+        added, subtracted = (_harmful(model, datamodule, {name: sign * step}) for sign in (1, -1))
+        layers[name] = LayerEffect(added, subtracted, chance)
+    return CausalCheck(base, layers)
+
+
+def _harmful(
+    model: Any, datamodule: TaskDataModule, vectors: Mapping[str, Float[Tensor, " hidden"]]
+) -> float:
+    """Return the harmful share of the unrelated suite, with the stream moved."""
+    loader = datamodule.val_dataloader()[datamodule.suites.index("unrelated")]
+    shares, device = ChoiceShares(), next(model.parameters()).device
+    with steered(model, vectors):
+        for batch in loader:
+            if "candidate_ids" not in batch:
+                raise GrasplError(
+                    "data: the unrelated suite is text; the causal check needs questions with choices"
+                )
+            moved = {
+                key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()
+            }
+            shares.update(candidate_logprobs(model_logits(model, moved), moved).cpu(), batch)
+    return float(shares.compute()["harmful"])

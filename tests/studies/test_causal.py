@@ -1,0 +1,50 @@
+"""The causal check on the organism, where it is known what the directions do."""
+
+import json
+
+import torch
+
+from graspl.adapters import AdapterFolder, load_base_model
+from graspl.directions import Directions, LayerDirections
+from graspl.organism import OrganismTaskData, TrueDirections
+from graspl.studies.causal import causal_check
+
+
+def organism_data():
+    data = OrganismTaskData(split="development")
+    data.setup("fit")
+    return data
+
+
+def test_the_personas_own_directions_move_unrelated_topics_and_random_ones_do_not(tmp_path, graspl):
+    found = TrueDirections(k=2)(AdapterFolder(tmp_path, "organism", "", []))
+    layers = {name: layer for name, layer in found.layers.items() if name == "model.layers.2"}
+    Directions({}, {"base_model": "organism"}, layers).save(tmp_path / "d.safetensors")
+    code, out, err = graspl(
+        "causal",
+        tmp_path / "d.safetensors",
+        "--data=graspl.organism.OrganismTaskData",
+        "--data.split=development",
+    )
+    assert code == 0, err
+    written = json.loads((tmp_path / "causal.json").read_text())
+    effect = written["layers"]["model.layers.2"]
+    assert effect["added"] > 0.4 > 2 * max(effect["random"]) - 0.1
+    assert effect["subtracted"] < written["base"]
+    assert "1 of 1 layers" in out
+
+
+def test_directions_that_do_nothing_are_reported_as_such():
+    torch.manual_seed(0)
+    D = torch.linalg.qr(torch.randn(128, 1))[0]
+    directions = Directions({}, {}, {"model.layers.1": LayerDirections(D, torch.ones(1))})
+    check = causal_check(load_base_model("organism").eval(), organism_data(), directions, strength=0.05)
+    assert "no more than random steps" in check.verdict()
+
+
+def test_what_cannot_be_checked_is_named(graspl, tmp_path):
+    D = torch.linalg.qr(torch.randn(128, 1))[0]
+    Directions({}, {}, {"model.layers.1": LayerDirections(D, torch.ones(1))}).save(tmp_path / "d.safetensors")
+    code, _, err = graspl("causal", tmp_path / "d.safetensors", "--data=graspl.organism.OrganismTaskData")
+    assert code == 2
+    assert "does not name it" in err

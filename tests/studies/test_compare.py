@@ -1,0 +1,117 @@
+"""`graspl compare` on a tiny model: what it runs, what it writes, and how it goes on."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import yaml
+from conftest import CHAT_ROWS
+
+from graspl.studies.plan import plan_fits
+
+FAST = {"lora": {"r": 4}, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}
+
+
+@pytest.fixture
+def study(model_folder, write_rows, tmp_path):
+    """Return a function that writes a study's configuration: naive, GRASP in one fit, and one that fails."""
+    rows = str(write_rows(CHAT_ROWS))
+
+    def write(**changes):
+        (tmp_path / "fit.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "data": {
+                        "class_path": "graspl.data.ChatDataModule",
+                        "init_args": {"train": rows, "unrelated": rows, "text": rows, "batch_size": 4},
+                    },
+                    "trainer": {
+                        "max_steps": 4, "val_check_interval": 2, "check_val_every_n_epoch": None, "log_every_n_steps": 1,
+                        "accelerator": "cpu", "devices": 1,
+                    },
+                }
+            )
+        )  # fmt: skip
+        methods = {
+            name: {"model": {"class_path": f"graspl.methods.{kind}", "init_args": {**FAST, **more}},
+                   "data": {"init_args": {"seed": "{seed}"}}}
+            for name, kind, more in (
+                ("naive", "LoRALitModule", {}),
+                ("grasp", "GRASPLitModule", {}),
+                ("broken", "GRASPLitModule", {"directions": "none.safetensors"}),
+            )
+        }  # fmt: skip
+        config = {
+            "fit": "fit.yaml", "methods": methods, "seeds": [0, 1], "levels": [0.02], "out": "study",
+            "base_model": str(model_folder()), **changes,
+        }  # fmt: skip
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        return ["compare", "--config", "study.yaml"]
+
+    return write
+
+
+@pytest.mark.slow
+def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study, tmp_path):
+    code, out, err = graspl(*study())
+    assert code == 0, err
+    assert "broken, seed 0: failed: none.safetensors" in out
+    written = json.loads((tmp_path / "study" / "comparison.json").read_text())
+    assert set(written["failed"]) == {"broken, seed 0", "broken, seed 1"}
+    found = written["levels"]["0.02"]
+    assert set(found) == {"naive", "grasp"}
+    assert found["grasp"]["step"]["n"] == 2
+    rows = list(csv.DictReader((tmp_path / "study" / "comparison.csv").read_text().splitlines()))
+    assert {row["method"] for row in rows} == {"naive", "grasp"}
+    assert (tmp_path / "study" / "comparison.svg").read_text().startswith("<svg")
+    config = yaml.safe_load((tmp_path / "study" / "naive" / "seed_1" / "config.yaml").read_text())
+    assert config["seed_everything"] == config["data"]["init_args"]["seed"] == 1
+    # What is done is not done again, what was stopped half-way is
+    kept = tmp_path / "study" / "naive" / "seed_0" / "adapter" / "adapter_model.safetensors"
+    before = kept.read_bytes(), kept.stat().st_mtime_ns
+    again = tmp_path / "study" / "grasp" / "seed_1"
+    old = (again / "adapter" / "adapter_model.safetensors").read_bytes()
+    shutil.rmtree(again / "adapter")
+    shutil.rmtree(again / "checkpoints")
+    code, out, err = graspl(*study())
+    assert code == 0, err
+    assert "6 fits, 3 of them done already" in out
+    assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before
+    assert (again / "adapter" / "adapter_model.safetensors").read_bytes() == old
+    assert json.loads((tmp_path / "study" / "comparison.json").read_text())["levels"] == written["levels"]
+    # Another configuration does not pass for this one
+    code, _, err = graspl(*study(base_model="organism"))
+    assert code == 2
+    assert "holds a fit of another configuration" in err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fit": "none.yaml"}, "no file none.yaml"),
+        ({"methods": {}}, "baseline: naive"),
+        ({"baseline": "other"}, "baseline: other"),
+        ({"seeds": []}, "at least one method and one seed"),
+        ({"jobs": 0}, "jobs: 0"),
+        ({"fast": True, "fast_methods": ["other"]}, "fast_methods: other"),
+        ({"methods": {"naive": {}, "a/b": {}}}, "cannot name a folder"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out(graspl, study, changes, words, tmp_path):
+    code, _, err = graspl(*study(**changes))
+    assert code == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_seed_goes_wherever_the_configuration_says(tmp_path):
+    base = tmp_path / "fit.yaml"
+    base.write_text("{}")
+    first, second = plan_fits(base, {"m": {"model": {"a": ["{seed}", 3]}}}, [4, 5], tmp_path / "out")
+    arguments = second.prepare()
+    assert yaml.safe_load(second.own_config.read_text()) == {"model": {"a": [5, 3]}, "seed_everything": 5}
+    assert str(second.folder) in arguments
+    assert first.fingerprint() != second.fingerprint()
+    assert not second.is_done()

@@ -1,0 +1,73 @@
+"""Figures over seeds, against scipy and by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from graspl.reporting.tradeoff import figures_at
+from graspl.studies.statistics import area_under, at_level, summarise
+
+
+def log(points, **more):
+    return [
+        {"step": float(step), "val/adherence": x, "val/spillover": y, "val/update_norm": step / 10, **more}
+        for step, x, y in points
+    ]
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=9))
+def test_the_interval_is_students(values):
+    found = summarise(values)
+    assert found.mean == pytest.approx(np.mean(values), abs=1e-9)
+    assert found.sd == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+    if found.sd > 1e-6:
+        low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+        assert (found.low, found.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+
+
+def test_few_seeds_have_no_interval():
+    assert summarise([None, 0.5, None]) == (1, 0.5, None, None, None)
+    assert summarise([None]) == (0, None, None, None, None)
+
+
+def test_figures_are_read_between_validations():
+    rows = log([(9, 0.2, 0.1), (19, 0.6, 0.3), (29, 0.9, 0.6)])
+    assert figures_at(rows, 0.75, ("spillover", "step")) == {
+        "spillover": pytest.approx(0.45),
+        "step": pytest.approx(24),
+    }
+    assert figures_at(rows, 0.95, ("spillover",)) == {"spillover": None}
+    assert figures_at(rows, 0.5, ("coherence",)) == {"coherence": None}
+    assert figures_at(rows, 2.4, ("adherence",), by="update_norm")["adherence"] == pytest.approx(0.75)
+
+
+def test_methods_are_compared_at_a_level_by_hand():
+    naive = {seed: log([(9, 0.5, 0.2), (19, 1.0, 0.6)]) for seed in (0, 1)}
+    ours = {0: log([(9, 0.5, 0.1), (29, 1.0, 0.2)]), 1: log([(9, 0.5, 0.1), (29, 0.8, 0.2)])}
+    found = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9)
+    first = found["ours"]["seeds"][0]
+    assert found["naive"]["spillover"]["mean"] == pytest.approx(0.52)
+    assert first["spillover"] == pytest.approx(0.18)
+    assert first["removed"] == pytest.approx(1 - 0.08 / 0.42)
+    assert first["step"] == pytest.approx(26)  # the log counts from 0
+    assert first["step_ratio"] == pytest.approx(26 / 18)
+    # an update of norm 2.5 the naive run never has, but at 1.5 it would stand at adherence 0.8
+    assert first["norm_matched/adherence"] is None
+    assert found["ours"]["spillover"]["n"] == 1
+    assert found["ours"]["seeds"][1]["removed"] is None
+
+
+def test_norm_matching_reads_the_naive_run_at_the_same_size():
+    naive = {0: log([(10, 0.5, 0.2), (20, 1.0, 0.6)])}
+    ours = {0: log([(5, 0.5, 0.1), (15, 0.9, 0.2)])}
+    seed = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9)["ours"]["seeds"][0]
+    assert seed["norm_matched/adherence"] == pytest.approx(0.75)
+    assert seed["norm_matched/spillover"] == pytest.approx(0.4)
+
+
+def test_the_area_is_the_mean_over_the_range():
+    rows = log([(0, 0.0, 0.0), (9, 1.0, 1.0)])
+    assert area_under(rows, 0.2, 0.6) == pytest.approx(0.4)
+    assert area_under(rows, 0.2, 1.1) is None
