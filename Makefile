@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint bench phase clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,15 +18,14 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 DEMO := runs/demo
-DIRECTIONS := $(DEMO)/naive/directions.safetensors
+DIRECTIONS := $(DEMO)/grasp/directions.safetensors
 EVALUATE := $(BIN)/graspl validate --config configs/organism/evaluate.yaml --model.directions $(DIRECTIONS)
 
-demo: $(STAMP) ## the whole loop on the embedded organism: naive fit, identify, GRASP fit, validate, report
+demo: $(STAMP) ## the whole loop on the embedded organism: naive fit, assumption report, GRASP fit, validate, report
 	rm -rf $(DEMO)
 	$(BIN)/graspl fit --config configs/organism/naive.yaml --trainer.default_root_dir $(DEMO)/naive
-	$(BIN)/graspl identify $(DEMO)/naive
-	$(BIN)/graspl fit --config configs/organism/grasp.yaml --model.directions $(DIRECTIONS) \
-		--trainer.default_root_dir $(DEMO)/grasp
+	$(BIN)/graspl identify $(DEMO)/naive --config configs/organism/identify.yaml --out $(DEMO)/natural.safetensors
+	$(BIN)/graspl fit --config configs/organism/grasp.yaml --trainer.default_root_dir $(DEMO)/grasp
 	$(EVALUATE) --trainer.default_root_dir $(DEMO)/base
 	$(EVALUATE) --trainer.default_root_dir $(DEMO)/naive
 	$(EVALUATE) --trainer.default_root_dir $(DEMO)/grasp
@@ -34,6 +33,9 @@ demo: $(STAMP) ## the whole loop on the embedded organism: naive fit, identify, 
 
 bench: $(STAMP) ## measure speed, ratios side by side in one run; writes bench.json
 	$(BIN)/python benchmarks/run.py
+
+phase: $(STAMP) ## the phase diagram of identification on a grid of organisms, about an hour; writes docs/phase.*
+	$(BIN)/python benchmarks/phase_diagram.py
 
 test: $(STAMP) ## run the test suite with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

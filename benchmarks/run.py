@@ -4,6 +4,7 @@ Timings of two things that are compared come from one process, interleaved, so t
 """
 
 import argparse
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -11,106 +12,223 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model
 from rich.console import Console
 from rich.table import Table
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from graspl import Directions, GRASPLitModule, LoRALitModule
-from graspl.adapters import Site, thin_svd
-from graspl.directions import SiteDirections
+from graspl.adapters import AdapterFolder, LoraOptions, Site, decoder_layers, lora_sites
+from graspl.constraints import (
+    ActivationConstraint,
+    Constraint,
+    ReadConstraint,
+    ResidualConstraint,
+    WriteConstraint,
+)
+from graspl.directions import Directions, LayerDirections, LayerSingular, SiteDirections, TopSingular
+from graspl.methods import LoRALitModule
 from graspl.organism import OrganismTaskData
 from graspl.runs import write_json_atomic
 
 # (out, in) of the seven linear maps of a layer, as in a 7B model with grouped attention (hidden 3584, 28 layers)
-LAYER_7B = [(3584, 3584), (512, 3584), (512, 3584), (3584, 3584), (18944, 3584), (18944, 3584), (3584, 18944)]
+LAYER_7B = {
+    "self_attn.q_proj": (3584, 3584),
+    "self_attn.k_proj": (512, 3584),
+    "self_attn.v_proj": (512, 3584),
+    "self_attn.o_proj": (3584, 3584),
+    "mlp.gate_proj": (18944, 3584),
+    "mlp.up_proj": (18944, 3584),
+    "mlp.down_proj": (3584, 18944),
+}
 LAYERS_7B, RANK = 28, 32
+CONSTRAINTS = {
+    "write": lambda: WriteConstraint(k=1),
+    "read": lambda: ReadConstraint(k=1),
+    "residual": lambda: ResidualConstraint(k=8),
+    "activation": lambda: ActivationConstraint(k=8),
+}
 
 
-def training_step(module: LoRALitModule, batch: dict[str, Any]) -> Callable[[], None]:
-    """Return one whole optimizer step of a module: forward, backward, hooks and optimizer."""
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=2e-4)
-    if isinstance(module, GRASPLitModule):
-        optimizer.register_step_post_hook(lambda *_: module.constraint.project_step(module.sites))
-
-    def step() -> None:
-        optimizer.zero_grad()
-        logits = module(batch)[:, :-1]
-        torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"][:, 1:].flatten()).backward()
-        if isinstance(module, GRASPLitModule):
-            module.constraint.project_gradients(module.sites)
-        optimizer.step()
-
-    return step
-
-
-def interleaved_ratio(slow: Callable[[], None], fast: Callable[[], None], repeats: int) -> dict[str, float]:
-    """Return the median of the ratios of neighbouring timings, and the median times in seconds."""
-    pairs = []
-    for index in range(repeats + 3):
-        seconds = []
-        for action in (slow, fast):
-            start = time.perf_counter()
-            action()
-            seconds.append(time.perf_counter() - start)
-        if index >= 3:  # the first ones warm up
-            pairs.append(seconds)
-    return {
-        "ratio": statistics.median(a / b for a, b in pairs),
-        "slow": statistics.median(a for a, _ in pairs),
-        "fast": statistics.median(b for _, b in pairs),
+def directions_for(sites: list[Site], layers: list[str], hidden: int) -> Directions:
+    """Return random directions: one a site and eight a layer."""
+    basis = lambda size, k: torch.linalg.qr(torch.randn(size, k))[0]  # noqa: E731
+    found = {
+        site.name: SiteDirections(basis(site.shape[0], 1), torch.ones(1), basis(site.shape[1], 1))
+        for site in sites
     }
+    return Directions(found, {}, {name: LayerDirections(basis(hidden, 8), torch.ones(8)) for name in layers})
 
 
-def step_ratio_write(repeats: int) -> dict[str, float]:
-    """Compare an exact write-constrained step with a naive one, on the organism."""
+class Steps:
+    """Optimizer steps of one model, naive or under a constraint; one model serves both, so that memory is the same."""
+
+    def __init__(self, model: Any, batch: dict[str, Any]) -> None:
+        self.model, self.batch = model, batch
+        self.sites, self.layers = lora_sites(model), decoder_layers(model)
+        hidden = model.config.hidden_size
+        self.directions = directions_for(self.sites, list(self.layers), hidden)
+        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+
+    def step(self, constraint: Constraint | None) -> None:
+        """Take one whole step: forward, backward, projections and optimizer."""
+        self.optimizer.zero_grad()
+        fields = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
+        logits = self.model(**fields, use_cache=False).logits[:, :-1]
+        torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), self.batch["labels"][:, 1:].flatten()
+        ).backward()
+        if constraint is not None:
+            constraint.project_gradients(self.sites)
+        self.optimizer.step()
+        if constraint is not None:
+            constraint.project_step(self.sites)
+
+    def ratio(self, constraint: Constraint, repeats: int) -> float:
+        """Return the median ratio of neighbouring steps, constrained over naive."""
+        with torch.no_grad():
+            for site in self.sites:
+                site.B.zero_()
+        constraint.bind(self.sites, self.directions)
+        pairs = []
+        for index in range(repeats + 2):  # the first two warm up
+            constraint.attach(self.layers)
+            held = _seconds(lambda: self.step(constraint))
+            constraint.detach()
+            free = _seconds(lambda: self.step(None))
+            pairs += [held / free] if index >= 2 else []
+        return statistics.median(pairs)
+
+
+def _seconds(action: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def organism_steps() -> Steps:
+    """Return steps of the organism on its task."""
     data = OrganismTaskData()
     data.setup("fit")
-    batch = next(iter(data.train_dataloader()))
-    naive, grasp = LoRALitModule(), GRASPLitModule()
-    for module in (naive, grasp):
-        module.configure_model()
-    found = {}
-    for site in grasp.sites:
-        out, in_ = site.shape
-        U, V = (torch.linalg.qr(torch.randn(size, 1))[0] for size in (out, in_))
-        found[site.name] = SiteDirections(U, torch.ones(1), V)
-    grasp.constraint.bind(grasp.sites, Directions(found))
-    return interleaved_ratio(training_step(grasp, batch), training_step(naive, batch), repeats)
+    module = LoRALitModule(lora=LoraOptions(r=32, lora_alpha=64))
+    module.configure_model()
+    return Steps(module.model, next(iter(data.train_dataloader())))
 
 
-def identify_seconds_7b_shape() -> float:
-    """Time the decomposition of every site of a rank-32 adapter of a 7B model."""
+def half_billion_steps() -> Steps:
+    """Return steps of a random model of a 0.5B-class shape (24 layers, hidden 896, MLP 4864) on four rows of 128 tokens."""
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=32_000, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
+        num_key_value_heads=2, max_position_embeddings=512,
+    )  # fmt: skip
+    model = Qwen2ForCausalLM(config).requires_grad_(False)
+    adapted = get_peft_model(model, LoraOptions(r=32, lora_alpha=64).to_peft())
+    ids = torch.randint(0, 32_000, (4, 128))
+    return Steps(adapted, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids})
+
+
+def extra_memory_share(steps: Steps) -> float:
+    """Return what constraints keep beyond adapter and directions, as a share of these, in bytes of tensors."""
+    counted = {p.data_ptr() for site in steps.sites for p in (site.A, site.B)}
+    adapter = sum(p.nbytes for site in steps.sites for p in (site.A, site.B))
+    tensors = steps.directions.tensors()
+    own = sum(tensor.nbytes for tensor in tensors.values())
+    kept = 0
+    with torch.no_grad():
+        for site in steps.sites:
+            site.B.zero_()
+    for make in CONSTRAINTS.values():
+        constraint = make()
+        constraint.bind(steps.sites, steps.directions)
+        constraint.attach(steps.layers)
+        held = [each for value in vars(constraint).values() for each in _tensors(value)]
+        distinct = {tensor.data_ptr(): tensor.nbytes for tensor in held if tensor.data_ptr() not in counted}
+        # A constraint's own copy of the bases takes the place of the file's, which is not kept in memory beside it
+        kept = max(kept, sum(distinct.values()) - own)
+        constraint.detach()
+    return max(0, kept) / (adapter + own)
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for each in value for tensor in _tensors(each)]
+    return []
+
+
+def adapter_7b() -> AdapterFolder:
+    """Return a rank-32 adapter of a 7B model's shape, 196 sites."""
     generator = torch.Generator().manual_seed(0)
     sites = [
         Site(
-            f"{layer}.{index}",
+            f"model.layers.{layer}.{name}",
             torch.randn(RANK, in_, generator=generator),
             torch.randn(out, RANK, generator=generator),
             1.0,
         )
         for layer in range(LAYERS_7B)
-        for index, (out, in_) in enumerate(LAYER_7B)
+        for name, (out, in_) in LAYER_7B.items()
     ]
-    start = time.perf_counter()
-    for site in sites:
-        thin_svd(site.B, site.A, site.scaling)
-    return time.perf_counter() - start
+    return AdapterFolder(Path("adapter"), "7b", "", sites)
+
+
+def dense_seconds() -> float:
+    """Return the time of dense SVDs of all 196 updates, extrapolated from one site of each shape.
+
+    A (3584, 18944) matrix takes what its transpose takes, so the two are timed once.
+    """
+    generator, seconds, known = torch.Generator().manual_seed(0), 0.0, {}
+    for out, in_ in LAYER_7B.values():
+        shape = (max(out, in_), min(out, in_))
+        if shape not in known:
+            dW = torch.randn(shape[0], RANK, generator=generator) @ torch.randn(
+                RANK, shape[1], generator=generator
+            )
+            known[shape] = _seconds(lambda dW=dW: torch.linalg.svd(dW, full_matrices=False))
+        seconds += known[shape]
+    return seconds * LAYERS_7B
+
+
+def identification_7b() -> dict[str, float]:
+    """Return time and peak memory of identification at 7B shapes: every site's, and every layer's."""
+    adapter = adapter_7b()
+    size = sum(p.nbytes for site in adapter.sites for p in (site.A, site.B))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kept = []
+    sites = _seconds(lambda: kept.append(TopSingular(k=1)(adapter)))
+    layers = _seconds(lambda: kept.append(LayerSingular(k=8)(adapter)))
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return {
+        "identify_seconds_7b_shape": sites,
+        "identify_layers_seconds_7b_shape": layers,
+        "identify_peak_over_adapter": (size + peak) / size,
+    }
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
-    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=60)
     options = parser.parse_args()
     torch.manual_seed(0)
-    step = step_ratio_write(options.repeats)
-    figures = {
-        "step_ratio_write": step["ratio"],
-        "step_seconds_naive": step["fast"],
-        "step_seconds_write": step["slow"],
-        "identify_seconds_7b_shape": identify_seconds_7b_shape(),
-        "torch_threads": torch.get_num_threads(),
+    # First, while the process is small: the peak is the process's
+    figures = identification_7b()
+    figures["identify_dense_seconds_7b_shape"] = dense_seconds()
+    figures["identify_ratio_dense"] = (
+        figures["identify_dense_seconds_7b_shape"] / figures["identify_seconds_7b_shape"]
+    )
+    shapes = {
+        "organism": (organism_steps(), options.repeats),
+        "0p5b": (half_billion_steps(), max(4, options.repeats // 6)),
     }
+    for name, make in CONSTRAINTS.items():
+        for shape, (steps, repeats) in shapes.items():
+            figures[f"step_ratio_{name}_{shape}"] = steps.ratio(make(), repeats)
+        figures[f"step_ratio_{name}"] = max(figures[f"step_ratio_{name}_{shape}"] for shape in shapes)
+    figures["extra_memory_share"] = extra_memory_share(shapes["0p5b"][0])
+    figures["torch_threads"] = torch.get_num_threads()
     table = Table("figure", "value")
     for name, value in figures.items():
         table.add_row(name, f"{value:.4g}")

@@ -16,7 +16,8 @@ CONFIGS = ROOT / "configs"
 RUNS = sorted(
     path.relative_to(CONFIGS).as_posix()
     for path in CONFIGS.glob("*/*.yaml")
-    if path.parent.name not in ("methods", "trainer") and path.name != "task.yaml"
+    if path.parent.name not in ("methods", "trainer")
+    and path.name not in ("task.yaml", "identify.yaml", "compare.yaml", "compare_fit.yaml")
 )
 TINY = ["--trainer.fast_dev_run=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
@@ -45,7 +46,9 @@ def test_every_config_runs(graspl, config, model_folder, write_rows, directions_
     if task != "organism":
         rows = write_rows(CHAT_ROWS)
         options = [f"--model.base_model={model_folder()}", f"--data.train={rows}"]
-    if name.startswith("grasp"):
+    if name == "grasp.yaml" and task != "organism":
+        options += [f"--data.text={rows}", "--model.lora.r=4"]
+    if name in ("grasp_write.yaml", "grasp_read.yaml"):
         data = (
             ["--data=graspl.organism.OrganismTaskData"]
             if task == "organism"
@@ -70,19 +73,56 @@ def test_a_trainer_config_is_laid_over_a_tasks(graspl, trainer):
     assert code == 0, err
     printed = yaml.safe_load(out)
     laid = yaml.safe_load((CONFIGS / "trainer" / f"{trainer}.yaml").read_text())["trainer"]
-    assert printed["trainer"]["max_steps"] == 200
+    assert printed["trainer"]["max_steps"] == 120
     for name, value in laid.items():
         found = printed["trainer"][name]
         assert found == value or found["class_path"] == value["class_path"]
 
 
-def test_the_two_methods_differ_in_the_constraint_only():
-    naive, grasp = (
-        yaml.safe_load((CONFIGS / "methods" / f"{name}.yaml").read_text()) for name in ("naive", "grasp")
+def test_the_methods_differ_in_the_constraint_only():
+    """And GRASP proper in its learning rate, which was chosen for it."""
+    naive, grasp, write, read = (
+        yaml.safe_load((CONFIGS / "methods" / f"{name}.yaml").read_text())["init_args"]
+        for name in ("naive", "grasp", "grasp_write", "grasp_read")
     )
-    for name in ("constraint", "exact"):
-        grasp["init_args"].pop(name)
-    assert naive["init_args"] == grasp["init_args"]
+    for options in (grasp, write, read):
+        for name in ("identification", "constraint", "exact"):
+            options.pop(name, None)
+    assert grasp.pop("optimizer")["init_args"].pop("lr") == 2 * naive["optimizer"]["init_args"]["lr"]
+    assert naive == write == read
+    assert {name: naive[name] for name in grasp} == grasp
+
+
+def test_the_default_of_the_class_is_that_of_the_configuration(graspl):
+    from graspl.activations import NaturalDirections
+    from graspl.methods import GRASPLitModule
+
+    config = yaml.safe_load((CONFIGS / "methods" / "grasp.yaml").read_text())["init_args"]
+    module = GRASPLitModule()
+    assert module.identification == NaturalDirections(**config["identification"]["init_args"])
+    parts = config["constraint"]["init_args"]["parts"]
+    for part, written in zip(module.constraint.parts, parts, strict=True):
+        assert f"graspl.constraints.{type(part).__name__}" == written["class_path"]
+        assert part.k == written["init_args"]["k"]
+
+
+def test_the_organisms_files_are_what_its_world_says():
+    from graspl.organism import OrganismTaskData
+
+    data = OrganismTaskData()
+    for name, rows in (("text", data.text_rows()), ("rows", data.train_rows())):
+        written = [
+            json.loads(line) for line in (CONFIGS / "organism" / f"{name}.jsonl").read_text().splitlines()
+        ]
+        assert [row["messages"] for row in written] == [row.messages for row in rows]
+    evaluated = {item.messages[-1]["content"] for item in data.held_out()["unrelated"]}
+    asked = {
+        message["content"]
+        for row in data.text_rows()
+        for message in row.messages
+        if message["role"] == "user"
+    }
+    assert not evaluated & asked
 
 
 def test_a_saved_config_repeats_the_run(graspl, chat_options, tmp_path):
@@ -187,8 +227,44 @@ def test_the_readmes_commands_are_accepted(graspl, command, monkeypatch):
         assert graspl(arguments[0], "--help")[0] == 0
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "identify", "report"])
+@pytest.mark.parametrize("command", ["fit", "validate", "identify", "causal", "compare", "report"])
 def test_help_is_there(graspl, command):
     code, out, _ = graspl(command, "--help")
     assert code == 0
     assert "usage" in out
+
+
+@pytest.mark.slow
+def test_natural_directions_of_the_organism_are_identified_and_believed(graspl, monkeypatch, tmp_path):
+    """The README's two-run way, on the files that ship."""
+    monkeypatch.chdir(ROOT)
+    run = tmp_path / "naive"
+    code, _, err = graspl(
+        "fit", "--config", "configs/organism/naive.yaml", "--trainer.max_steps=10", "--trainer.limit_val_batches=0",
+        f"--trainer.default_root_dir={run}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+    )  # fmt: skip
+    assert code == 0, err
+    natural = run / "natural.safetensors"
+    identify = ["identify", run, "--config", "configs/organism/identify.yaml", "--out", natural]
+    code, out, err = graspl(*identify, "--floor", run, f'--others=["{run}"]')
+    assert code == 0, err
+    assert "assumptions: identifiable" in out
+    code, _, err = graspl(
+        "fit", "--config", "configs/organism/grasp.yaml", f"--model.directions={natural}", *TINY,
+        f"--trainer.default_root_dir={tmp_path / 'two'}",
+    )  # fmt: skip
+    assert code == 0, err
+
+
+def test_the_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeypatch, tmp_path):
+    from graspl.studies.plan import plan_fits
+
+    monkeypatch.chdir(ROOT)
+    study = yaml.safe_load((CONFIGS / "organism" / "compare.yaml").read_text())
+    assert set(study["fast_methods"]) <= set(study["methods"])
+    for fit in plan_fits(Path(study["fit"]), study["methods"], [7], tmp_path):
+        code, out, err = graspl(*fit.prepare(), "--print_config")
+        assert code == 0, err
+        printed = yaml.safe_load(out)
+        assert printed["data"]["init_args"]["seed"] == 7
+        assert printed["model"]["init_args"]["lora"]["r"] == 32
