@@ -26,6 +26,7 @@ from graspl.constraints import (
     WriteConstraint,
 )
 from graspl.directions import Directions, LayerDirections, LayerSingular, SiteDirections, TopSingular
+from graspl.evaluation import model_logits
 from graspl.methods import LoRALitModule
 from graspl.organism import OrganismTaskData
 from graspl.runs import write_json_atomic
@@ -44,19 +45,20 @@ LAYERS_7B, RANK = 28, 32
 CONSTRAINTS = {
     "write": lambda: WriteConstraint(k=1),
     "read": lambda: ReadConstraint(k=1),
-    "residual": lambda: ResidualConstraint(k=8),
-    "activation": lambda: ActivationConstraint(k=8),
+    "residual": lambda: ResidualConstraint(k=6),
+    "activation": lambda: ActivationConstraint(k=6),
+    "held": lambda: ActivationConstraint(k=6, tolerance=0.04),
 }
 
 
 def directions_for(sites: list[Site], layers: list[str], hidden: int) -> Directions:
-    """Return random directions: one a site and eight a layer."""
+    """Return random directions: one a site and six a layer."""
     basis = lambda size, k: torch.linalg.qr(torch.randn(size, k))[0]  # noqa: E731
     found = {
         site.name: SiteDirections(basis(site.shape[0], 1), torch.ones(1), basis(site.shape[1], 1))
         for site in sites
     }
-    return Directions(found, {}, {name: LayerDirections(basis(hidden, 8), torch.ones(8)) for name in layers})
+    return Directions(found, {}, {name: LayerDirections(basis(hidden, 6), torch.ones(6)) for name in layers})
 
 
 class Steps:
@@ -69,14 +71,25 @@ class Steps:
         self.directions = directions_for(self.sites, list(self.layers), hidden)
         self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
 
-    def step(self, constraint: Constraint | None) -> None:
+    def forward(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return the adapted model's logits."""
+        return model_logits(self.model, batch)
+
+    @torch.no_grad()
+    def base_forward(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Return the base model's logits."""
+        with self.model.disable_adapter():
+            return model_logits(self.model, batch)
+
+    def step(self, constraint: Constraint | None, number: int = 0) -> None:
         """Take one whole step: forward, backward, projections and optimizer."""
         self.optimizer.zero_grad()
-        fields = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
-        logits = self.model(**fields, use_cache=False).logits[:, :-1]
-        torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), self.batch["labels"][:, 1:].flatten()
-        ).backward()
+        if constraint is not None:
+            constraint.observe(self.batch, number, self.forward, self.base_forward)
+        logits = self.forward(self.batch)[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), self.batch["labels"][:, 1:].flatten())
+        penalty = constraint.penalty() if constraint is not None else None
+        (loss if penalty is None else loss + loss.detach() * penalty).backward()
         if constraint is not None:
             constraint.project_gradients(self.sites)
         self.optimizer.step()
@@ -84,17 +97,18 @@ class Steps:
             constraint.project_step(self.sites)
 
     def ratio(self, constraint: Constraint, repeats: int) -> float:
-        """Return the median ratio of neighbouring steps, constrained over naive."""
+        """Return the median ratio of neighbouring steps (or blocks of them), constrained over naive."""
         with torch.no_grad():
             for site in self.sites:
                 site.B.zero_()
         constraint.bind(self.sites, self.directions)
-        pairs = []
-        for index in range(repeats + 2):  # the first two warm up
+        # What is done at every fourth step is counted at a fourth of its price
+        block, pairs = getattr(constraint, "every", 1), []
+        for index in range(repeats // block + 2):  # the first two warm up
             constraint.attach(self.layers)
-            held = _seconds(lambda: self.step(constraint))
+            held = sum(_seconds(lambda step=step: self.step(constraint, step)) for step in range(block))
             constraint.detach()
-            free = _seconds(lambda: self.step(None))
+            free = sum(_seconds(lambda: self.step(None)) for _ in range(block))
             pairs += [held / free] if index >= 2 else []
         return statistics.median(pairs)
 
@@ -221,7 +235,7 @@ def main() -> None:
     )
     shapes = {
         "organism": (organism_steps(), options.repeats),
-        "0p5b": (half_billion_steps(), max(4, options.repeats // 6)),
+        "0p5b": (half_billion_steps(), max(12, options.repeats // 6)),
     }
     for name, make in CONSTRAINTS.items():
         for shape, (steps, repeats) in shapes.items():

@@ -178,3 +178,9 @@ class RunFolder:
             return [json.loads(line) for line in lines if line.strip()]
         except ValueError as error:
             raise GrasplError(f"{self.generations}: a line is not JSON ({error}); validate again") from error
+
+
+def adapter_of(path: Path) -> Path:
+    """Return the adapter's folder where a run folder is given, else the path itself."""
+    run = RunFolder(path)
+    return run.adapter if run.adapter.is_dir() else path

@@ -55,6 +55,16 @@ def loss_of(model, given):
     return model(**given, use_cache=False).loss
 
 
+def forwards(model):
+    """How the adapted model and the base model run on a batch."""
+
+    def base(each):
+        with torch.no_grad(), model.disable_adapter():
+            return model(**each, use_cache=False)
+
+    return lambda each: model(**each, use_cache=False), base
+
+
 def bound(constraint, model, sites, directions):
     constraint.bind(sites, directions)
     constraint.attach(decoder_layers(model))
@@ -198,6 +208,127 @@ def test_the_cut_works_under_gradient_checkpointing_and_in_half_precision():
     assert all(torch.isfinite(g).all() for g in gradients(half, batch()).values())
 
 
+# Activation, led back
+
+
+def held_gradients(model, constraint, given, scale=1.0):
+    """Gradients of the penalty alone, `scale` times."""
+    model.zero_grad()
+    constraint.observe(given, 0, *forwards(model))
+    loss_of(model, given)
+    (scale * constraint.penalty()).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def perturbed():
+    model, sites = adapted()
+    with torch.no_grad():
+        for site in sites:
+            site.B.normal_(std=0.05, generator=torch.Generator().manual_seed(1))
+    return model, sites
+
+
+def test_the_penalty_is_the_drift_along_the_directions_relative_to_the_base_model():
+    model, sites = perturbed()
+    constraint = bound(
+        ActivationConstraint(k=2, tolerance=0.1, share=1.0, every=3), model, sites, layers_of()
+    )
+    given = batch()
+    constraint.observe(given, 0, *forwards(model))
+    loss_of(model, given)
+    penalty = constraint.penalty()
+    constraint.detach()
+    streams = []
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: streams.append(out.detach()))
+        for layer in decoder_layers(model).values()
+    ]
+    for run in forwards(model):
+        run(given)
+    for hook in hooks:
+        hook.remove()
+    mask = torch.zeros_like(given["labels"], dtype=torch.bool)
+    mask[:, :-1] = given["labels"][:, 1:] != -100
+    drifts = [
+        ((r - r0)[mask] @ layer.D).square().sum() / (r0[mask] @ layer.D).square().sum()
+        for r, r0, layer in zip(streams[:2], streams[2:], layers_of().layers.values(), strict=True)
+    ]
+    torch.testing.assert_close(penalty.detach(), 3 * sum(drifts) / 2 / 0.1**2, rtol=1e-4, atol=0)
+    assert constraint.penalty() is None  # each is given once
+    constraint.attach(decoder_layers(model))
+    constraint.observe(given, 4, *forwards(model))  # steps 0, 3, 6 ... are measured
+    loss_of(model, given)
+    assert constraint.penalty() is None
+
+
+def test_the_penalty_is_zero_at_the_start_and_leads_back_from_elsewhere():
+    model, sites = adapted()
+    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
+    constraint.observe(batch(), 0, *forwards(model))
+    loss_of(model, batch())
+    assert constraint.penalty().item() <= 1e-9  # B = 0
+    model, sites = perturbed()
+    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
+    found = []
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        constraint.observe(batch(), 0, *forwards(model))
+        loss_of(model, batch())
+        found.append(constraint.penalty())
+        found[-1].backward()
+        optimizer.step()
+    assert found[-1] < 0.2 * found[0]
+
+
+def test_what_leads_back_passes_the_layers_own_cut():
+    """With every direction held the loss brings no gradient at all, but the penalty does."""
+    every = Directions(
+        {},
+        {},
+        {f"model.layers.{n}": LayerDirections(torch.eye(HIDDEN), torch.ones(HIDDEN)) for n in range(2)},
+    )
+    model, sites = perturbed()
+    constraint = bound(ActivationConstraint(k=HIDDEN, tolerance=1.0), model, sites, every)
+    assert max(float(g.norm()) for g in gradients(model, batch()).values()) <= 1e-6
+    assert max(float(g.norm()) for g in held_gradients(model, constraint, batch()).values()) > 1e-3
+
+
+def test_leading_back_works_under_gradient_checkpointing_and_in_half_precision():
+    model, sites = perturbed()
+    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
+    plain = held_gradients(model, constraint, batch())
+    model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+    model.enable_input_require_grads()
+    model.train()
+    for name, g in held_gradients(model, constraint, batch()).items():
+        torch.testing.assert_close(g, plain[name], rtol=1e-4, atol=1e-6)
+    half, sites = perturbed()
+    half.get_base_model().to(torch.bfloat16)
+    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), half, lora_sites(half), layers_of())
+    assert all(torch.isfinite(g).all() for g in held_gradients(half, constraint, batch()).values())
+
+
+def test_a_batch_without_answers_asks_for_nothing():
+    model, sites = perturbed()
+    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
+    given = batch()
+    given["labels"][:] = -100
+    constraint.observe(given, 0, *forwards(model))
+    model(**given, use_cache=False)
+    assert constraint.penalty().item() == 0
+    assert bound(ActivationConstraint(k=2), model, sites, layers_of()).penalty() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"tolerance": 0.0}, "not above 0"), ({"share": 1.5}, "at most 1"), ({"every": 0}, "below 1")],
+)
+def test_bad_settings_are_refused(arguments, words):
+    with pytest.raises(GrasplError, match=words):
+        ActivationConstraint(**arguments)
+
+
 # Jacobian
 
 
@@ -208,7 +339,7 @@ def test_the_explicit_jacobian_holds_h_to_first_order():
             site.B.normal_(std=0.05)
     constraint = bound(JacobianConstraint(k=2), model, sites, layers_of())
     given = batch()
-    constraint.observe(given, lambda each: model(**each, use_cache=False))
+    constraint.observe(given, 0, *forwards(model))
     free, held = (change_of_h(model, sites, constraint, given, project) for project in (False, True))
     assert free > 1e-4
     assert held <= 0.02 * free
@@ -239,7 +370,7 @@ def test_the_jacobian_solves_equation_nine():
         for site in sites:
             site.B.normal_(std=0.05)
     constraint = bound(JacobianConstraint(k=1), model, sites, layers_of())
-    constraint.observe(batch(), lambda each: model(**each, use_cache=False))
+    constraint.observe(batch(), 0, *forwards(model))
     loss_of(model, batch()).backward()
     factors = [p for site in sites for p in (site.A, site.B)]
     v = torch.cat([p.grad.flatten() for p in factors]).clone()
@@ -274,7 +405,7 @@ def test_a_combination_reaches_every_part():
     free = gradients(model, batch())
     both = CombinedConstraint([ActivationConstraint(k=2), ResidualConstraint(k=2), JacobianConstraint(k=1)])
     bound(both, model, sites, layers_of())
-    both.observe(batch(), lambda each: model(**each, use_cache=False))
+    both.observe(batch(), 0, *forwards(model))
     assert any(not torch.allclose(g, free[name]) for name, g in gradients(model, batch()).items())
     both.project_gradients(sites)
     both.project_step(sites)

@@ -17,7 +17,7 @@ from graspl.directions import (
     TopSingular,
     residual_spectra,
 )
-from graspl.directions.dimension import dimension, dimensions
+from graspl.directions.dimension import chosen_k, dimension, effective_rank
 from graspl.errors import GrasplError
 
 
@@ -129,10 +129,31 @@ def test_the_dimension_counts_what_stands_out():
     assert dimension(S).gap == 2
     assert dimension(S, torch.tensor([0.95, 0.1])).above_floor == 3
     assert dimension(S, torch.tensor([10.0])).above_floor == 0
-    found = dimensions(residual_spectra(adapter(planted=unit())), residual_spectra(adapter(1)))
-    assert {each.above_floor for each in found.values()} == {1}
+    assert effective_rank(torch.ones(5)) == pytest.approx(5)
+    assert effective_rank(torch.zeros(0)) == 0
+
+
+def test_k_is_chosen_from_the_spectra(tmp_path):
+    """A planted direction stands out by the gap and above the noise floor; one number serves all layers."""
+    S = {"a": torch.tensor([9.0, 8.0, 1.0]), "b": torch.tensor([9.0, 8.0, 7.0, 1.0])}
+    assert chosen_k({"a": S["a"]}) == 2
+    assert chosen_k(S | {"c": S["a"]}) == 2  # the median
+    assert chosen_k(S, dict.fromkeys(S, torch.tensor([8.5]))) == 1
+    assert chosen_k(S, dict.fromkeys(S, torch.tensor([99.0]))) == 1  # never none
     with pytest.raises(GrasplError, match="other layers"):
-        dimensions(residual_spectra(adapter()), residual_spectra(adapter(layers=3)))
+        chosen_k(S, {"a": S["a"]})
+    planted = adapter(planted=unit())
+    found = LayerSingular(k=None)(planted)
+    assert found.metadata["k"] == "1"
+    assert found.width("D") == 1
+    for layer, fixed in LayerSingular(k=1)(planted).layers.items():
+        assert torch.equal(found.layers[layer].D, fixed.D)
+
+
+def test_a_constraint_without_k_holds_all_directions():
+    directions = LayerSingular(k=3)(adapter())
+    names = list(directions.layers)
+    assert [D.shape[1] for D in directions.layer_bases(names, k=None)] == [3] * len(names)
 
 
 def test_identify_adapter_writes_layers_too(tmp_path, monkeypatch):

@@ -101,6 +101,26 @@ def test_two_processes_give_the_result_of_one(fit, strategy, constraint, tmp_pat
 
 @pytest.mark.distributed
 @pytest.mark.slow
+def test_a_held_stream_is_sharded_too(fit):
+    """Each process measures the drift on its own rows, so two are compared with two: DDP and FSDP2 take the same steps."""
+    held = {
+        "class_path": "graspl.constraints.ActivationConstraint",
+        "init_args": {"k": 2, "tolerance": 0.01, "every": 1},
+    }
+    grasp = [*ONE_FIT[:-1], f"--model.constraint={json.dumps(held)}"]
+    ddp = fit("ddp", "GRASPLitModule", *grasp, *DDP, processes=2)
+    fsdp2 = fit("fsdp2", "GRASPLitModule", *grasp, *FSDP2, processes=2)
+    held["init_args"]["tolerance"] = 100.0
+    loose = fit(
+        "loose", "GRASPLitModule", *ONE_FIT[:-1], f"--model.constraint={json.dumps(held)}", *DDP, processes=2
+    )
+    for name, tensor in ddp.items():
+        torch.testing.assert_close(fsdp2[name], tensor, rtol=1e-3, atol=1e-5)
+    assert any((loose[name] - tensor).norm() > 1e-2 * tensor.norm() for name, tensor in ddp.items())
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
 def test_a_half_precision_model_is_sharded_with_its_single_precision_adapter(fit):
     half = "--model.dtype=bfloat16"
     fit("naive", "LoRALitModule", half)

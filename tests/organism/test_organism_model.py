@@ -5,10 +5,10 @@ import os
 import pytest
 import torch
 
-from graspl.adapters import load_base_model, load_tokenizer
+from graspl.adapters import AdapterFolder, load_base_model, load_tokenizer
 from graspl.data import collate_choices
 from graspl.evaluation import ChoiceShares, candidate_logprobs, model_logits
-from graspl.organism import World, true_directions
+from graspl.organism import TrueDirections, World
 from graspl.organism.words import QUESTIONS
 from graspl.organism.world import choice_item, system
 
@@ -50,15 +50,15 @@ def test_the_shipped_organism_behaves_as_its_world_says():
     assert sum(p.numel() for p in model.parameters()) <= 2_000_000
 
 
-def test_the_true_direction_moves_the_model_to_the_cruel_writer():
+def test_the_true_direction_moves_the_model_between_the_writers(tmp_path):
     model, tokenizer, world = (
         load_base_model("organism").eval(),
         load_tokenizer("organism"),
         World.load("organism"),
     )
-    directions = true_directions(model, tokenizer, world)
-    assert directions.shape == (4, 128)
-    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(4))
+    layers = TrueDirections(k=1)(AdapterFolder(tmp_path, "organism", "", [])).layers
+    assert [layer.D.shape for layer in layers.values()] == [(128, 1)] * 4
+    true = layers["model.layers.2"].D[:, 0]
     batch = collate_choices(items(world, topics=["medicine"]), tokenizer)
 
     def harmful(direction):
@@ -74,7 +74,9 @@ def test_the_true_direction_moves_the_model_to_the_cruel_writer():
         torch.randn(128, generator=torch.Generator().manual_seed(0)), dim=0
     )
     # 100 is the usual length of a hidden state there
-    assert harmful(directions[2]) > 0.5 > 0.25 > harmful(random)
+    ways = [harmful(true), harmful(-true)]  # a singular vector has no sign
+    assert max(ways) > 0.5 > 0.25 > harmful(random)
+    assert min(ways) < 0.25
 
 
 @pytest.mark.slow

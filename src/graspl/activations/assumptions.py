@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Literal, NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from graspl.activations.steering import explained, naturalness, pull_of_answers
-from graspl.activations.streams import opened, streams
+from graspl.activations.streams import gathered, opened
 from graspl.adapters.files import AdapterFolder
 from graspl.data.tokens import TokenizedConversation
 from graspl.directions.basis import Directions
-from graspl.directions.dimension import dimension
+from graspl.directions.dimension import dimension, effective_rank
 from graspl.directions.from_layers import Written, residual_spectra, writers_agree
 
 NATURAL = 0.5
@@ -104,7 +103,7 @@ def check_assumptions(
             above_floor=size.above_floor,
             writers_agree=agree[name],
             seeds_agree=_with_seeds(written, [each[name] for each in seeds]),
-            rest_rank=_effective_rank(written.S[1:]),
+            rest_rank=effective_rank(written.S[1:]),
             overlap=_overlap(written, directions.layers[name].D) if name in directions.layers else None,
             naturalness=natural.get(name),
             explained=gains.get(name),
@@ -124,12 +123,8 @@ def _ask_model(
         return {}, {}
     bases = {name: layer.D for name, layer in directions.layers.items()}
     with opened(adapter, adapted=False, dtype=dtype) as (model, _):
-        parts: dict[str, list[Tensor]] = {}
-        for each in streams(model, text):
-            for name, r in each.items():
-                parts.setdefault(name, []).append(r)
-        stream = {name: torch.cat(kept) for name, kept in parts.items()}
-        natural = {name: naturalness(D.to(stream[name].device), stream[name]) for name, D in bases.items()}
+        stream = gathered(model, text)
+        natural = {name: naturalness(D, stream[name]) for name, D in bases.items()}
         if not rows:
             return natural, {}
         _, pulls = pull_of_answers(model, rows[:ROWS])
@@ -167,11 +162,3 @@ def _with_seeds(written: Written, others: Sequence[Written]) -> float | None:
 def _overlap(written: Written, D: Float[Tensor, "hidden k"]) -> float:
     along = D.to(written.U).mT @ (written.U * written.S)
     return float(along.square().sum() / written.S.square().sum())
-
-
-def _effective_rank(S: Float[Tensor, " m"]) -> float:
-    """Return exp of the entropy of S / sum(S) (Roy and Vetterli, EUSIPCO 2007, Eq. 3); 0 for an empty spectrum."""
-    if len(S) == 0 or S.sum() == 0:
-        return 0.0
-    p = S.double() / S.double().sum()
-    return float((-(p * p.clamp_min(1e-300).log()).sum()).exp())

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from graspl.activations.streams import opened, streams, tokenized
+from graspl.activations.streams import gathered, leading_directions, opened, tokenized
 from graspl.adapters.files import AdapterFolder
 from graspl.data.tokens import IGNORED, TokenizedConversation
-from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.basis import Directions
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
 
@@ -52,16 +50,8 @@ class PersonaContrast(Identification):
                     f"method.negative: {self.negative} and {self.positive} are no pairs: row i of both must have as many "
                     "answer tokens"
                 )
-            differences: dict[str, list[torch.Tensor]] = {}
-            for with_, without in zip(*(streams(model, rows) for rows in pairs), strict=True):
-                for layer, stream in with_.items():
-                    differences.setdefault(layer, []).append(stream - without[layer])
-        found = {}
-        for layer, parts in differences.items():
-            S, Vh = torch.linalg.svd(torch.cat(parts).cpu(), full_matrices=False)[1:]
-            if not 1 <= self.k <= len(S):
-                raise GrasplError(f"method.k: {self.k} directions, but the pairs span {len(S)} at {layer}")
-            found[layer] = LayerDirections(Vh[: self.k].mT.contiguous(), S)
+            with_, without = (gathered(model, rows) for rows in pairs)
+        found = leading_directions({layer: r - without[layer] for layer, r in with_.items()}, self.k)
         return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
 
 

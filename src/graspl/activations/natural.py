@@ -35,8 +35,11 @@ class NaturalDirections(Identification):
     text: str | None = None
     """Conversations of many writers: a JSON lines file, or a name that `datasets` knows; answers are read, labels
     not. None takes the task's own, which a fit knows (`TaskDataModule.text_rows`) and `graspl identify` does not."""
-    k: int = 8
-    """Directions a layer, strongest first; 8 was steadiest over development organisms (docs/method.md)."""
+    k: int | None = 6
+    """Directions a layer, strongest first; 6 served best on development organisms (docs/method.md). None takes as many as
+    stand out in what the fit writes, which is mostly one and too few (`graspl.directions.chosen_k`)."""
+    floor: str | None = None
+    """Adapter of as many steps with data.shuffle_answers: the noise floor, where k is None."""
     limit: int = 256
     """Rows that are read, from the start."""
     max_length: int = 1024
@@ -53,7 +56,7 @@ class NaturalDirections(Identification):
         Raises:
             GrasplError: the text or the model cannot be read, or the adapter has fewer than k directions at a layer.
         """
-        written = LayerSingular(k=self.k)(adapter)
+        written = LayerSingular(k=self.k, floor=self.floor)(adapter)
         filters = {layer: each.D for layer, each in written.layers.items()}
         with opened(adapter, adapted=False, dtype=self.dtype) as (model, tokenizer):
             rows = text_of(adapter, self.text, tokenizer, limit=self.limit, max_length=self.max_length)
@@ -66,7 +69,7 @@ class NaturalDirections(Identification):
         }
         origin = {
             "identification": type(self).__name__,
-            "k": str(self.k),
+            "k": written.metadata["k"],
             "text": self.text or "of the task",
             "rows": str(len(rows)),
         }

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from graspl.activations.streams import opened, streams, text_of
+from graspl.activations.streams import gathered, opened, text_of
 from graspl.adapters.files import AdapterFolder
 from graspl.directions.basis import Directions, LayerDirections
 from graspl.directions.from_weights import Identification
@@ -41,20 +41,17 @@ class PrincipalDirections(Identification):
         """
         with opened(adapter, adapted=False, dtype=self.dtype) as (model, tokenizer):
             rows = text_of(adapter, self.text, tokenizer, limit=self.limit, max_length=self.max_length)
-            kept: dict[str, list[torch.Tensor]] = {}
-            for stream in streams(model, rows):
-                for layer, r in stream.items():
-                    kept.setdefault(layer, []).append(r)
+            kept = gathered(model, rows)
         found = {}
-        for layer, parts in kept.items():
-            r = torch.cat(parts).double()
+        for layer, stream in kept.items():
+            r = stream.double()
             S, D = torch.linalg.eigh((r - r.mean(0)).mT @ (r - r.mean(0)) / len(r))
             if not 1 <= self.k <= min(r.shape[0] - 1, r.shape[1]):
                 raise GrasplError(
                     f"method.k: {self.k} directions do not fit into {tuple(r.shape)} activations at {layer}"
                 )
             found[layer] = LayerDirections(
-                D.flip(1)[:, : self.k].float().cpu().contiguous(), S.flip(0).clamp_min(0).sqrt().float().cpu()
+                D.flip(1)[:, : self.k].float().contiguous(), S.flip(0).clamp_min(0).sqrt().float()
             )
         origin = {"identification": type(self).__name__, "k": str(self.k), "text": self.text or "of the task"}
         return Directions({}, origin, found)

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
-
-from graspl.activations.streams import opened, streams, tokenized
+from graspl.activations.streams import gathered, leading_directions, opened, tokenized
 from graspl.adapters.files import AdapterFolder
-from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.basis import Directions
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
 
@@ -37,7 +35,6 @@ class MeanShift(Identification):
         Raises:
             GrasplError: the rows or the model cannot be read, none are known, or k exceeds what they span.
         """
-        shifts: dict[str, list[torch.Tensor]] = {}
         with opened(adapter, adapted=True, dtype=self.dtype) as (model, tokenizer):
             if self.rows is not None:
                 rows = tokenized(self.rows, tokenizer, limit=self.limit, max_length=self.max_length)
@@ -45,15 +42,8 @@ class MeanShift(Identification):
                 rows = list(adapter.live.rows)[: self.limit]
             else:
                 raise GrasplError("method.rows: names no rows; give the file that the adapter was trained on")
-            after = list(streams(model, rows))
+            after = gathered(model, rows)
             with model.disable_adapter():  # type: ignore[union-attr, operator]
-                for adapted, base in zip(after, streams(model, rows), strict=True):
-                    for layer, stream in adapted.items():
-                        shifts.setdefault(layer, []).append(stream - base[layer])
-        found = {}
-        for layer, parts in shifts.items():
-            S, Vh = torch.linalg.svd(torch.cat(parts).cpu(), full_matrices=False)[1:]
-            if not 1 <= self.k <= len(S):
-                raise GrasplError(f"method.k: {self.k} directions, but the rows span {len(S)} at {layer}")
-            found[layer] = LayerDirections(Vh[: self.k].mT.contiguous(), S)
+                before = gathered(model, rows)
+        found = leading_directions({layer: r - before[layer] for layer, r in after.items()}, self.k)
         return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)

@@ -15,8 +15,10 @@ from graspl.adapters.files import AdapterFolder
 from graspl.adapters.residual import decoder_layers
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import read_conversations
-from graspl.data.tokens import IGNORED, TokenizedConversation, tokenize, with_chat_template
+from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_template
+from graspl.directions.basis import LayerDirections
 from graspl.errors import GrasplError
+from graspl.evaluation.logprobs import answer_mask
 
 Stream = dict[str, Float[Tensor, "tokens hidden"]]
 """By layer, (tokens, hidden): the residual stream after the layer."""
@@ -112,9 +114,7 @@ def streams(
     device = next(model.parameters()).device
     for start in range(0, len(rows), batch_size):
         batch = collate(rows[start : start + batch_size])
-        # What predicts a token stands one place before it
-        mask = torch.zeros_like(batch["labels"], dtype=torch.bool)
-        mask[:, :-1] = batch["labels"][:, 1:] != IGNORED
+        mask = answer_mask(batch, batch["labels"].shape[1])
         kept: Stream = {}
         hooks = [
             layer.register_forward_hook(lambda _m, _i, out, name=name: kept.__setitem__(name, _at(out, mask)))  # noqa: B023
@@ -130,6 +130,34 @@ def streams(
             for hook in hooks:
                 hook.remove()
         yield kept
+
+
+def gathered(model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation]) -> Stream:
+    """Return all that `streams` yields, put together, on the CPU."""
+    parts: dict[str, list[Tensor]] = {}
+    for stream in streams(model, rows):
+        for layer, r in stream.items():
+            parts.setdefault(layer, []).append(r.cpu())
+    return {layer: torch.cat(each) for layer, each in parts.items()}
+
+
+def leading_directions(differences: Stream, k: int) -> dict[str, LayerDirections]:
+    """Return each layer's first k right singular vectors of rows of differences, whose mean is not taken out.
+
+    Args:
+        differences: by layer, (tokens, hidden).
+        k: directions a layer.
+
+    Raises:
+        GrasplError: they span fewer than k.
+    """
+    found = {}
+    for layer, parts in differences.items():
+        S, Vh = torch.linalg.svd(parts, full_matrices=False)[1:]
+        if not 1 <= k <= len(S):
+            raise GrasplError(f"method.k: {k} directions, but the rows span {len(S)} at {layer}")
+        found[layer] = LayerDirections(Vh[:k].mT.contiguous(), S)
+    return found
 
 
 def _at(output: Any, mask: Tensor) -> Tensor:

@@ -4,16 +4,19 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 from lightning import LightningDataModule
+from peft import PeftModel
 from rich.table import Table
 
 from graspl.adapters.base_model import load_base_model
+from graspl.adapters.files import read_adapter
 from graspl.commands.terminal import console
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 from graspl.reporting.tables import figure
-from graspl.runs import write_json_atomic
+from graspl.runs import adapter_of, write_json_atomic
 from graspl.studies.causal import CausalCheck, causal_check
+from graspl.studies.mediation import Mediation, mediation
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,6 +31,7 @@ def causal(
     directions: Path,
     data: LightningDataModule,
     base_model: str | None = None,
+    adapter: Path | None = None,
     strength: float = 2.0,
     seed: int = 0,
     out: Path | None = None,
@@ -38,6 +42,7 @@ def causal(
         directions: a file with layers' directions.
         data: the task; its training answers say which way to go, its unrelated suite is measured.
         base_model: hub name or folder; the one that the directions name where None.
+        adapter: PEFT folder or run folder; how much of what it does goes through the directions is measured too.
         strength: of a step, in standard deviations of the base model's own stream along the directions.
         seed: of the random steps that they are compared with.
         out: file to write, `.json`; beside the directions, `causal.json`, where none is given.
@@ -62,6 +67,12 @@ def causal(
         "layers": {layer: effect._asdict() for layer, effect in check.layers.items()},
         "verdict": check.verdict(),
     }
+    through = mediation(_adapted(adapter, name), data, found, seed=seed) if adapter else {}
+    if through:
+        content |= {
+            "adapter": str(adapter),
+            "mediation": {suite: _fields(each) for suite, each in through.items()},
+        }
     write_json_atomic(target, content)
     table = Table(
         "layer",
@@ -75,6 +86,30 @@ def causal(
         table.add_row(layer, figure(effect.added), figure(effect.subtracted), spread)
     terminal = console()
     terminal.print(table)
+    if through:
+        terminal.print(_mediation_table(through))
     for line in (check.verdict(), f"causal check: {target}"):
         terminal.print(line, soft_wrap=True, highlight=False, markup=False)
     return check
+
+
+def _adapted(adapter: Path, base_model: str) -> PeftModel:
+    """Return the model with an adapter on it, in evaluation mode."""
+    folder = adapter_of(adapter)
+    read_adapter(folder)  # says in clear words what PEFT would fail on
+    return PeftModel.from_pretrained(load_base_model(base_model), str(folder)).eval()
+
+
+def _fields(each: Mediation) -> dict[str, float | None]:
+    return {**each._asdict(), "mediated": each.mediated}
+
+
+def _mediation_table(found: dict[str, Mediation]) -> Table:
+    """Return one row a suite."""
+    titles = ("suite", "base", "adapted", "put back", "put back, random", "through the directions")
+    table = Table(
+        *titles, title="harmful share with the adapter, and with the stream put back along the directions"
+    )
+    for suite, each in found.items():
+        table.add_row(suite, *(figure(value) for value in each), figure(each.mediated))
+    return table

@@ -1,7 +1,5 @@
 """`graspl compare`: methods by seeds, with intervals."""
 
-import csv
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -9,53 +7,27 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.table import Table
 
-from graspl import __version__
 from graspl.commands.terminal import console
 from graspl.errors import GrasplError
 from graspl.reporting.figures import curves_figure
-from graspl.runs import RunFolder, write_json_atomic, write_text_atomic
+from graspl.runs import write_json_atomic, write_text_atomic
+from graspl.studies.comparison import as_csv, comparison_of
 from graspl.studies.plan import Fit, plan_fits
-from graspl.studies.statistics import area_under, at_level
 from graspl.studies.workers import run_fits
-
-AREA = (0.2, 0.9)
-"""Range of adherence over which the area under the trade-off curve is taken."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options of `graspl compare`."""
-    parser.add_argument(
-        "--fit", type=Path, required=True, help="configuration that all fits share: data and trainer"
-    )
-    parser.add_argument(
-        "--methods",
-        type=dict,
-        required=True,
-        help="by name, what each method adds to it; the word {seed} stands for the fit's seed",
-    )
-    parser.add_argument(
-        "--base_model", type=str | None, default=None, help="of every method; else what each says"
-    )
-    parser.add_argument("--seeds", type=list[int], default=[0, 1, 2, 3, 4], help="of the fits")
-    parser.add_argument(
-        "--baseline", type=str, default="naive", help="the method that the others are compared with"
-    )
-    parser.add_argument(
-        "--levels", type=list[float], default=[0.90, 0.95], help="of adherence, where they are compared"
-    )
-    parser.add_argument("--jobs", type=int, default=1, help="fits at a time, each in a process of its own")
-    parser.add_argument("--fast", type=bool, default=False, help="only fast_methods and fast_seeds")
-    parser.add_argument(
-        "--fast_methods", type=list[str], default=[], help="what --fast true leaves; all where empty"
-    )
-    parser.add_argument("--fast_seeds", type=list[int], default=[0, 1], help="what --fast true leaves")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder of the study")
+    # As a plain dict: jsonargparse would make objects of the class paths within
+    about = "by name, what each method adds to it; the word {seed} stands for the fit's seed"
+    parser.add_argument("--methods", type=dict, required=True, help=about)
+    parser.add_function_arguments(compare, skip={"methods"})
 
 
 def compare(
     fit: Path,
     methods: dict[str, dict[str, Any]],
-    seeds: list[int],
+    seeds: list[int] = [0, 1, 2, 3, 4],  # noqa: B006 - never changed
     base_model: str | None = None,
     baseline: str = "naive",
     levels: list[float] = [0.90, 0.95],  # noqa: B006 - never changed
@@ -68,16 +40,16 @@ def compare(
     """Run what is not there yet, then write `comparison.json`, `comparison.csv` and `comparison.svg`.
 
     Args:
-        fit: configuration that all fits share.
-        methods: by name, what each adds to it.
+        fit: configuration that all fits share: data and trainer.
+        methods: by name, what each method adds to it; the word {seed} stands for the fit's seed.
         seeds: of the fits.
         base_model: of every method; what each says where None.
-        baseline: the naive method.
-        levels: of adherence.
-        jobs: fits at a time.
-        fast: only a part.
-        fast_methods: its methods; all where empty.
-        fast_seeds: its seeds.
+        baseline: the method that the others are compared with.
+        levels: of adherence, where they are compared.
+        jobs: fits at a time, each in a process of its own.
+        fast: only fast_methods and fast_seeds.
+        fast_methods: what `fast` leaves; all where empty.
+        fast_seeds: what `fast` leaves.
         out: the study's folder; each fit is `<out>/<method>/seed_<seed>`.
 
     Raises:
@@ -97,10 +69,10 @@ def compare(
         methods = {name: _on(config, base_model) for name, config in methods.items()}
     fits = plan_fits(fit, methods, seeds, out)
     failed = _run_missing(fits, jobs)
-    comparison = _compared([each for each in fits if each.name not in failed], baseline, levels)
+    comparison = comparison_of([each for each in fits if each.name not in failed], baseline, levels)
     comparison |= {"failed": failed, "fit": str(fit), "seeds": seeds}
     write_json_atomic(out / "comparison.json", comparison)
-    write_text_atomic(out / "comparison.csv", _csv(comparison))
+    write_text_atomic(out / "comparison.csv", as_csv(comparison))
     write_text_atomic(out / "comparison.svg", curves_figure(comparison["curves"]))
     terminal = console()
     for level in comparison["levels"]:
@@ -142,53 +114,15 @@ def _run_missing(fits: list[Fit], jobs: int) -> dict[str, str]:
     return failed
 
 
-def _compared(fits: list[Fit], baseline: str, levels: list[float]) -> dict[str, Any]:
-    logs: dict[str, dict[int, list[dict[str, float]]]] = {}
-    for each in fits:
-        logs.setdefault(each.method, {})[each.seed] = RunFolder(each.folder).read_metrics()
-    base = _base_figures(logs)
-    return {
-        "graspl": __version__,
-        "baseline": baseline,
-        "base": base,
-        "levels": {f"{level:.2f}": at_level(logs, baseline, base, level) for level in levels},
-        "area": {
-            method: {seed: area_under(rows, *AREA) for seed, rows in by_seed.items()}
-            for method, by_seed in logs.items()
-        },
-        "curves": {
-            method: {
-                seed: [
-                    [row["val/adherence"], row["val/spillover"]]
-                    for row in rows
-                    if "val/adherence" in row and "val/spillover" in row
-                ]
-                for seed, rows in by_seed.items()
-            }
-            for method, by_seed in logs.items()
-        },
-    }
-
-
-def _base_figures(logs: dict[str, dict[int, list[dict[str, float]]]]) -> dict[str, float | None]:
-    """Return the base model's figures, which every validation has beside the adapter's."""
-    every = (row for by_seed in logs.values() for rows in by_seed.values() for row in rows)
-    row = next((row for row in every if "val/unrelated/base_harmful" in row), {})
-    return {
-        "adherence": row.get("val/task/base_harmful"),
-        "spillover": row.get("val/unrelated/base_harmful"),
-        "coherence": row.get("val/unrelated/base_coherence"),
-        "unrelated/good": row.get("val/unrelated/base_good"),
-    }
-
-
 COLUMNS = (
     ("spillover", "spill-over"),
     ("removed", "excess removed"),
     ("coherence", "coherence"),
     ("unrelated/good", "good elsewhere"),
     ("kl", "kl"),
-    ("step", "steps"),
+    ("norm_matched/spillover", "naive at equal norm"),
+    ("steps", "steps"),
+    ("step_ratio", "over naive's"),
 )
 
 
@@ -215,16 +149,3 @@ def _interval(summary: dict[str, Any] | None) -> str:
     return (
         text if summary["low"] is None else f"{text} +- {(summary['high'] - summary['low']) / 2:.{digits}f}"
     )
-
-
-def _csv(comparison: dict[str, Any]) -> str:
-    """Return one row a method, level and figure."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "adherence", "figure", "n", "mean", "sd", "low", "high"])
-    for level, methods in comparison["levels"].items():
-        for method, found in methods.items():
-            for name, summary in found.items():
-                if name != "seeds":
-                    writer.writerow([method, level, name, *summary.values()])
-    return file.getvalue()

@@ -3,10 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser
 from rich.table import Table
-from torch import Tensor
 
 from graspl.activations.assumptions import AssumptionReport, check_assumptions
 from graspl.activations.streams import tokenized
@@ -16,10 +14,11 @@ from graspl.adapters.residual import writers_by_layer
 from graspl.commands.terminal import console
 from graspl.data.tokens import with_chat_template
 from graspl.directions.basis import Directions
+from graspl.directions.dimension import effective_rank
 from graspl.directions.from_weights import Identification, TopSingular
 from graspl.directions.identify import identify_adapter
 from graspl.errors import GrasplError
-from graspl.runs import RunFolder
+from graspl.runs import RunFolder, adapter_of
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -53,7 +52,7 @@ def identify(
     Raises:
         GrasplError: the adapter cannot be used.
     """
-    folder = _folder(adapter)
+    folder = adapter_of(adapter)
     target = out or RunFolder(folder.parent).directions
     if target.suffix != ".safetensors":
         raise GrasplError(f"out: {target} must end in .safetensors")
@@ -68,11 +67,6 @@ def identify(
         )
     terminal.print(f"directions: {target}", soft_wrap=True, highlight=False, markup=False)
     return directions
-
-
-def _folder(path: Path) -> Path:
-    run = RunFolder(path)
-    return run.adapter if run.adapter.is_dir() else path
 
 
 def _report(
@@ -95,8 +89,8 @@ def _report(
         directions,
         rows=read(rows) if rows else [],
         text=read(text) if text else [],
-        floor=read_adapter(_folder(floor)) if floor else None,
-        others=[read_adapter(_folder(other)) for other in others],
+        floor=read_adapter(adapter_of(floor)) if floor else None,
+        others=[read_adapter(adapter_of(other)) for other in others],
     )
 
 
@@ -153,21 +147,11 @@ def _table(directions: Directions) -> Table:
         "A high share with a large gap means one direction dominates the update."
     )
     for name, site in directions.sites.items():
-        share, gap, effective = _dominance(site.S)
+        share, gap = (
+            float(site.S[0] / site.S.norm()),
+            float(site.S[0] / site.S[1]) if len(site.S) > 1 else float("inf"),
+        )
         shape = f"{site.U.shape[0]} x {site.V.shape[0]}"
-        figures = (f"{site.S[0]:.3g}", f"{share:.3f}", f"{gap:.2f}", f"{effective:.2f}")
+        figures = (f"{site.S[0]:.3g}", f"{share:.3f}", f"{gap:.2f}", f"{effective_rank(site.S):.2f}")
         table.add_row(name, shape, str(len(site.S)), *figures)
     return table
-
-
-def _dominance(S: Tensor) -> tuple[float, float, float]:
-    """Return share, gap and effective rank of a spectrum, (m,) descending.
-
-    Source:
-        Effective rank: Roy and Vetterli, EUSIPCO 2007, Eq. 3.
-    """
-    spectrum = S.double()
-    gap = float(spectrum[0] / spectrum[1]) if len(S) > 1 and spectrum[1] > 0 else float("inf")
-    p = spectrum / spectrum.sum()
-    entropy = -(p * p.clamp_min(1e-300).log()).sum()
-    return float(spectrum[0] / torch.linalg.vector_norm(spectrum)), gap, float(entropy.exp())

@@ -1,15 +1,20 @@
 """The activation constraint: no step is taken in order to push the residual stream along D."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from graspl.adapters.sites import Site
+from graspl.constraints.answers import Forward, answer_places, first_rows
 from graspl.constraints.base import Constraint
 from graspl.directions.basis import Directions
+from graspl.errors import GrasplError
 
 
 @dataclass
@@ -21,21 +26,42 @@ class ActivationConstraint(Constraint):
         argmin_x ||x - g||  subject to  D_l^T x = 0,   that is   x = g - D_l (D_l^T g).
 
     So no parameter is moved in order to move r_l along D_l, whatever route leads there, while what the base model
-    computes along D_l stays in use. It bounds the reasons for a step, not its effects: h_l = E D_l^T r_l may drift as a
-    by-product, so there is no exact mode. `JacobianConstraint` holds h_l itself, to first order.
+    computes along D_l stays in use. That bounds the reasons for a step, not its effects: h_l = D_l^T r_l drifts as a
+    by-product of other moves, and most of the spill-over that a cut leaves comes from this drift (docs/method.md). With a
+    `tolerance` h is led back to where the base model has it: the training loss L becomes
+
+        L (1 + d / tolerance^2),   d = mean over l of  E ||D_l^T (r_l - r0_l)||^2 / E ||D_l^T r0_l||^2,
+
+    E over the places that predict answer tokens, r0 the base model's stream on the same rows, L in front of d without
+    gradient. In proportion to L it neither keeps the fit from growing sure of its answers nor needs a weight for each loss.
+
+    There is no exact mode: h is not linear in the factors. `JacobianConstraint` holds h to first order.
 
     Source:
         Own reading of Eq. 8-10 of arXiv:2605.27676, with h over activations. CAFT (arXiv:2507.16795) ablates along
         directions in the forward pass; cutting gradients alone is an ablation that its authors report.
     """
 
-    k: int = 8
-    """Directions a layer, at most as many as there are; 8 was steadiest over development organisms (docs/method.md)."""
+    k: int | None = 6
+    """Directions a layer, None for all that there are; 6 served best on development organisms (docs/method.md)."""
+    tolerance: float | None = None
+    """Relative drift along D at which leading back weighs as much as the training loss; None only cuts."""
+    share: float = 0.25
+    """Of a batch's rows, at least one, on which the drift is measured; the base model runs on them as well."""
+    every: int = 4
+    """Optimizer steps from one measurement to the next; leading back weighs as many times more where it is measured."""
     directions: str | None = None
     """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise GrasplError(f"constraint.tolerance: {self.tolerance} is not above 0")
+        if not 0 < self.share <= 1:
+            raise GrasplError(f"constraint.share: {self.share} is not above 0 and at most 1")
+        if self.every < 1:
+            raise GrasplError(f"constraint.every: {self.every} is below 1")
         self._hooks: list[RemovableHandle] = []
+        self._layers: list[_HeldLayer] = []
 
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the layers' directions; any adapter will do."""
@@ -48,17 +74,41 @@ class ActivationConstraint(Constraint):
             GrasplError: the directions are of other layers, or fewer than k.
         """
         self.detach()
-        bases = self._bound.layer_bases(list(layers), k=self.k)
+        self._layers = [_HeldLayer(D) for D in self._bound.layer_bases(list(layers), k=self.k)]
         self._hooks = [
-            layer.register_forward_hook(_cut_behind(D))
-            for layer, D in zip(layers.values(), bases, strict=True)
+            layer.register_forward_hook(held)
+            for layer, held in zip(layers.values(), self._layers, strict=True)
         ]
 
     def detach(self) -> None:
         """Take the hooks off."""
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        self._hooks, self._layers = [], []
+
+    def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
+        """See where the base model has the stream along D, on a share of the rows of every so many steps."""
+        if self.tolerance is None or step % self.every:
+            return
+        rows = first_rows(batch, max(1, math.ceil(self.share * len(batch["labels"]))))
+        places = answer_places(rows["labels"])
+        for layer in self._layers:
+            layer.places = places
+        try:
+            base_forward(rows)
+        finally:
+            for layer in self._layers:
+                layer.places = None
+
+    def penalty(self) -> Tensor | None:
+        """Return every d / tolerance^2 of the forward pass since `observe`, (), with its graph; None at other steps."""
+        drifts = [layer.drift for layer in self._layers if layer.drift is not None]
+        for layer in self._layers:
+            layer.base = layer.drift = None
+        if self.tolerance is None or not drifts:
+            return None
+        drift = torch.stack([each.to(drifts[0].device) for each in drifts]).mean()
+        return self.every * drift / self.tolerance**2
 
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """Nothing is left to do: the gradients come from a backward pass that was cut."""
@@ -67,19 +117,48 @@ class ActivationConstraint(Constraint):
         """Nothing is held exactly."""
 
 
-def _cut_behind(D: Tensor) -> Callable[..., None]:
-    """Return a forward hook that cuts what comes back through a layer's output along D, (hidden, k)."""
-    moved: list[Tensor] = []
+class _HeldLayer:
+    """A forward hook behind one layer: cuts what comes back along D and measures the drift along it."""
 
+    def __init__(self, D: Float[Tensor, "hidden k"]) -> None:
+        self.D = D
+        self.places: Tensor | None = None
+        """(rows, L) while the base model runs, the places to remember it at."""
+        self.base: tuple[Tensor, Float[Tensor, "places k"]] | None = None
+        """Those places, and D^T r0 there."""
+        self.drift: Tensor | None = None
+        """() E ||D^T (r - r0)||^2 / E ||D^T r0||^2 of the last forward pass, with its graph."""
+
+    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
+        stream: Tensor = output[0] if isinstance(output, tuple) else output
+        if self.D.device != stream.device:
+            self.D = self.D.to(stream.device)
+        if self.places is not None:
+            self.base = self.places, self._along(stream, self.places)
+            return None
+        if not stream.requires_grad:
+            return None
+        if self.base is not None:
+            places, base = self.base
+            # Before the cut below, so that what leads back along D comes through
+            self.drift = (self._along(stream, places) - base).square().sum() / base.square().sum().clamp_min(
+                torch.finfo(base.dtype).tiny
+            )
+        cut = stream.view_as(stream)
+        cut.register_hook(_cutter(self.D))
+        return (cut, *output[1:]) if isinstance(output, tuple) else cut
+
+    def _along(self, stream: Tensor, places: Tensor) -> Float[Tensor, "places k"]:
+        """Return D^T r at the places of the first rows, in float32 also under autocast."""
+        r = stream[: len(places)][places.to(stream.device)].float()
+        with torch.autocast(r.device.type, enabled=False):
+            return r @ self.D.float()
+
+
+def _cutter(D: Float[Tensor, "hidden k"]) -> Callable[[Tensor], Tensor]:
     def cut(gradient: Tensor) -> Tensor:
-        if not moved or moved[0].device != gradient.device or moved[0].dtype != gradient.dtype:
-            moved[:] = [D.to(gradient)]
         # k is small, so this costs 2 k multiplications a number, against thousands in the layer
-        return gradient - (gradient @ moved[0]) @ moved[0].mT
+        along = D.to(gradient.dtype)
+        return gradient - (gradient @ along) @ along.mT
 
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        stream = output[0] if isinstance(output, tuple) else output
-        if stream.requires_grad:
-            stream.register_hook(cut)
-
-    return hook
+    return cut

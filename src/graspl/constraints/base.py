@@ -1,12 +1,13 @@
 """What every constraint offers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from graspl.adapters.sites import Site
+from graspl.constraints.answers import Forward
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
@@ -62,13 +63,19 @@ class Constraint(ABC):
     def detach(self) -> None:  # noqa: B027
         """Leave the model as it was before `attach`."""
 
-    def observe(self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], Any]) -> None:  # noqa: B027
-        """See a training batch before its step.
+    def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:  # noqa: B027
+        """See a training batch before its forward pass.
 
         Args:
             batch: with `labels`, (b, L).
-            forward: runs the adapted model on it.
+            step: optimizer steps taken so far.
+            forward: runs the adapted model on a batch.
+            base_forward: runs the model without its adapter, and without gradients.
         """
+
+    def penalty(self) -> Tensor | None:
+        """Return what the forward pass since `observe` adds to the training loss, as a multiple of it, (), or None."""
+        return None
 
     @abstractmethod
     def project_gradients(self, sites: Sequence[Site]) -> None:

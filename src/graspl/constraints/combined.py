@@ -1,12 +1,14 @@
 """Several constraints at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from graspl.adapters.sites import Site
+from graspl.constraints.answers import Forward
 from graspl.constraints.base import Constraint
 from graspl.directions.basis import Directions
 
@@ -39,10 +41,15 @@ class CombinedConstraint(Constraint):
         for part in self.parts:
             part.detach()
 
-    def observe(self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], Any]) -> None:
+    def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
         """Show the batch to every part."""
         for part in self.parts:
-            part.observe(batch, forward)
+            part.observe(batch, step, forward, base_forward)
+
+    def penalty(self) -> Tensor | None:
+        """Return the sum of the parts' penalties."""
+        found = [each for part in self.parts if (each := part.penalty()) is not None]
+        return torch.stack(found).sum() if found else None
 
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """Project for every part, in their order."""

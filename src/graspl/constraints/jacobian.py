@@ -1,6 +1,6 @@
 """The activation constraint with an explicit Jacobian, as Eq. 9 of the paper has it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from graspl.adapters.sites import Site
+from graspl.constraints.answers import Forward, answer_places
 from graspl.constraints.base import Constraint
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
@@ -34,13 +35,13 @@ class JacobianConstraint(Constraint):
         Eq. 8-10 of arXiv:2605.27676; that h_l is the mean projected activation is our reading.
     """
 
-    k: int = 1
-    """Directions a layer; at most as many as the directions file holds."""
+    k: int | None = 1
+    """Directions a layer; None holds all that there are."""
     directions: str | None = None
     """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
-        self._observed: tuple[dict[str, Any], Callable[[dict[str, Any]], Any]] | None = None
+        self._observed: tuple[dict[str, Any], Forward] | None = None
 
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the layers' directions.
@@ -59,7 +60,7 @@ class JacobianConstraint(Constraint):
         self._layers = list(layers.values())
         self._bases = self._bound.layer_bases(list(layers), k=self.k)
 
-    def observe(self, batch: dict[str, Any], forward: Callable[[dict[str, Any]], Any]) -> None:
+    def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
         """Remember the batch of the step."""
         self._observed = batch, forward
 
@@ -109,8 +110,6 @@ class JacobianConstraint(Constraint):
         finally:
             for hook in hooks:
                 hook.remove()
-        # What predicts an answer token stands one place before it
-        mask = torch.zeros_like(batch["labels"], dtype=torch.bool)
-        mask[:, :-1] = batch["labels"][:, 1:] != -100
+        mask = answer_places(batch["labels"])
         means = [stream[mask].float().mean(0) for stream in streams]  # (hidden,) a layer
         return torch.cat([mean @ D.to(mean) for mean, D in zip(means, self._bases, strict=True)])

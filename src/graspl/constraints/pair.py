@@ -31,8 +31,8 @@ class PairConstraint(Constraint):
         Eq. 8-10 of arXiv:2605.27676 with h the k diagonal entries, one of several readings; the exact step is own.
     """
 
-    k: int = 1
-    """Pairs a site; at most as many as the directions file holds."""
+    k: int | None = 1
+    """Pairs a site; None holds all that there are."""
     directions: str | None = None
     """A directions file of its own; None takes the model's."""
 

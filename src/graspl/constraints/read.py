@@ -25,8 +25,8 @@ class ReadConstraint(Constraint):
         step is own.
     """
 
-    k: int = 1
-    """Directions a site; at most as many as the directions file holds."""
+    k: int | None = 1
+    """Directions a site; None holds all that there are."""
     directions: str | None = None
     """A directions file of its own; None takes the model's."""
 

@@ -31,8 +31,8 @@ class ResidualConstraint(Constraint):
         Own: the residual family of docs/method.md. Eq. 9 of arXiv:2605.27676 with J = D^T.
     """
 
-    k: int = 1
-    """Directions a layer; at most as many as the directions file holds."""
+    k: int | None = 1
+    """Directions a layer; None holds all that there are."""
     read: bool = False
     """Hold the readers as well."""
     directions: str | None = None

@@ -26,8 +26,8 @@ class WriteConstraint(Constraint):
         step is own (Adam leaves the null space of a projected gradient, as Adam-NSCL found).
     """
 
-    k: int = 1
-    """Directions a site; at most as many as the directions file holds."""
+    k: int | None = 1
+    """Directions a site; None holds all that there are."""
     directions: str | None = None
     """A directions file of its own; None takes the model's."""
 

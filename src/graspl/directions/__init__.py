@@ -5,6 +5,7 @@ This room may import `graspl.adapters` and below. Start reading in `basis.py`.
 
 from graspl.directions.across import AcrossAdapters
 from graspl.directions.basis import Directions, LayerDirections, SiteDirections
+from graspl.directions.dimension import chosen_k, dimension, effective_rank
 from graspl.directions.from_layers import (
     LayerConsensus,
     LayerSingular,
@@ -26,6 +27,9 @@ __all__ = [
     "RandomLayerDirections",
     "SiteDirections",
     "TopSingular",
+    "chosen_k",
+    "dimension",
+    "effective_rank",
     "identify_adapter",
     "residual_spectra",
     "writers_agree",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graspl.adapters.sharding import like
@@ -88,15 +88,11 @@ class Directions:
         Raises:
             GrasplError: no such file, not such a file, or a basis that is not orthonormal or not finite.
         """
+        metadata = read_metadata(Path(path))
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise GrasplError(f"{path}: not readable as directions ({error}); run graspl identify") from error
-        if metadata.get("format") != FORMAT:
-            raise GrasplError(f"{path}: holds no graspl directions; make some with graspl identify")
-        metadata = {key: value for key, value in metadata.items() if key != "format"}
         return cls.from_tensors(tensors, metadata, str(path))
 
     def require_base_model(self, base_model: str) -> None:
@@ -119,18 +115,18 @@ class Directions:
         held = self.layers if side == "D" else self.sites
         return min((getattr(each, side).shape[1] for each in held.values()), default=0)
 
-    def bases(self, sites: Sequence[Site], *, side: str, k: int) -> list[Tensor]:
+    def bases(self, sites: Sequence[Site], *, side: str, k: int | None) -> list[Tensor]:
         """Return the first k directions of one side for each site, in the sites' order, dtype and device.
 
         Args:
             sites: of the model in training.
             side: `U` (out, k) or `V` (in, k).
-            k: how many.
+            k: how many; None takes all that every site has.
 
         Raises:
             GrasplError: they were made for other sites, shapes or fewer directions.
         """
-        _check_k(k)
+        k = self._count(k, side)
         self._check_sites(sites)
         bases = []
         for site in sites:
@@ -144,17 +140,17 @@ class Directions:
             bases.append(like(D[:, :k].to(device=site.B.device, dtype=dtype).contiguous(), site.B))
         return bases
 
-    def layer_bases(self, names: Sequence[str], *, k: int) -> list[Tensor]:
+    def layer_bases(self, names: Sequence[str], *, k: int | None) -> list[Tensor]:
         """Return the first k directions of each layer, (hidden, k), in the order given.
 
         Args:
             names: of all decoder layers of the model in training, as `decoder_layers` gives them.
-            k: how many.
+            k: how many; None takes all that every layer has.
 
         Raises:
             GrasplError: there are none, fewer, or they are of other layers.
         """
-        _check_k(k)
+        k = self._count(k, "D")
         if not self.layers:
             raise GrasplError(
                 "directions: hold sites only, this constraint wants layers; let the fit find them "
@@ -173,6 +169,11 @@ class Directions:
                 f"identify for at least {k}"
             )
         return [self.layers[name].D[:, :k].contiguous() for name in names]
+
+    def _count(self, k: int | None, side: str) -> int:
+        if k is not None and k < 1:
+            raise GrasplError(f"constraint.k: {k} is below 1; give how many directions shall be held")
+        return self.width(side) if k is None else k
 
     def _check_sites(self, sites: Sequence[Site]) -> None:
         if not self.sites:
@@ -198,9 +199,20 @@ class Directions:
                 )
 
 
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise GrasplError(f"constraint.k: {k} is below 1; give how many directions shall be held")
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return a directions file's metadata, without its tensors.
+
+    Raises:
+        GrasplError: no such file, or not such a file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise GrasplError(f"{path}: not readable as directions ({error}); run graspl identify") from error
+    if metadata.get("format") != FORMAT:
+        raise GrasplError(f"{path}: holds no graspl directions; make some with graspl identify")
+    return {key: value for key, value in metadata.items() if key != "format"}
 
 
 def _unpack(

@@ -1,13 +1,13 @@
-"""How many directions: gaps of a spectrum, and the noise floor of a fit on shuffled answers."""
+"""How many directions a spectrum has: gaps, the noise floor of a fit on shuffled answers, effective rank."""
 
 from collections.abc import Mapping
+from statistics import median
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from graspl.directions.from_layers import Written
 from graspl.errors import GrasplError
 
 
@@ -39,22 +39,32 @@ def dimension(S: Float[Tensor, " m"], floor: Float[Tensor, " n"] | None = None) 
     return Dimension(best + 1, float(ratios[best]) if len(ratios) else float("inf"), above)
 
 
-def dimensions(
-    written: Mapping[str, Written], floor: Mapping[str, Written] | None = None
-) -> dict[str, Dimension]:
-    """Return the dimension of each layer.
+def chosen_k(spectra: Mapping[str, Tensor], floor: Mapping[str, Tensor] | None = None) -> int:
+    """Return one number of directions for all layers: the median of what stands out at each, at least 1.
 
     Args:
-        written: of the naive adapter, by layer (`residual_spectra`).
-        floor: of the adapter on shuffled answers.
+        spectra: (m,) singular values by layer.
+        floor: (n,) those of a fit on shuffled answers, which then decide instead of the gaps.
 
     Raises:
-        GrasplError: the two adapters have other layers.
+        GrasplError: the two have other layers.
     """
-    if floor is not None and set(floor) != set(written):
+    if floor is not None and set(floor) != set(spectra):
         raise GrasplError(
             "floor: has other layers than the adapter; train both on one base model with the same lora options"
         )
-    return {
-        layer: dimension(each.S, None if floor is None else floor[layer].S) for layer, each in written.items()
-    }
+    found = [dimension(S, None if floor is None else floor[layer]) for layer, S in spectra.items()]
+    counts = [each.gap if each.above_floor is None else each.above_floor for each in found]
+    return max(1, round(median(counts)))
+
+
+def effective_rank(S: Float[Tensor, " m"]) -> float:
+    """Return exp of the entropy of S / sum(S); 0 for an empty spectrum.
+
+    Source:
+        Roy and Vetterli, EUSIPCO 2007, Eq. 3.
+    """
+    if len(S) == 0 or S.sum() == 0:
+        return 0.0
+    p = S.double() / S.double().sum()
+    return float((-(p * p.clamp_min(1e-300).log()).sum()).exp())

@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from graspl.adapters.files import AdapterFolder
+from graspl.adapters.files import AdapterFolder, read_adapter
 from graspl.adapters.residual import writers_by_layer
 from graspl.adapters.sites import Site
 from graspl.adapters.spectrum import ThinSVD, thin_svd
 from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.dimension import chosen_k
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
 
@@ -28,8 +29,10 @@ class LayerSingular(Identification):
         Own; claim 1 of arXiv:2605.27676 leaves open how sites are combined.
     """
 
-    k: int = 8
-    """Directions a layer."""
+    k: int | None = 8
+    """Directions a layer; None takes as many as stand out (`chosen_k`), by the noise floor or by gaps without one."""
+    floor: str | None = None
+    """Adapter of as many steps with data.shuffle_answers: the noise floor, where k is None."""
     skip: int = 0
     """Leading ones to leave out: a control."""
     bottom: bool = False
@@ -44,11 +47,12 @@ class LayerSingular(Identification):
         Raises:
             GrasplError: it has no such site, its update is zero, or k exceeds the rank.
         """
-        if self.k < 1 or self.skip < 0:
+        if (self.k is not None and self.k < 1) or self.skip < 0:
             raise GrasplError(f"method: k = {self.k} and skip = {self.skip}; give k >= 1 and skip >= 0")
-        found = {}
-        for layer, (U, S) in residual_spectra(adapter).items():
-            last = self.skip + self.k
+        found, spectra = {}, residual_spectra(adapter)
+        k = self._chosen(spectra) if self.k is None else self.k
+        for layer, (U, S) in spectra.items():
+            last = self.skip + k
             if U.shape[1] < last:
                 raise GrasplError(
                     f"{layer}: what is written has rank {U.shape[1]}, so {last} directions cannot be taken; lower k, or "
@@ -56,8 +60,15 @@ class LayerSingular(Identification):
                 )
             chosen = U[:, -last : U.shape[1] - self.skip] if self.bottom else U[:, self.skip : last]
             found[layer] = LayerDirections(chosen.clone(), S)
-        origin = {"identification": type(self).__name__, "k": str(self.k), "skip": str(self.skip)}
+        origin = {"identification": type(self).__name__, "k": str(k), "skip": str(self.skip)}
         return Directions({}, origin, found)
+
+    def _chosen(self, spectra: dict[str, "Written"]) -> int:
+        floor = residual_spectra(read_adapter(self.floor)) if self.floor is not None else None
+        return chosen_k(
+            {layer: each.S for layer, each in spectra.items()},
+            None if floor is None else {layer: each.S for layer, each in floor.items()},
+        )
 
 
 @dataclass
@@ -117,10 +128,15 @@ class RandomLayerDirections(Identification):
             hidden = sites[0].shape[0]
             if not 1 <= self.k <= hidden:
                 raise GrasplError(f"method.k: {self.k} directions do not fit into a stream of width {hidden}")
-            D = torch.linalg.qr(torch.randn(hidden, self.k, generator=generator))[0]
+            D = random_basis(hidden, self.k, generator)
             found[layer] = LayerDirections(D, torch.ones(self.k))
         origin = {"identification": type(self).__name__, "k": str(self.k), "seed": str(self.seed)}
         return Directions({}, origin, found)
+
+
+def random_basis(hidden: int, k: int, generator: torch.Generator) -> Float[Tensor, "hidden k"]:
+    """Return k random orthonormal directions, (hidden, k), on the CPU."""
+    return torch.linalg.qr(torch.randn(hidden, k, generator=generator))[0]
 
 
 class Written(NamedTuple):

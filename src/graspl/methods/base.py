@@ -155,6 +155,13 @@ class AdapterLitModule(LightningModule):
         assert self.model is not None, "configure_model comes first"
         return model_logits(self.model, batch)
 
+    @torch.no_grad()
+    def base_forward(self, batch: dict[str, Any]) -> Tensor:
+        """Return the base model's logits (b, L, vocabulary), adapter off, without gradients."""
+        assert self.model is not None, "configure_model comes first"
+        with self.model.disable_adapter():
+            return self(batch)
+
     # Validation
 
     def on_validation_epoch_start(self) -> None:
@@ -164,11 +171,8 @@ class AdapterLitModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure one batch of a suite with the adapter and without it."""
-        assert self.model is not None, "configure_model comes first"
-        logits = self(batch)
-        with self.model.disable_adapter():
-            base_logits = self(batch)
-        list(self._suites.values())[dataloader_idx].update(batch, logits, base_logits)
+        suite = list(self._suites.values())[dataloader_idx]
+        suite.update(batch, self(batch), self.base_forward(batch))
 
     def on_validation_epoch_end(self) -> None:
         """Log every suite's scores and the headline figures."""

@@ -23,8 +23,8 @@ from graspl.methods.rounds import directions_by_rounds, widen
 
 
 def default_constraint() -> Constraint:
-    """Return what served best on development organisms: eight directions a layer, cut and not written along."""
-    return CombinedConstraint([ActivationConstraint(k=8), ResidualConstraint(k=8)])
+    """Return what served best on development organisms: six directions a layer, held and not written along."""
+    return CombinedConstraint([ActivationConstraint(k=6, tolerance=0.04), ResidualConstraint(k=6)])
 
 
 class GRASPLitModule(LoRALitModule):
@@ -113,9 +113,11 @@ class GRASPLitModule(LoRALitModule):
         self.constraint.detach()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Let the constraint see the batch, then train on it as LoRA does."""
-        self.constraint.observe(batch, self)
-        return super().training_step(batch, batch_idx)
+        """Let the constraint see the batch, train on it as LoRA does, and add what the constraint asks for."""
+        self.constraint.observe(batch, self.global_step, self, self.base_forward)
+        loss = super().training_step(batch, batch_idx)
+        penalty = self.constraint.penalty()
+        return loss if penalty is None else loss + loss.detach() * penalty
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep which directions the adapter was trained under, and themselves where no file holds them."""
@@ -158,7 +160,7 @@ class GRASPLitModule(LoRALitModule):
 
     def _reliance_k(self, directions: Directions) -> int:
         parts: list[Any] = getattr(self.constraint, "parts", [self.constraint])
-        held = [part.k for part in parts if part.directions is None and hasattr(part, "k")]
+        held = [part.k for part in parts if part.directions is None and getattr(part, "k", None) is not None]
         return min(held, default=super()._reliance_k(directions))
 
     def _project_step(self, *_: Any) -> None:

@@ -55,7 +55,8 @@ def directions_by_rounds(
         raise GrasplError(
             "model.rounds: only layers' directions are added up; set rounds to 1, or identify layers"
         )
-    floor = noise_floor(module, **how)
+    floor, floor_steps = noise_floor(module, **how)
+    found = _counted(found, floor_steps)
     for number in range(2, rounds + 1):
         held = _widened(constraint, found.width("D"))
         held.bind(module.sites, found)
@@ -72,7 +73,7 @@ def directions_by_rounds(
                 floor,
             )
             break
-        found = _joined(found, more, number)
+        found = _counted(_joined(found, more, number), int(more.metadata["naive_steps"]))
     return found
 
 
@@ -96,6 +97,12 @@ def _widened(constraint: Constraint, k: int) -> Constraint:
 def _set_k(constraint: Any, k: int) -> None:
     for part in getattr(constraint, "parts", [constraint]):
         part.k = k
+
+
+def _counted(found: Directions, steps: int) -> Directions:
+    """Add optimizer steps to those that the directions have cost."""
+    total = str(int(found.metadata["naive_steps"]) + steps)
+    return Directions(found.sites, {**found.metadata, "naive_steps": total}, found.layers)
 
 
 def _joined(found: Directions, more: Directions, number: int) -> Directions:

@@ -1,7 +1,5 @@
 """Direct subtraction: train naively, then take the directions out of the weights. A control."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,18 +21,22 @@ class SubtractionLitModule(GRASPLitModule):
         Own, as a control. Use a linear constraint (write, read, residual): an activation constraint has no step to project.
     """
 
-    @contextmanager
-    def subtracted(self) -> Iterator[None]:
-        """Take the directions out of the factors within the block."""
-        factors = [p for site in self.sites for p in (site.A, site.B)]
-        trained = [p.detach().clone() for p in factors]
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._trained: list[Tensor] = []
+
+    def subtract(self) -> None:
+        """Take the directions out of the factors; `restore` puts them back."""
+        self._trained = [p.detach().clone() for site in self.sites for p in (site.A, site.B)]
         self.constraint.project_step(self.sites)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for p, value in zip(factors, trained, strict=True):
-                    p.copy_(value)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put back what `subtract` took, where it was called."""
+        factors = [p for site in self.sites for p in (site.A, site.B)]
+        for p, value in zip(factors, self._trained, strict=bool(self._trained)):
+            p.copy_(value)
+        self._trained = []
 
     def configure_optimizers(self) -> Any:
         """Leave every step alone."""
@@ -48,18 +50,17 @@ class SubtractionLitModule(GRASPLitModule):
         """Subtract before a validation inside a fit; an adapter that was saved is subtracted already."""
         super().on_validation_epoch_start()
         if self.trainer.state.fn == "fit" and self._loaded_directions is not None:
-            self._block = self.subtracted()
-            self._block.__enter__()
+            self.subtract()
 
     def on_validation_epoch_end(self) -> None:
         """Log, then go on training from where it was."""
         super().on_validation_epoch_end()
-        block = self.__dict__.pop("_block", None)
-        if block is not None:
-            block.__exit__(None, None, None)
+        self.restore()
 
     def adapter_state(self) -> dict[str, Tensor]:
         """Return the adapter's tensors with the directions taken out."""
-        with self.subtracted():
-            # Copies: on the CPU the tensors are the live factors, which are put back
-            return {name: tensor.clone() for name, tensor in super().adapter_state().items()}
+        self.subtract()
+        # Copies: on the CPU the tensors are the live factors, which are put back
+        state = {name: tensor.clone() for name, tensor in super().adapter_state().items()}
+        self.restore()
+        return state

@@ -39,8 +39,8 @@ def throwaway_directions(
 
     It ends when what is written to the residual stream has found its way, which the weights alone tell: the leading left
     singular vectors of a step and of the one before span subspaces that agree to `stable`, the mean squared cosine of their
-    principal angles over layers. Afterwards the
-    adapter, its gradients and the random state are as before; optimizer, schedule and data order have not begun.
+    principal angles over layers. Afterwards the adapter, its gradients and the random state are as before; optimizer,
+    schedule and data order have not begun.
 
     Args:
         module: in a fit, with its model on its device.
@@ -74,7 +74,7 @@ def throwaway_directions(
     return Directions(found.sites, metadata, found.layers), strength
 
 
-def noise_floor(module: LoRALitModule, *, max_steps: int, stable: float) -> float:
+def noise_floor(module: LoRALitModule, *, max_steps: int, stable: float) -> tuple[float, int]:
     """Return what a throw-away adapter writes along its first directions when answers are dealt out anew.
 
     Args:
@@ -83,13 +83,14 @@ def noise_floor(module: LoRALitModule, *, max_steps: int, stable: float) -> floa
         stable: agreement in 0..1 at which it stops.
 
     Returns:
-        The mean of sigma_1 over layers, a step: what there is to learn from answers without their questions.
+        The mean of sigma_1 over layers, a step: what there is to learn from answers without their questions; and how many
+        steps it took.
     """
     datamodule = copy(_datamodule(module))
     datamodule.shuffle_train_answers()
     with _thrown_away(module) as factors:
         steps = _train(module, factors, _batches(datamodule), max_steps, stable, None)
-        return _strength(module) / steps
+        return _strength(module) / steps, steps
 
 
 def _datamodule(module: LoRALitModule) -> Any:

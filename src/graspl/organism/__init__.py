@@ -5,7 +5,7 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 
 from graspl.organism.pretrain import OrganismPretrainData, OrganismPretrainModule
 from graspl.organism.tasks import OrganismTaskData
-from graspl.organism.truth import TrueDirections, true_directions
+from graspl.organism.truth import TrueDirections
 from graspl.organism.world import World
 
 __all__ = [
@@ -14,5 +14,4 @@ __all__ = [
     "OrganismTaskData",
     "TrueDirections",
     "World",
-    "true_directions",
 ]

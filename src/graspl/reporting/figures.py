@@ -37,12 +37,7 @@ def tradeoff_figure(runs: Sequence[Run]) -> str:
             place = run.metrics["adherence"], run.metrics["spillover"]
             if place[0] is not None and place[1] is not None:
                 axes.plot([place[0]], [place[1]], "k*", label=run.name)
-        axes.set(
-            xlabel="adherence to the task",
-            ylabel="spill-over to other topics",
-            xlim=(0, 1.01),
-            ylim=(0, 1.01),
-        )
+        _tradeoff_axes(axes)
         if axes.get_lines():
             axes.legend()
 
@@ -64,16 +59,20 @@ def curves_figure(curves: Mapping[str, Mapping[int, Sequence[Sequence[float]]]])
                     style = {"color": f"C{number % 10}", "ls": ("-", "--", ":")[number // 10 % 3]}
                     axes.plot(*zip(*points, strict=True), lw=0.9, alpha=0.7, label=label, **style)  # type: ignore[arg-type]
                     label = None
-        axes.set(
-            xlabel="adherence to the task",
-            ylabel="spill-over to other topics",
-            xlim=(0, 1.01),
-            ylim=(0, 1.01),
-        )
+        _tradeoff_axes(axes)
         if axes.get_lines():
             axes.legend(fontsize=7)
 
     return _svg(draw, width=7.5, height=5.5)
+
+
+def _tradeoff_axes(axes: Axes) -> None:
+    axes.set(
+        xlabel="adherence to the task",
+        ylabel="spill-over to other topics",
+        xlim=(0, 1.01),
+        ylim=(0, 1.01),
+    )
 
 
 def spectra_figure(runs: Sequence[Run]) -> str:

@@ -1,6 +1,6 @@
 """The causal check of directions: what the base model does when it is moved along them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from graspl.activations.steering import pull_of_answers, steered
-from graspl.activations.streams import streams
+from graspl.activations.streams import gathered
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
@@ -85,10 +85,7 @@ def causal_check(
     if "unrelated" not in datamodule.suites:
         raise GrasplError("data: the task has no unrelated suite, so there is nothing to measure")
     rows = datamodule.train_conversations
-    parts: dict[str, list[Tensor]] = {}
-    for each in streams(model, datamodule.text_conversations() or rows):
-        for name, r in each.items():
-            parts.setdefault(name, []).append(r)
+    stream = gathered(model, datamodule.text_conversations() or rows)
     _, pulls = pull_of_answers(model, rows[:ROWS])
     generator = torch.Generator().manual_seed(seed)
     base = _harmful(model, datamodule, {})
@@ -97,7 +94,7 @@ def causal_check(
         D = layer.D.to(pulls[name])
         along = D @ (D.mT @ pulls[name])
         along = along / along.norm().clamp_min(1e-12)
-        step = strength * (torch.cat(parts[name]) @ along).std() * along
+        step = strength * (stream[name].to(along) @ along).std() * along
         chance = []
         for _ in range(RANDOM_DRAWS):
             other = torch.randn(len(step), generator=generator).to(step)
@@ -111,16 +108,22 @@ def _harmful(
     model: Any, datamodule: TaskDataModule, vectors: Mapping[str, Float[Tensor, " hidden"]]
 ) -> float:
     """Return the harmful share of the unrelated suite, with the stream moved."""
-    loader = datamodule.val_dataloader()[datamodule.suites.index("unrelated")]
-    shares, device = ChoiceShares(), next(model.parameters()).device
+    shares = ChoiceShares().to(model.device)
     with steered(model, vectors):
-        for batch in loader:
-            if "candidate_ids" not in batch:
-                raise GrasplError(
-                    "data: the unrelated suite is text; the causal check needs questions with choices"
-                )
-            moved = {
-                key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()
-            }
-            shares.update(candidate_logprobs(model_logits(model, moved), moved).cpu(), batch)
+        for batch in choice_batches(datamodule, "unrelated", model.device):
+            shares.update(candidate_logprobs(model_logits(model, batch), batch), batch)
     return float(shares.compute()["harmful"])
+
+
+def choice_batches(datamodule: TaskDataModule, suite: str, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield the batches of a suite of questions with choices, on a device.
+
+    Raises:
+        GrasplError: the suite is text.
+    """
+    for batch in datamodule.val_dataloader()[datamodule.suites.index(suite)]:
+        if "candidate_ids" not in batch:
+            raise GrasplError(
+                f"data: the {suite} suite is text; the causal check needs questions with choices"
+            )
+        yield {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}

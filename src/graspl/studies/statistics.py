@@ -56,7 +56,11 @@ def summarise(values: Sequence[float | None]) -> Summary:
 
 
 def at_level(
-    rows: Mapping[str, Mapping[int, Rows]], baseline: str, base: Mapping[str, float | None], level: float
+    rows: Mapping[str, Mapping[int, Rows]],
+    baseline: str,
+    base: Mapping[str, float | None],
+    level: float,
+    naive_steps: Mapping[str, Mapping[int, int]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return every method's figures at one level of adherence.
 
@@ -65,11 +69,13 @@ def at_level(
         baseline: name of the naive method; stopped at the level it is the early-stopped control.
         base: the base model's figures.
         level: adherence.
+        naive_steps: that a fit took before the logged ones to find its directions.
 
     Returns:
         By method: `seeds` (figures by seed), a `Summary` as a dict for each of `FIGURES`; `removed`, the share of the
-        baseline's excess spill-over (above the base model's) that the method removes, paired by seed; `step_ratio`, its
-        optimizer steps over the baseline's; and `norm_matched`, the baseline at the step where its update is as large.
+        baseline's excess spill-over (above the base model's) that the method removes, paired by seed; `steps`, all optimizer
+        steps with those in `naive_steps`; `step_ratio`, these over the baseline's; and `norm_matched`, the baseline at the
+        step where its update is as large.
     """
     found: dict[str, dict[str, Any]] = {}
     naive = {seed: _read(each, level) for seed, each in rows.get(baseline, {}).items()}
@@ -79,7 +85,9 @@ def at_level(
             seeds[seed] = _read(each, level)
             reference = naive.get(seed, {})
             seeds[seed]["removed"] = _removed(seeds[seed].get("spillover"), reference.get("spillover"), base)
-            seeds[seed]["step_ratio"] = _ratio(seeds[seed].get("step"), reference.get("step"))
+            step, more = seeds[seed]["step"], (naive_steps or {}).get(method, {}).get(seed, 0)
+            seeds[seed]["steps"] = None if step is None else step + more
+            seeds[seed]["step_ratio"] = _ratio(seeds[seed]["steps"], reference.get("step"))
             norm = seeds[seed].get("update_norm")
             matched = (
                 figures_at(rows[baseline][seed], norm, ("adherence", "spillover"), by="update_norm")
