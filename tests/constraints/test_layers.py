@@ -320,6 +320,14 @@ def test_a_batch_without_answers_asks_for_nothing():
     assert bound(ActivationConstraint(k=2), model, sites, layers_of()).penalty() is None
 
 
+def test_filters_are_warned_of(caplog):
+    _, sites = adapted()
+    for name, warned in (("MeanShift", True), ("NaturalDirections", False)):
+        caplog.clear()
+        ActivationConstraint(k=2).bind(sites, Directions({}, {"identification": name}, layers_of().layers))
+        assert ("Take NaturalDirections" in caplog.text) == warned
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [({"tolerance": 0.0}, "not above 0"), ({"share": 1.5}, "at most 1"), ({"every": 0}, "below 1")],

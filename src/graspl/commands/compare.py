@@ -30,6 +30,7 @@ def compare(
     seeds: list[int] = [0, 1, 2, 3, 4],  # noqa: B006 - never changed
     base_model: str | None = None,
     baseline: str = "naive",
+    norm_baseline: str | None = None,
     levels: list[float] = [0.90, 0.95],  # noqa: B006 - never changed
     jobs: int = 1,
     fast: bool = False,
@@ -45,6 +46,7 @@ def compare(
         seeds: of the fits.
         base_model: of every method; what each says where None.
         baseline: the method that the others are compared with.
+        norm_baseline: a naive method that trains on for long, compared at equal norm of the update; the baseline where None.
         levels: of adherence, where they are compared.
         jobs: fits at a time, each in a process of its own.
         fast: only fast_methods and fast_seeds.
@@ -56,20 +58,20 @@ def compare(
         GrasplError: the plan cannot be carried out, or every fit failed.
     """
     if fast:
-        unknown = next((name for name in fast_methods if name not in methods), None)
-        if unknown is not None:
-            raise GrasplError(f"fast_methods: {unknown} is not among the methods")
-        methods = {name: methods[name] for name in fast_methods} if fast_methods else methods
-        seeds = fast_seeds
-    if baseline not in methods:
-        raise GrasplError(f"baseline: {baseline} is not among the methods ({', '.join(methods)})")
+        methods, seeds = _fast_part(methods, fast_methods), fast_seeds
+        norm_baseline = norm_baseline if norm_baseline in methods else None
+    for option, name in (("baseline", baseline), ("norm_baseline", norm_baseline)):
+        if name is not None and name not in methods:
+            raise GrasplError(f"{option}: {name} is not among the methods ({', '.join(methods)})")
     if jobs < 1:
         raise GrasplError(f"jobs: {jobs} is below 1")
     if base_model is not None:
         methods = {name: _on(config, base_model) for name, config in methods.items()}
     fits = plan_fits(fit, methods, seeds, out)
     failed = _run_missing(fits, jobs)
-    comparison = comparison_of([each for each in fits if each.name not in failed], baseline, levels)
+    comparison = comparison_of(
+        [each for each in fits if each.name not in failed], baseline, levels, norm_baseline
+    )
     comparison |= {"failed": failed, "fit": str(fit), "seeds": seeds}
     write_json_atomic(out / "comparison.json", comparison)
     write_text_atomic(out / "comparison.csv", as_csv(comparison))
@@ -83,6 +85,14 @@ def compare(
     ):
         terminal.print(line, soft_wrap=True, highlight=False, markup=False)
     return comparison
+
+
+def _fast_part(methods: dict[str, dict[str, Any]], names: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the methods named; all where none is."""
+    unknown = next((name for name in names if name not in methods), None)
+    if unknown is not None:
+        raise GrasplError(f"fast_methods: {unknown} is not among the methods")
+    return {name: methods[name] for name in names} if names else methods
 
 
 def _on(config: dict[str, Any], base_model: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The activation constraint: no step is taken in order to push the residual stream along D."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from graspl.constraints.answers import Forward, answer_places, first_rows
 from graspl.constraints.base import Constraint
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
+
+FILTERS = frozenset({"LayerSingular", "LayerConsensus", "MeanShift"})
+"""Identifications whose directions follow the gradient."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,8 +70,14 @@ class ActivationConstraint(Constraint):
         self._layers: list[_HeldLayer] = []
 
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
-        """Take the layers' directions; any adapter will do."""
+        """Take the layers' directions; any adapter will do. Directions that a fit wrote itself are warned of."""
         self._bound = self.own(directions)
+        if (found := self._bound.metadata.get("identification")) in FILTERS:
+            log.warning(
+                "constraint: %s gives directions that a fit pushes along, not those that the factor takes; cut as they are "
+                "they raised the spill-over on the organism (docs/method.md). Take NaturalDirections",
+                found,
+            )
 
     def attach(self, layers: Mapping[str, nn.Module]) -> None:
         """Cut the backward signal behind every layer.

@@ -16,13 +16,16 @@ AREA = (0.2, 0.9)
 """Range of adherence over which the area under the trade-off curve is taken."""
 
 
-def comparison_of(fits: Sequence[Fit], baseline: str, levels: Sequence[float]) -> dict[str, Any]:
+def comparison_of(
+    fits: Sequence[Fit], baseline: str, levels: Sequence[float], norm_baseline: str | None = None
+) -> dict[str, Any]:
     """Read the logs of finished fits and compare the methods.
 
     Args:
         fits: all done.
         baseline: name of the naive method.
         levels: of adherence.
+        norm_baseline: naive method that is read off at equal norm of the update; `baseline` where None.
 
     Returns:
         What `comparison.json` holds: `base` (the base model's figures), `levels` (`at_level`), `area` (mean spill-over
@@ -45,7 +48,10 @@ def comparison_of(fits: Sequence[Fit], baseline: str, levels: Sequence[float]) -
         "graspl": __version__,
         "baseline": baseline,
         "base": base,
-        "levels": {f"{level:.2f}": at_level(logs, baseline, base, level, naive_steps) for level in levels},
+        "levels": {
+            f"{level:.2f}": at_level(logs, baseline, base, level, naive_steps, norm_baseline)
+            for level in levels
+        },
         "area": {
             method: {"seeds": by_seed, **summarise(list(by_seed.values()))._asdict()}
             for method, by_seed in areas.items()

@@ -61,6 +61,7 @@ def at_level(
     base: Mapping[str, float | None],
     level: float,
     naive_steps: Mapping[str, Mapping[int, int]] | None = None,
+    norm_baseline: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return every method's figures at one level of adherence.
 
@@ -70,13 +71,15 @@ def at_level(
         base: the base model's figures.
         level: adherence.
         naive_steps: that a fit took before the logged ones to find its directions.
+        norm_baseline: a naive method that trains on for long, to be read off at equal norm; `baseline` where None.
 
     Returns:
         By method: `seeds` (figures by seed), a `Summary` as a dict for each of `FIGURES`; `removed`, the share of the
         baseline's excess spill-over (above the base model's) that the method removes, paired by seed; `steps`, all optimizer
-        steps with those in `naive_steps`; `step_ratio`, these over the baseline's; and `norm_matched`, the baseline at the
-        step where its update is as large.
+        steps with those in `naive_steps`; `step_ratio`, these over the baseline's; and `norm_matched`, the norm baseline at
+        the step where its update is as large.
     """
+    by_norm = rows.get(norm_baseline or baseline, {})
     found: dict[str, dict[str, Any]] = {}
     naive = {seed: _read(each, level) for seed, each in rows.get(baseline, {}).items()}
     for method, by_seed in rows.items():
@@ -90,8 +93,8 @@ def at_level(
             seeds[seed]["step_ratio"] = _ratio(seeds[seed]["steps"], reference.get("step"))
             norm = seeds[seed].get("update_norm")
             matched = (
-                figures_at(rows[baseline][seed], norm, ("adherence", "spillover"), by="update_norm")
-                if norm is not None and seed in rows.get(baseline, {})
+                figures_at(by_norm[seed], norm, ("adherence", "spillover"), by="update_norm")
+                if norm is not None and seed in by_norm
                 else {}
             )
             seeds[seed]["norm_matched/adherence"] = matched.get("adherence")
