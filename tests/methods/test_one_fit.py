@@ -8,6 +8,7 @@ from conftest import CHAT_ROWS
 from lightning import Callback, Trainer, seed_everything
 
 from graspl.activations import NaturalDirections
+from graspl.activations.streams import gathered
 from graspl.adapters import LoraOptions, writers_by_layer
 from graspl.constraints import ActivationConstraint, ResidualConstraint
 from graspl.data import ChatDataModule
@@ -68,7 +69,7 @@ def test_the_fit_begins_as_if_there_had_been_no_throw_away_adapter(fit):
     assert torch.equal(one_fit.random_state, naive.random_state)
     assert one_fit.state == {}
     assert int(module.found_directions.metadata["naive_steps"]) > 1
-    assert module.found_directions.width("D") == 8
+    assert module.found_directions.width("D") == 6
 
 
 def test_one_fit_equals_two_runs(fit, tmp_path):
@@ -125,19 +126,44 @@ def test_site_directions_are_found_within_the_fit_too(fit):
 def test_rounds_add_orthogonal_directions_until_the_noise_floor(fit, monkeypatch):
     import graspl.methods.rounds as rounds
 
-    monkeypatch.setattr(rounds, "noise_floor", lambda *_, **__: 0.0)
+    monkeypatch.setattr(rounds, "noise_floor", lambda *_, **__: (0.0, 5))
     module, _ = fit(identification=LayerSingular(k=2), constraint=ActivationConstraint(k=2), rounds=3)
     found = module.found_directions
     assert found.metadata["rounds"] == "3"
+    assert (
+        int(found.metadata["naive_steps"]) > 5 + 2 * 3
+    )  # every throw-away adapter's steps and the noise floor's
     assert module.constraint.k == found.width("D") == 6
     for layer in found.layers.values():
         torch.testing.assert_close(layer.D.mT @ layer.D, torch.eye(6), rtol=0, atol=1e-4)
-    monkeypatch.setattr(rounds, "noise_floor", lambda *_, **__: 1e9)
+    monkeypatch.setattr(rounds, "noise_floor", lambda *_, **__: (1e9, 5))
     module, _ = fit(identification=LayerSingular(k=2), constraint=ActivationConstraint(k=2), rounds=3)
     assert module.constraint.k == module.found_directions.width("D") == 2
     monkeypatch.undo()
     module, start = fit(identification=LayerSingular(k=2), constraint=ActivationConstraint(k=2), rounds=2)
     assert torch.equal(start.factors, fit(LoRALitModule)[1].factors)  # the noise floor is thrown away too
+
+
+def test_a_tolerance_keeps_the_stream_where_the_base_model_has_it(fit):
+    drift = {}
+    for tolerance in (None, 0.01):
+        constraint = ActivationConstraint(k=2, tolerance=tolerance, every=1, share=1.0)
+        module, _ = fit(constraint=constraint, lora=LoraOptions(r=4), lightning={"max_steps": 12})
+        rows = module.trainer.datamodule.train_conversations
+        module.model.eval()
+        with torch.no_grad():
+            after = gathered(module.model, rows)
+            with module.model.disable_adapter():
+                before = gathered(module.model, rows)
+        found = module.found_directions.layers
+        drift[tolerance] = sum(
+            float(
+                ((r - before[name]) @ found[name].D[:, :2]).norm()
+                / (before[name] @ found[name].D[:, :2]).norm()
+            )
+            for name, r in after.items()
+        )
+    assert drift[0.01] < 0.5 * drift[None]
 
 
 def test_what_cannot_work_is_named(fit):
