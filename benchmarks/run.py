@@ -129,7 +129,7 @@ def organism_steps() -> Steps:
 
 
 def half_billion_steps() -> Steps:
-    """Return steps of a random model of a 0.5B-class shape (24 layers, hidden 896, MLP 4864) on four rows of 128 tokens."""
+    """Return steps of a random model of a 0.5B-class shape (24 layers, hidden 896, MLP 4864) on two rows of 128 tokens."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=32_000, hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14,
@@ -137,7 +137,7 @@ def half_billion_steps() -> Steps:
     )  # fmt: skip
     model = Qwen2ForCausalLM(config).requires_grad_(False)
     adapted = get_peft_model(model, LoraOptions(r=32, lora_alpha=64).to_peft())
-    ids = torch.randint(0, 32_000, (4, 128))
+    ids = torch.randint(0, 32_000, (2, 128))
     return Steps(adapted, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids})
 
 
@@ -235,7 +235,7 @@ def main() -> None:
     )
     shapes = {
         "organism": (organism_steps(), options.repeats),
-        "0p5b": (half_billion_steps(), max(12, options.repeats // 6)),
+        "0p5b": (half_billion_steps(), max(8, options.repeats // 8)),
     }
     for name, make in CONSTRAINTS.items():
         for shape, (steps, repeats) in shapes.items():
