@@ -33,7 +33,7 @@ class ActivationConstraint(Constraint):
 
     So no parameter is moved in order to move r_l along D_l, whatever route leads there, while what the base model
     computes along D_l stays in use. That bounds the reasons for a step, not its effects: h_l = D_l^T r_l drifts as a
-    by-product of other moves, and most of the spill-over that a cut leaves comes from this drift (docs/method.md). With a
+    by-product of other moves; on one development organism most of what a cut left came from that (docs/method.md). With a
     `tolerance` h is led back to where the base model has it: the training loss L becomes
 
         L (1 + d / tolerance^2),   d = mean over l of  E ||D_l^T (r_l - r0_l)||^2 / E ||D_l^T r0_l||^2,

@@ -65,6 +65,8 @@ def directions_by_rounds(
             more, strength = throwaway_directions(module, method, **how, held=held)
         finally:
             held.detach()
+        # What a round costs it costs also where it is the last
+        found = _counted(found, int(more.metadata["naive_steps"]))
         if strength <= floor:
             log.info(
                 "directions: round %d is below the noise floor (%.3g against %.3g a step)",
@@ -73,7 +75,7 @@ def directions_by_rounds(
                 floor,
             )
             break
-        found = _counted(_joined(found, more, number), int(more.metadata["naive_steps"]))
+        found = _joined(found, more, number)
     return found
 
 
