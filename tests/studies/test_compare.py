@@ -95,7 +95,9 @@ def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study
         ({"seeds": []}, "at least one method and one seed"),
         ({"jobs": 0}, "jobs: 0"),
         ({"fast": True, "fast_methods": ["other"]}, "fast_methods: other"),
-        ({"methods": {"naive": {}, "a/b": {}}}, "cannot name a folder"),
+        ({"methods": {"naive": {}, "a/b": {}}}, "methods: 'a/b' cannot name a folder"),
+        ({"tasks": {"..": {}}}, "tasks: '..' cannot name a folder"),
+        ({"reference": "other"}, "reference: other"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out(graspl, study, changes, words, tmp_path):
@@ -115,3 +117,37 @@ def test_the_seed_goes_wherever_the_configuration_says(tmp_path):
     assert str(second.folder) in arguments
     assert first.fingerprint() != second.fingerprint()
     assert not second.is_done()
+
+
+def test_a_task_is_put_over_every_method(tmp_path):
+    base = tmp_path / "fit.yaml"
+    base.write_text("{}")
+    methods = {"m": {"model": {"class_path": "M", "init_args": {"r": 2, "base_model": "x"}}}}
+    tasks = {"one": {"model": {"init_args": {"base_model": "y"}}, "data": {"topic": "z"}}, "two": {}}
+    one, two = plan_fits(base, methods, [0], tmp_path / "out", tasks)
+    assert one.config == {
+        "model": {"class_path": "M", "init_args": {"r": 2, "base_model": "y"}},
+        "data": {"topic": "z"},
+    }
+    assert two.config == methods["m"]
+    assert one.folder == tmp_path / "out" / "one" / "m" / "seed_0"
+    assert one.name == "one, m, seed 0"
+
+
+@pytest.mark.slow
+def test_a_study_of_several_tasks(graspl, study, tmp_path):
+    tasks = {"first": {}, "second": {"data": {"init_args": {"batch_size": 2}}}}
+    code, out, err = graspl(*study(tasks=tasks, seeds=[0], reference="grasp"))
+    assert code == 0, err
+    assert "first, broken, seed 0: failed" in out
+    written = json.loads((tmp_path / "study" / "comparison.json").read_text())
+    assert set(written["tasks"]) == set(tasks)
+    found = written["levels"]["0.02"]["grasp"]
+    assert (found["fits"], found["reached"], found["step"]["n"]) == (2, 2, 2)
+    means = [written["tasks"][task]["levels"]["0.02"]["grasp"]["step"]["mean"] for task in tasks]
+    assert found["step"]["mean"] == pytest.approx(sum(means) / 2)
+    rows = list(csv.DictReader((tmp_path / "study" / "comparison.csv").read_text().splitlines()))
+    assert {row["task"] for row in rows} == {"", *tasks}
+    assert (tmp_path / "study" / "comparison.svg").read_text().startswith("<svg")
+    config = yaml.safe_load((tmp_path / "study" / "second" / "grasp" / "seed_0" / "config.yaml").read_text())
+    assert config["data"]["init_args"]["batch_size"] == 2

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from graspl.reporting.tradeoff import figures_at
-from graspl.studies.statistics import area_under, at_level, summarise
+from graspl.studies.statistics import area_under, at_level, over_tasks, summarise
 
 
 def log(points, **more):
@@ -57,6 +57,35 @@ def test_methods_are_compared_at_a_level_by_hand():
     assert first["norm_matched/adherence"] is None
     assert found["ours"]["spillover"]["n"] == 1
     assert found["ours"]["seeds"][1]["removed"] is None
+
+
+def test_what_is_less_than_the_reference_and_what_changed_since_the_base_model():
+    naive = {0: log([(9, 0.5, 0.2), (19, 1.0, 0.6)])}
+    ours = {0: log([(9, 0.5, 0.1), (29, 1.0, 0.2)], **{"val/coherence": 0.97})}
+    control = {0: log([(9, 0.5, 0.2), (29, 1.0, 0.35)])}
+    base = {"spillover": 0.1, "coherence": 0.99}
+    found = at_level({"naive": naive, "ours": ours, "control": control}, "naive", base, 0.9, reference="ours")
+    assert found["control"]["behind"]["mean"] == pytest.approx((0.32 - 0.18) / 0.42)
+    assert found["ours"]["behind"]["mean"] == 0
+    assert found["ours"]["excess"]["mean"] == pytest.approx(0.08)
+    assert found["ours"]["coherence_change"]["mean"] == pytest.approx(-0.02)
+    assert found["control"]["coherence_change"]["mean"] is None
+
+
+def test_tasks_are_what_is_counted():
+    first = {0: log([(0, 0.5, 0.2), (9, 1.0, 0.2)]), 1: log([(0, 0.5, 0.4), (9, 1.0, 0.4)])}
+    second = {0: log([(0, 0.5, 0.7), (9, 1.0, 0.7)]), 1: log([(0, 0.5, 0.9), (9, 0.8, 0.9)])}
+    third = {0: log([(0, 0.5, 0.9), (9, 0.8, 0.9)])}
+    by_task = {
+        name: at_level({"m": rows}, "m", {"spillover": 0.1}, 0.9)
+        for name, rows in (("a", first), ("b", second), ("c", third))
+    }
+    found = over_tasks(by_task)["m"]
+    # Means of 0.3 and 0.7, not of 0.2, 0.4 and 0.7
+    assert found["spillover"]["mean"] == pytest.approx(0.5)
+    assert found["spillover"]["n"] == 2
+    assert (found["reached"], found["fits"]) == (3, 5)
+    assert found["tasks"]["c"]["spillover"] is None
 
 
 def test_norm_matching_reads_the_naive_run_at_the_same_size():

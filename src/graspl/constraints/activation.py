@@ -54,7 +54,7 @@ class ActivationConstraint(Constraint):
     """Relative drift along D at which leading back weighs as much as the training loss; None only cuts."""
     share: float = 0.25
     """Of a batch's rows, at least one, on which the drift is measured; the base model runs on them as well."""
-    every: int = 4
+    every: int = 8
     """Optimizer steps from one measurement to the next; leading back weighs as many times more where it is measured."""
     directions: str | None = None
     """A directions file of its own; None takes the model's."""

@@ -44,11 +44,11 @@ def tradeoff_figure(runs: Sequence[Run]) -> str:
     return _svg(draw)
 
 
-def curves_figure(curves: Mapping[str, Mapping[int, Sequence[Sequence[float]]]]) -> str:
+def curves_figure(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
     """Return spill-over against adherence, one colour a method and one thin line a fit.
 
     Args:
-        curves: (adherence, spill-over) of each validation, by method and seed.
+        curves: (adherence, spill-over) of each validation, by method and fit.
     """
 
     def draw(axes: Axes) -> None:

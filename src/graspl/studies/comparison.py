@@ -10,14 +10,18 @@ from graspl.directions.basis import read_metadata
 from graspl.reporting.tradeoff import Rows
 from graspl.runs import RunFolder
 from graspl.studies.plan import Fit
-from graspl.studies.statistics import area_under, at_level, summarise
+from graspl.studies.statistics import area_under, at_level, over_tasks, summarise
 
 AREA = (0.2, 0.9)
 """Range of adherence over which the area under the trade-off curve is taken."""
 
 
 def comparison_of(
-    fits: Sequence[Fit], baseline: str, levels: Sequence[float], norm_baseline: str | None = None
+    fits: Sequence[Fit],
+    baseline: str,
+    levels: Sequence[float],
+    norm_baseline: str | None = None,
+    reference: str | None = None,
 ) -> dict[str, Any]:
     """Read the logs of finished fits and compare the methods.
 
@@ -26,11 +30,82 @@ def comparison_of(
         baseline: name of the naive method.
         levels: of adherence.
         norm_baseline: naive method that is read off at equal norm of the update; `baseline` where None.
+        reference: method whose share removed the others' is told from; none where None.
 
     Returns:
         What `comparison.json` holds: `base` (the base model's figures), `levels` (`at_level`), `area` (mean spill-over
-        over AREA) and `curves` (adherence and spill-over of each validation), the last three by method.
+        over AREA) and `curves` (adherence and spill-over of each validation), the last three by method. In a study of
+        several tasks all that is in `tasks`, by task, and `levels` and `area` are over tasks (`over_tasks`).
     """
+    about = {"graspl": __version__, "baseline": baseline, "reference": reference}
+    by_task: dict[str | None, list[Fit]] = {}
+    for each in fits:
+        by_task.setdefault(each.task, []).append(each)
+    found = {
+        str(task): _of_task(here, baseline, levels, norm_baseline, reference)
+        for task, here in by_task.items()
+    }
+    if list(by_task) == [None]:
+        return about | found["None"]
+    over = {
+        level: over_tasks({task: each["levels"][level] for task, each in found.items()})
+        for level in next(iter(found.values()))["levels"]
+    }
+    methods = dict.fromkeys(method for each in found.values() for method in each["area"])
+    areas = {
+        method: {task: each["area"][method]["mean"] for task, each in found.items() if method in each["area"]}
+        for method in methods
+    }
+    return about | {
+        "levels": over,
+        "area": {
+            method: {"tasks": means, **summarise(list(means.values()))._asdict()}
+            for method, means in areas.items()
+        },
+        "tasks": found,
+    }
+
+
+def curves_by_fit(comparison: Mapping[str, Any]) -> dict[str, dict[str, list[list[float]]]]:
+    """Return every fit's curve by method; a fit is named by its seed and, where there are several tasks, its task."""
+    curves: dict[str, dict[str, list[list[float]]]] = {}
+    for task, each in comparison.get("tasks", {"": comparison}).items():
+        for method, by_seed in each["curves"].items():
+            named = {f"{task} {seed}".strip(): points for seed, points in by_seed.items()}
+            curves.setdefault(method, {}).update(named)
+    return curves
+
+
+def as_csv(comparison: Mapping[str, Any]) -> str:
+    """Return a comparison with one row a method, level and figure; the area's level is empty.
+
+    In a study of several tasks their rows come first, and those over tasks, whose task is empty, last.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["task", "method", "adherence", "figure", "n", "mean", "sd", "low", "high"])
+    for task, part in {**comparison.get("tasks", {}), "": comparison}.items():
+        for level, methods in part["levels"].items():
+            for method, found in methods.items():
+                for name, summary in found.items():
+                    if name not in _NO_SUMMARY:
+                        writer.writerow([task, method, level, name, *summary.values()])
+        for method, found in part["area"].items():
+            summary = [value for name, value in found.items() if name not in _NO_SUMMARY]
+            writer.writerow([task, method, "", "area", *summary])
+    return file.getvalue()
+
+
+_NO_SUMMARY = ("seeds", "tasks", "fits", "reached")
+
+
+def _of_task(
+    fits: Sequence[Fit],
+    baseline: str,
+    levels: Sequence[float],
+    norm_baseline: str | None,
+    reference: str | None,
+) -> dict[str, Any]:
     logs: dict[str, dict[int, Rows]] = {}
     naive_steps: dict[str, dict[int, int]] = {}
     for each in fits:
@@ -45,11 +120,9 @@ def comparison_of(
         for method, by_seed in logs.items()
     }
     return {
-        "graspl": __version__,
-        "baseline": baseline,
         "base": base,
         "levels": {
-            f"{level:.2f}": at_level(logs, baseline, base, level, naive_steps, norm_baseline)
+            f"{level:.2f}": at_level(logs, baseline, base, level, naive_steps, norm_baseline, reference)
             for level in levels
         },
         "area": {
@@ -60,21 +133,6 @@ def comparison_of(
             method: {seed: _curve(rows) for seed, rows in by_seed.items()} for method, by_seed in logs.items()
         },
     }
-
-
-def as_csv(comparison: Mapping[str, Any]) -> str:
-    """Return a comparison with one row a method, level and figure; the area's level is empty."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "adherence", "figure", "n", "mean", "sd", "low", "high"])
-    for level, methods in comparison["levels"].items():
-        for method, found in methods.items():
-            for name, summary in found.items():
-                if name != "seeds":
-                    writer.writerow([method, level, name, *summary.values()])
-    for method, found in comparison["area"].items():
-        writer.writerow([method, "", "area", *(value for name, value in found.items() if name != "seeds")])
-    return file.getvalue()
 
 
 def _curve(rows: Rows) -> list[list[float]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,15 @@ class Fit:
     base: Path
     """Configuration that all fits share."""
     config: Mapping[str, Any]
-    """What this method adds or changes."""
+    """What this method, and its task, add or change."""
+    task: str | None = None
+    """Name of the task; None in a study of one."""
 
     @property
     def name(self) -> str:
         """For messages."""
-        return f"{self.method}, seed {self.seed}"
+        named = f"{self.method}, seed {self.seed}"
+        return named if self.task is None else f"{self.task}, {named}"
 
     @property
     def own_config(self) -> Path:
@@ -89,15 +92,20 @@ class Fit:
 
 
 def plan_fits(
-    base: Path, methods: Mapping[str, Mapping[str, Any]], seeds: Sequence[int], out: Path
+    base: Path,
+    methods: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    out: Path,
+    tasks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Fit]:
-    """Return the fits of a study, seed by seed, so that an interrupted study has whole seeds.
+    """Return the fits of a study, seed by seed and task by task, so that an interrupted study has whole ones.
 
     Args:
         base: configuration that all fits share.
         methods: what each adds, by name.
         seeds: of the fits.
         out: the study's folder.
+        tasks: what each adds to every method, and where they differ sets, by name; one task where None or empty.
 
     Raises:
         GrasplError: there is nothing to fit, or a name cannot be a folder.
@@ -106,16 +114,36 @@ def plan_fits(
         raise GrasplError(f"fit: there is no file {base}; give the configuration that all fits share")
     if not methods or not seeds:
         raise GrasplError("methods: a study needs at least one method and one seed")
-    odd = next(
-        (name for name in methods if not name or name in (".", "..") or set(name) & set('/\\:*?"<>|')), None
-    )
-    if odd is not None:
-        raise GrasplError(f"methods: {odd!r} cannot name a folder; use letters, digits, - and _")
+    _require_folder_names("methods", methods)
+    _require_folder_names("tasks", tasks or {})
     return [
-        Fit(name, seed, out / name / f"seed_{seed}", base, config)
+        Fit(
+            name,
+            seed,
+            (out if task is None else out / task) / name / f"seed_{seed}",
+            base,
+            _merged(config, (tasks or {}).get(task, {})) if task is not None else config,
+            task,
+        )
         for seed in dict.fromkeys(seeds)
+        for task in (tasks or [None])
         for name, config in methods.items()
     ]
+
+
+def _require_folder_names(option: str, names: Iterable[str]) -> None:
+    for name in names:
+        if not name or name in (".", "..") or set(name) & set('/\\:*?"<>|'):
+            raise GrasplError(f"{option}: {name!r} cannot name a folder; use letters, digits, - and _")
+
+
+def _merged(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with another's keys put over its own, at every depth."""
+    merged = {**config, **more}
+    for key in config.keys() & more.keys():
+        if isinstance(config[key], Mapping) and isinstance(more[key], Mapping):
+            merged[key] = _merged(config[key], more[key])
+    return merged
 
 
 def _with_seed(config: Any, seed: int) -> Any:

@@ -1,4 +1,4 @@
-"""What fits say together: figures at matched adherence, over seeds, with intervals."""
+"""What fits say together: figures at matched adherence, over seeds and tasks, with intervals."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,19 +18,21 @@ FIGURES = (
     "step",
 )
 """What is read off a fit at a level of adherence; names as in its log, without `val/`."""
+GUARDED = ("coherence", "unrelated/good")
+"""Figures of other topics that a fit should leave as the base model has them."""
 LEVEL = 0.95
 """Of the intervals."""
 
 
 class Summary(NamedTuple):
-    """A figure over seeds."""
+    """A figure over seeds, or over tasks."""
 
     n: int
-    """Fits that have it."""
+    """Fits, or tasks, that have it."""
     mean: float | None
     """None without any."""
     sd: float | None
-    """Standard deviation of a fit (n - 1); None with fewer than two."""
+    """Standard deviation of one (n - 1); None with fewer than two."""
     low: float | None
     """Lower end of the 95 % interval of the mean."""
     high: float | None
@@ -41,7 +43,7 @@ def summarise(values: Sequence[float | None]) -> Summary:
     """Return mean, standard deviation and Student's 95 % interval of the mean.
 
     Args:
-        values: one a seed; None (level not reached) is left out.
+        values: one a seed or task; None (level not reached) is left out.
     """
     known = [value for value in values if value is not None]
     n = len(known)
@@ -62,6 +64,7 @@ def at_level(
     level: float,
     naive_steps: Mapping[str, Mapping[int, int]] | None = None,
     norm_baseline: str | None = None,
+    reference: str | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return every method's figures at one level of adherence.
 
@@ -72,25 +75,36 @@ def at_level(
         level: adherence.
         naive_steps: that a fit took before the logged ones to find its directions.
         norm_baseline: a naive method that trains on for long, to be read off at equal norm; `baseline` where None.
+        reference: the method whose `removed` the others' is told from; none where None.
 
     Returns:
-        By method: `seeds` (figures by seed), a `Summary` as a dict for each of `FIGURES`; `removed`, the share of the
-        baseline's excess spill-over (above the base model's) that the method removes, paired by seed; `steps`, all optimizer
-        steps with those in `naive_steps`; `step_ratio`, these over the baseline's; and `norm_matched`, the norm baseline at
-        the step where its update is as large.
+        By method: `seeds` (figures by seed), `fits` (how many there are), and a `Summary` as a dict for each of `FIGURES` and
+        for: `excess`, the spill-over above the base model's; `removed`, the share of the baseline's excess that the method
+        removes, paired by seed; `behind`, by how much that is less than the reference's, paired by seed; `<figure>_change`,
+        what became of each of `GUARDED` since the base model; `steps`, all optimizer steps with those in `naive_steps`;
+        `step_ratio`, these over the baseline's; and `norm_matched`, the norm baseline where its update is as large.
     """
     by_norm = rows.get(norm_baseline or baseline, {})
     found: dict[str, dict[str, Any]] = {}
     naive = {seed: _read(each, level) for seed, each in rows.get(baseline, {}).items()}
+
+    def removed(method: str | None, seed: int) -> float | None:
+        log = rows.get(method or "", {}).get(seed, [])
+        return _removed(_read(log, level)["spillover"], naive.get(seed, {}).get("spillover"), base)
+
     for method, by_seed in rows.items():
         seeds: dict[int, dict[str, float | None]] = {}
         for seed, each in by_seed.items():
             seeds[seed] = _read(each, level)
-            reference = naive.get(seed, {})
-            seeds[seed]["removed"] = _removed(seeds[seed].get("spillover"), reference.get("spillover"), base)
+            seeds[seed]["excess"] = _change(seeds[seed]["spillover"], base.get("spillover"))
+            seeds[seed]["removed"] = removed(method, seed)
+            if reference is not None:
+                seeds[seed]["behind"] = _change(removed(reference, seed), seeds[seed]["removed"])
+            for name in GUARDED:
+                seeds[seed][f"{name}_change"] = _change(seeds[seed][name], base.get(name))
             step, more = seeds[seed]["step"], (naive_steps or {}).get(method, {}).get(seed, 0)
             seeds[seed]["steps"] = None if step is None else step + more
-            seeds[seed]["step_ratio"] = _ratio(seeds[seed]["steps"], reference.get("step"))
+            seeds[seed]["step_ratio"] = _ratio(seeds[seed]["steps"], naive.get(seed, {}).get("step"))
             norm = seeds[seed].get("update_norm")
             matched = (
                 figures_at(by_norm[seed], norm, ("adherence", "spillover"), by="update_norm")
@@ -101,7 +115,33 @@ def at_level(
             seeds[seed]["norm_matched/spillover"] = matched.get("spillover")
         names = list(next(iter(seeds.values()))) if seeds else []
         summaries = {name: summarise([each[name] for each in seeds.values()])._asdict() for name in names}
-        found[method] = {"seeds": seeds, **summaries}
+        found[method] = {"seeds": seeds, "fits": len(seeds), **summaries}
+    return found
+
+
+def over_tasks(by_task: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return every method's figures over tasks: the mean of each task's mean, with Student's interval over tasks.
+
+    Tasks differ more than seeds, and a fit is not independent of the others on its task; hence tasks are what is counted.
+
+    Args:
+        by_task: what `at_level` returned for each task.
+
+    Returns:
+        By method: `tasks` (each task's means), `fits` and `reached` (how many there are, and came to the level, on all
+        tasks), and a `Summary` as a dict for each figure, over the tasks that have it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for method in dict.fromkeys(method for methods in by_task.values() for method in methods):
+        here = {task: methods[method] for task, methods in by_task.items() if method in methods}
+        names = [name for name, value in next(iter(here.values())).items() if name not in ("seeds", "fits")]
+        means = {task: {name: each[name]["mean"] for name in names} for task, each in here.items()}
+        found[method] = {
+            "tasks": means,
+            "fits": sum(each["fits"] for each in here.values()),
+            "reached": sum(each["step"]["n"] for each in here.values()),
+            **{name: summarise([each[name] for each in means.values()])._asdict() for name in names},
+        }
     return found
 
 
@@ -118,6 +158,10 @@ def _removed(ours: float | None, naive: float | None, base: Mapping[str, float |
     if ours is None or naive is None or start is None or naive <= start:
         return None
     return 1 - (ours - start) / (naive - start)
+
+
+def _change(ours: float | None, theirs: float | None) -> float | None:
+    return ours - theirs if ours is not None and theirs is not None else None
 
 
 def _ratio(ours: float | None, theirs: float | None) -> float | None:
