@@ -46,8 +46,8 @@ CONSTRAINTS = {
     "write": lambda: WriteConstraint(k=1),
     "read": lambda: ReadConstraint(k=1),
     "residual": lambda: ResidualConstraint(k=6),
-    "activation": lambda: ActivationConstraint(k=6),
-    "held": lambda: ActivationConstraint(k=6, tolerance=0.04),
+    "activation": lambda: ActivationConstraint(k=6, tolerance=0.04),  # as GRASP has it by default
+    "activation_cut": lambda: ActivationConstraint(k=6),
 }
 
 
@@ -102,7 +102,7 @@ class Steps:
             for site in self.sites:
                 site.B.zero_()
         constraint.bind(self.sites, self.directions)
-        # What is done at every fourth step is counted at a fourth of its price
+        # What is done at every eighth step is counted at an eighth of its price
         block, pairs = getattr(constraint, "every", 1), []
         for index in range(repeats // block + 2):  # the first two warm up
             constraint.attach(self.layers)
@@ -142,11 +142,9 @@ def half_billion_steps() -> Steps:
 
 
 def extra_memory_share(steps: Steps) -> float:
-    """Return what constraints keep beyond adapter and directions, as a share of these, in bytes of tensors."""
-    counted = {p.data_ptr() for site in steps.sites for p in (site.A, site.B)}
-    adapter = sum(p.nbytes for site in steps.sites for p in (site.A, site.B))
-    tensors = steps.directions.tensors()
-    own = sum(tensor.nbytes for tensor in tensors.values())
+    """Return what a constraint keeps beyond adapter and directions, as a share of these, in bytes of tensors; the largest."""
+    given = [p for site in steps.sites for p in (site.A, site.B)] + _tensors(steps.directions)
+    counted = {tensor.data_ptr() for tensor in given}
     kept = 0
     with torch.no_grad():
         for site in steps.sites:
@@ -155,20 +153,22 @@ def extra_memory_share(steps: Steps) -> float:
         constraint = make()
         constraint.bind(steps.sites, steps.directions)
         constraint.attach(steps.layers)
-        held = [each for value in vars(constraint).values() for each in _tensors(value)]
+        constraint.observe(steps.batch, 0, steps.forward, steps.base_forward)
+        held = _tensors(constraint)
         distinct = {tensor.data_ptr(): tensor.nbytes for tensor in held if tensor.data_ptr() not in counted}
-        # A constraint's own copy of the bases takes the place of the file's, which is not kept in memory beside it
-        kept = max(kept, sum(distinct.values()) - own)
+        kept = max(kept, sum(distinct.values()))
         constraint.detach()
-    return max(0, kept) / (adapter + own)
+    return kept / sum(tensor.nbytes for tensor in given)
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
+    if isinstance(value, dict):
+        return _tensors(list(value.values()))
     if isinstance(value, list | tuple):
         return [tensor for each in value for tensor in _tensors(each)]
-    return []
+    return _tensors(vars(value)) if type(value).__module__.startswith("graspl.") else []
 
 
 def adapter_7b() -> AdapterFolder:

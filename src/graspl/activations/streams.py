@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from graspl.adapters.base_model import load_base_model, load_tokenizer
+from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer
 from graspl.adapters.files import AdapterFolder
 from graspl.adapters.residual import decoder_layers
 from graspl.data.batches import PaddedCollator
@@ -41,7 +41,7 @@ def opened(
     if adapter.live is None:
         tokenizer = with_chat_template(load_tokenizer(adapter.base_model))
         model: Any = load_base_model(adapter.base_model, dtype=dtype).eval()
-        model = PeftModel.from_pretrained(model, str(adapter.path)).eval() if adapted else model
+        model = load_adapter(model, str(adapter.path)).eval() if adapted else model
         with torch.no_grad():
             yield model, tokenizer
         return

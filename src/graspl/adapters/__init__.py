@@ -3,7 +3,7 @@
 This room may import only `graspl.errors`. Start reading in `sites.py`.
 """
 
-from graspl.adapters.base_model import load_base_model, load_tokenizer, resolve_base_model
+from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer, resolve_base_model
 from graspl.adapters.files import AdapterFolder, LiveModel, read_adapter
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
@@ -19,6 +19,7 @@ __all__ = [
     "ThinSVD",
     "decoder_layers",
     "layer_names",
+    "load_adapter",
     "load_base_model",
     "load_tokenizer",
     "lora_sites",

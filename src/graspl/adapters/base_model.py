@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from graspl.errors import GrasplError
@@ -103,6 +104,20 @@ def load_base_model(
     model.requires_grad_(False)
     # from_pretrained returns eval mode, in which dropout is off, and Lightning does not change it
     return model.train()
+
+
+def load_adapter(base: PreTrainedModel, folder: str, *, is_trainable: bool = False) -> PeftModel:
+    """Put an adapter from disk on a base model.
+
+    Args:
+        base: of `load_base_model`; changed in place.
+        folder: in PEFT format, already checked (`read_adapter`).
+        is_trainable: keep the adapter's parameters trainable.
+    """
+    with warnings.catch_warnings():
+        # PEFT reads an attribute that Transformers has renamed
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        return PeftModel.from_pretrained(base, folder, is_trainable=is_trainable)
 
 
 def _nf4(dtype: str) -> dict[str, Any]:

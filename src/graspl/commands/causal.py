@@ -7,7 +7,7 @@ from lightning import LightningDataModule
 from peft import PeftModel
 from rich.table import Table
 
-from graspl.adapters.base_model import load_base_model
+from graspl.adapters.base_model import load_adapter, load_base_model
 from graspl.adapters.files import read_adapter
 from graspl.commands.terminal import console
 from graspl.data.task import TaskDataModule
@@ -97,7 +97,7 @@ def _adapted(adapter: Path, base_model: str) -> PeftModel:
     """Return the model with an adapter on it, in evaluation mode."""
     folder = adapter_of(adapter)
     read_adapter(folder)  # says in clear words what PEFT would fail on
-    return PeftModel.from_pretrained(load_base_model(base_model), str(folder)).eval()
+    return load_adapter(load_base_model(base_model), str(folder)).eval()
 
 
 def _fields(each: Mediation) -> dict[str, float | None]:

@@ -50,6 +50,17 @@ class Directions:
     layers: dict[str, LayerDirections] = field(default_factory=dict)
     """By module name, e.g. `model.layers.0`; what residual and activation constraints hold."""
 
+    def __post_init__(self) -> None:
+        # Constraints take the bases as they lie here: a view would keep what it was cut from, and be copied by each of them
+        sites = {
+            name: SiteDirections(*(part.contiguous() for part in each)) for name, each in self.sites.items()
+        }
+        layers = {
+            name: LayerDirections(*(part.contiguous() for part in each)) for name, each in self.layers.items()
+        }
+        object.__setattr__(self, "sites", sites)
+        object.__setattr__(self, "layers", layers)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file or a checkpoint holds: `<site>.U`, `.S`, `.V` and `<layer>.D`, `.S`, on the CPU."""
         sites = {f"{name}.{part}": getattr(site, part) for name, site in self.sites.items() for part in _SITE}

@@ -13,7 +13,7 @@ from lightning import LightningModule
 from peft import PeftModel, get_peft_model
 from torch import Tensor
 
-from graspl.adapters.base_model import ORGANISM, load_base_model
+from graspl.adapters.base_model import ORGANISM, load_adapter, load_base_model
 from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
@@ -122,7 +122,7 @@ class AdapterLitModule(LightningModule):
     def _adapted(self, base: Any) -> PeftModel:
         if self.adapter is not None:
             self._check_match(base)
-            return PeftModel.from_pretrained(base, self.adapter, is_trainable=True)
+            return load_adapter(base, self.adapter, is_trainable=True)
         try:
             with warnings.catch_warnings():
                 # PEFT reads an attribute that Transformers has renamed
