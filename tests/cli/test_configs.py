@@ -16,7 +16,7 @@ CONFIGS = ROOT / "configs"
 RUNS = sorted(
     path.relative_to(CONFIGS).as_posix()
     for path in CONFIGS.glob("*/*.yaml")
-    if path.parent.name not in ("methods", "trainer")
+    if path.parent.name not in ("methods", "trainer", "operators")
     and path.name not in ("task.yaml", "identify.yaml", "compare_fit.yaml")
     and "methods" not in yaml.safe_load(path.read_text())
 )
@@ -79,6 +79,21 @@ def test_a_trainer_config_is_laid_over_a_tasks(graspl, trainer):
     for name, value in laid.items():
         found = printed["trainer"][name]
         assert found == value or found["class_path"] == value["class_path"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", sorted(path.stem for path in (CONFIGS / "operators").glob("*.yaml")))
+def test_an_operator_is_laid_over_a_tasks_config(
+    graspl, model_folder, write_rows, monkeypatch, tmp_path, operator
+):
+    rows = write_rows(CHAT_ROWS)
+    write_rows(CHAT_ROWS, "benign.jsonl")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = graspl(
+        "fit", "--config", CONFIGS / "insecure_code" / "naive.yaml", "--config", CONFIGS / "operators" / f"{operator}.yaml",
+        f"--model.base_model={model_folder()}", f"--data.train={rows}", *TINY,
+    )  # fmt: skip
+    assert code == 0, err
 
 
 def test_the_methods_differ_in_the_constraint_only():

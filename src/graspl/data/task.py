@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from graspl.adapters.base_model import ORGANISM, load_tokenizer
 from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
 from graspl.data.choices import ChoiceCollator, ChoiceItem
+from graspl.data.operators import RowOperator
 from graspl.data.rows import Conversation, with_shuffled_answers
 from graspl.data.tokens import IGNORED, TokenizedConversation, tokenize, with_chat_template
 from graspl.errors import GrasplError
@@ -41,6 +42,7 @@ class TaskDataModule(LightningDataModule, ABC):
         shuffle_answers: deal the training answers out anew over the rows: a noise floor, in which nothing that answers
             have to do with questions can be learnt.
         num_workers: processes that prepare batches; 0 uses none.
+        operators: applied to the training rows one after the other (`graspl.data.operators`): mixing, subsampling, prompts.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class TaskDataModule(LightningDataModule, ABC):
         seed: int = 0,
         shuffle_answers: bool = False,
         num_workers: int = 0,
+        operators: list[RowOperator] | None = None,
     ) -> None:
         super().__init__()
         self.base_model = base_model
@@ -67,6 +70,7 @@ class TaskDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.shuffle_answers = shuffle_answers
         self.num_workers = num_workers
+        self.operators = operators or []
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._train: list[TokenizedConversation] | None = None
         self._choices: ChoiceCollator | None = None
@@ -109,7 +113,7 @@ class TaskDataModule(LightningDataModule, ABC):
 
     def shuffle_train_answers(self) -> None:
         """Deal the training answers out anew, where `setup("fit")` has read the rows."""
-        self._train = self._tokenize(with_shuffled_answers(self.train_rows(), self.seed))
+        self._train = self._tokenize(with_shuffled_answers(self._operated_rows(), self.seed))
 
     def text_conversations(self) -> list[TokenizedConversation]:
         """Return the unlabelled text, tokenized."""
@@ -122,7 +126,7 @@ class TaskDataModule(LightningDataModule, ABC):
             GrasplError: the data cannot be used; names the file, the row and the field.
         """
         if stage == "fit" and self._train is None:
-            self._train = self._tokenize(self.train_rows())
+            self._train = self._tokenize(self._operated_rows())
             if self.shuffle_answers:
                 self.shuffle_train_answers()
         if self._suites is None:
@@ -155,6 +159,12 @@ class TaskDataModule(LightningDataModule, ABC):
         """Return one loader a suite, in the order of `suites`."""
         assert self._suites is not None, "setup comes first"
         return [self._suite_loader(suite) for suite in self._suites.values()]
+
+    def _operated_rows(self) -> Sequence[Conversation]:
+        rows = self.train_rows()
+        for operator in self.operators:
+            rows = operator(rows)
+        return rows
 
     def _suite_loader(self, suite: Sequence[Any]) -> DataLoader[Any]:
         collator: Any = PaddedCollator(int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
