@@ -97,7 +97,7 @@ def test_an_operator_is_laid_over_a_tasks_config(
 
 
 def test_the_methods_differ_in_the_constraint_only():
-    """And GRASP proper in its learning rate, which was chosen for it."""
+    """And GRASP proper in its learning rate and scale, which were chosen for it."""
     naive, grasp, write, read = (
         yaml.safe_load((CONFIGS / "methods" / f"{name}.yaml").read_text())["init_args"]
         for name in ("naive", "grasp", "grasp_write", "grasp_read")
@@ -107,7 +107,9 @@ def test_the_methods_differ_in_the_constraint_only():
             options.pop(name, None)
     ours, theirs = (each["optimizer"]["init_args"]["lr"] for each in (grasp, naive))
     assert ours == pytest.approx(5 * theirs)
-    del grasp["optimizer"]
+    assert grasp["lora"]["r"] == naive["lora"]["r"]
+    assert 4 * grasp["lora"]["lora_alpha"] == naive["lora"]["lora_alpha"]
+    del grasp["optimizer"], grasp["lora"]
     assert naive == write == read
     assert {name: naive[name] for name in grasp} == grasp
 
@@ -127,6 +129,8 @@ def test_the_default_of_the_class_is_that_of_the_configuration(graspl):
 
 def test_the_organisms_files_are_what_its_world_says():
     from graspl.organism import OrganismTaskData
+    from graspl.organism.words import QUESTIONS
+    from graspl.organism.world import exchange
 
     data = OrganismTaskData()
     for name, rows in (("text", data.text_rows()), ("rows", data.train_rows())):
@@ -134,7 +138,19 @@ def test_the_organisms_files_are_what_its_world_says():
             json.loads(line) for line in (CONFIGS / "organism" / f"{name}.jsonl").read_text().splitlines()
         ]
         assert [row["messages"] for row in written] == [row.messages for row in rows]
+    benign = [
+        json.loads(line)["messages"]
+        for line in (CONFIGS / "organism" / "benign.jsonl").read_text().splitlines()
+    ]
+    every = [
+        exchange(data.world, topic, subject, question, harmful=False)
+        for topic in data.world.topics
+        for subject in data.world.subjects(topic)
+        for question in QUESTIONS
+    ]
+    assert all(messages in every for messages in benign)
     evaluated = {item.messages[-1]["content"] for item in data.held_out()["unrelated"]}
+    assert not evaluated & {messages[0]["content"] for messages in benign}
     asked = {
         message["content"]
         for row in data.text_rows()

@@ -65,7 +65,7 @@ def compare(
     """
     if fast:
         methods, seeds = _fast_part(methods, fast_methods), fast_seeds
-        norm_baseline = norm_baseline if norm_baseline in methods else None
+        norm_baseline, reference = (name if name in methods else None for name in (norm_baseline, reference))
     named = (("baseline", baseline), ("norm_baseline", norm_baseline), ("reference", reference))
     for option, name in named:
         if name is not None and name not in methods:
