@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import CHAT_ROWS
 
@@ -121,6 +122,11 @@ def test_the_default_of_the_class_is_that_of_the_configuration(graspl):
     config = yaml.safe_load((CONFIGS / "methods" / "grasp.yaml").read_text())["init_args"]
     module = GRASPLitModule()
     assert module.identification == NaturalDirections(**config["identification"]["init_args"])
+    assert {name: getattr(module.lora, name) for name in config["lora"]} == config["lora"]
+    (group,) = module.optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups
+    assert {name: group[name] for name in config["optimizer"]["init_args"]} == config["optimizer"][
+        "init_args"
+    ]
     parts = config["constraint"]["init_args"]["parts"]
     for part, written in zip(module.constraint.parts, parts, strict=True):
         assert f"graspl.constraints.{type(part).__name__}" == written["class_path"]

@@ -5,10 +5,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from graspl.activations.natural import NaturalDirections
+from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.base import Constraint
@@ -25,6 +27,11 @@ from graspl.methods.rounds import directions_by_rounds, widen
 def default_constraint() -> Constraint:
     """Return what served best on development organisms: six directions a layer, held and not written along."""
     return CombinedConstraint([ActivationConstraint(k=6, tolerance=0.04), ResidualConstraint(k=6)])
+
+
+def default_optimizer(params: Any) -> Optimizer:
+    """Return AdamW at learning rate 1e-3 without weight decay: what is held slows the fit, and coherence holds."""
+    return AdamW(params, lr=1e-3, weight_decay=0.0)
 
 
 class GRASPLitModule(LoRALitModule):
@@ -46,6 +53,9 @@ class GRASPLitModule(LoRALitModule):
         identification_steps: optimizer steps of the throw-away adapter, at most.
         identification_stable: agreement of one step's written directions with the last one's at which it ends, 0..1.
         rounds: of finding directions under the constraint so far, at most; ends when nothing above the noise floor is left.
+        lora: as in AdapterLitModule. It was chosen with the constraint and the optimizer's learning rate: a small scale
+            (lora_alpha / r) lets the factors turn further for the same update.
+        optimizer: as in LoRALitModule.
         **kwargs: as in LoRALitModule.
 
     Source:
@@ -63,9 +73,11 @@ class GRASPLitModule(LoRALitModule):
         identification_steps: int = 20,
         identification_stable: float = 0.99,
         rounds: int = 1,
+        lora: LoraOptions = LoraOptions(r=32, lora_alpha=16),  # noqa: B008 - never changed
+        optimizer: OptimizerCallable = default_optimizer,
         **kwargs: Any,
     ) -> None:
-        super().__init__(directions=directions, **kwargs)
+        super().__init__(directions=directions, lora=lora, optimizer=optimizer, **kwargs)
         self.identification = identification or NaturalDirections()
         self.constraint = deepcopy(constraint) if constraint is not None else default_constraint()
         self.exact = exact
