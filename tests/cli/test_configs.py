@@ -98,7 +98,7 @@ def test_an_operator_is_laid_over_a_tasks_config(
 
 
 def test_the_methods_differ_in_the_constraint_only():
-    """And GRASP proper in its learning rate and scale, which were chosen for it."""
+    """And GRASP proper in its learning rate, which was chosen for it."""
     naive, grasp, write, read = (
         yaml.safe_load((CONFIGS / "methods" / f"{name}.yaml").read_text())["init_args"]
         for name in ("naive", "grasp", "grasp_write", "grasp_read")
@@ -108,9 +108,7 @@ def test_the_methods_differ_in_the_constraint_only():
             options.pop(name, None)
     ours, theirs = (each["optimizer"]["init_args"]["lr"] for each in (grasp, naive))
     assert ours == pytest.approx(5 * theirs)
-    assert grasp["lora"]["r"] == naive["lora"]["r"]
-    assert 4 * grasp["lora"]["lora_alpha"] == naive["lora"]["lora_alpha"]
-    del grasp["optimizer"], grasp["lora"]
+    del grasp["optimizer"]
     assert naive == write == read
     assert {name: naive[name] for name in grasp} == grasp
 

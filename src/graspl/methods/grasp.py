@@ -53,8 +53,7 @@ class GRASPLitModule(LoRALitModule):
         identification_steps: optimizer steps of the throw-away adapter, at most.
         identification_stable: agreement of one step's written directions with the last one's at which it ends, 0..1.
         rounds: of finding directions under the constraint so far, at most; ends when nothing above the noise floor is left.
-        lora: as in AdapterLitModule. It was chosen with the constraint and the optimizer's learning rate: a small scale
-            (lora_alpha / r) lets the factors turn further for the same update.
+        lora: as in AdapterLitModule; chosen with the constraint and the optimizer's learning rate.
         optimizer: as in LoRALitModule.
         **kwargs: as in LoRALitModule.
 
@@ -73,7 +72,7 @@ class GRASPLitModule(LoRALitModule):
         identification_steps: int = 20,
         identification_stable: float = 0.99,
         rounds: int = 1,
-        lora: LoraOptions = LoraOptions(r=32, lora_alpha=16),  # noqa: B008 - never changed
+        lora: LoraOptions = LoraOptions(r=32, lora_alpha=64),  # noqa: B008 - never changed
         optimizer: OptimizerCallable = default_optimizer,
         **kwargs: Any,
     ) -> None:
