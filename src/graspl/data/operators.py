@@ -59,8 +59,7 @@ class MixIn(RowOperator):
     """Mixes rows of another source in at a ratio: the "how much of the data may be bad" dial.
 
     Source:
-        Benign data mixed into narrow fine-tunes: arXiv:2508.06249 (interleaving), and most reports of how many bad rows
-        emergent misalignment takes.
+        Benign data interleaved with narrow fine-tuning: arXiv:2508.06249.
     """
 
     source: str
