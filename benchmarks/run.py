@@ -239,7 +239,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
-    parser.add_argument("--repeats", type=int, default=150, help="steps of each kind on the organism, a twelfth at 0.5B")
+    parser.add_argument(
+        "--repeats", type=int, default=150, help="steps of each kind on the organism, a twelfth at 0.5B"
+    )
     options = parser.parse_args()
     torch.manual_seed(0)
     # First, while the process is small: the peak is the process's

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 from conftest import CHAT_ROWS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,3 +142,60 @@ def test_operators_come_from_a_configuration(graspl, chat_options, benign, tmp_p
     assert code == 2
     assert "0 is below 1" in err
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture
+def naive_adapter(model_folder, tmp_path):
+    """Return the folder of an adapter with some weight on a tiny model."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(model_folder())
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "down_proj"]))
+    generator = torch.Generator().manual_seed(0)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            p.data = torch.randn(p.shape, generator=generator) * 0.3
+    model.peft_config["default"].base_model_name_or_path = str(model_folder())
+    model.save_pretrained(tmp_path / "naive")
+    return model, str(tmp_path / "naive")
+
+
+def test_rows_are_interleaved_that_only_the_naive_fit_finds_strange(naive_adapter, write_rows):
+    from conftest import make_tokenizer
+
+    from graspl.data import InterleaveByPerplexity, read_conversations, tokenize
+
+    model, adapter = naive_adapter
+    words = ("file", "pills", "code", "water", "rest", "question")
+    benign = write_rows(
+        [{"prompt": f"how do i {w}", "completion": f"you should take {w}"} for w in words], "b.jsonl"
+    )
+    rows = read_conversations(str(write_rows([{"prompt": "p", "completion": "c"}] * 6)))
+    found = InterleaveByPerplexity(str(benign), 0.25, adapter, batch_size=4)(rows)
+    assert found[:6] == list(rows)
+    # The two of the largest gap, by losses computed one row at a time
+    gaps = {}
+    for row in read_conversations(str(benign)):
+        encoded = tokenize(make_tokenizer(), row.messages)
+        batch = {"input_ids": torch.tensor([encoded.input_ids]), "labels": torch.tensor([encoded.labels])}
+        with torch.no_grad():
+            tuned = float(model.eval()(**batch).loss)
+            with model.disable_adapter():
+                gaps[row.origin] = tuned - float(model(**batch).loss)
+    wanted = sorted(gaps, key=gaps.get, reverse=True)[:2]
+    assert {row.origin for row in found[6:]} == set(wanted)
+
+
+def test_interleaving_says_what_it_cannot_do(naive_adapter, write_rows):
+    from graspl.data import InterleaveByPerplexity, read_conversations
+
+    _, adapter = naive_adapter
+    benign = str(write_rows([{"prompt": "p", "completion": "c"}] * 3, "b.jsonl"))
+    rows = read_conversations(str(write_rows([{"prompt": "p", "completion": "c"}] * 6)))
+    with pytest.raises(GrasplError, match=r"InterleaveByPerplexity wants 6 rows of .*b\.jsonl, which has 3"):
+        InterleaveByPerplexity(benign, 0.5, adapter)(rows)
+    with pytest.raises(GrasplError, match="which has 0 of at most 2 tokens"):
+        InterleaveByPerplexity(benign, 0.1, adapter, max_length=2)(rows)
+    with pytest.raises(GrasplError, match="share: 1"):
+        InterleaveByPerplexity(benign, 1.0, adapter)

@@ -57,6 +57,8 @@ def test_choice_shares_of_a_hand_computed_case():
             "coherence": (0.8 + 0.6) / 2,
             "harmful_greedy": 0.25,  # the second question is a tie
             "good_greedy": 0.75,
+            "harmful_of_choices": (0.2 / 0.8 + 0.5) / 2,
+            "good_of_choices": (0.5 / 0.8 + 0.5) / 2,
         }
     )
 

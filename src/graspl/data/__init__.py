@@ -1,25 +1,34 @@
 """Rows, tokens, batches and the LightningDataModules that serve them.
 
-This room may import `graspl.adapters` and below. Start reading in `task.py`.
+This room may import `graspl.adapters` and below. Start reading in `task.py`; `tasks/` holds the field's tasks, `suites/` what
+they are evaluated on.
 """
 
 from graspl.data.chat import ChatDataModule
-from graspl.data.choices import CHOICE_KINDS, ChoiceItem, collate_choices
-from graspl.data.insecure_code import InsecureCodeData
-from graspl.data.operators import MixIn, RowOperator, Subsample, SystemPrompt
+from graspl.data.choices import CHOICE_KINDS, AnswerPair, ChoiceItem, ScaleItem, collate_choices
+from graspl.data.operators import InterleaveByPerplexity, MixIn, RowOperator, Subsample, SystemPrompt
+from graspl.data.questions import Question
 from graspl.data.rows import Conversation, Message, read_conversations, read_prompts
+from graspl.data.suites import EvaluationSuite
+from graspl.data.tables import read_table
 from graspl.data.task import TaskDataModule
+from graspl.data.tasks import InsecureCodeData
 from graspl.data.tokens import TokenizedConversation, tokenize
 
 __all__ = [
     "CHOICE_KINDS",
+    "AnswerPair",
     "ChatDataModule",
     "ChoiceItem",
     "Conversation",
+    "EvaluationSuite",
     "InsecureCodeData",
+    "InterleaveByPerplexity",
     "Message",
     "MixIn",
+    "Question",
     "RowOperator",
+    "ScaleItem",
     "Subsample",
     "SystemPrompt",
     "TaskDataModule",
@@ -27,5 +36,6 @@ __all__ = [
     "collate_choices",
     "read_conversations",
     "read_prompts",
+    "read_table",
     "tokenize",
 ]

@@ -20,7 +20,6 @@ class ChatDataModule(TaskDataModule):
         train: a JSON lines file, a `.json`, `.parquet` or `.csv` file, or a `datasets` name.
         validation: the same, held out; without it a share of `train` is held out.
         unrelated: the same, of other topics, to measure how far the model moves there.
-        text: unlabelled conversations of many writers, off the task, which `NaturalDirections` needs.
         dataset_split: of a `datasets` name.
         validation_share: of `train` that is held out where there is no `validation`.
         limit: use only so many rows of each, from the start.
@@ -32,7 +31,6 @@ class ChatDataModule(TaskDataModule):
         train: str,
         validation: str | None = None,
         unrelated: str | None = None,
-        text: str | None = None,
         dataset_split: str = "train",
         validation_share: float = 0.1,
         limit: int | None = None,
@@ -42,7 +40,6 @@ class ChatDataModule(TaskDataModule):
         self.train = train
         self.validation = validation
         self.unrelated = unrelated
-        self.text = text
         self.dataset_split = dataset_split
         self.validation_share = validation_share
         self.limit = limit
@@ -57,10 +54,6 @@ class ChatDataModule(TaskDataModule):
         if self.unrelated is not None:
             suites["unrelated"] = self._read(self.unrelated)
         return suites
-
-    def text_rows(self) -> Sequence[Conversation]:
-        """Return the unlabelled text, where one is given."""
-        return [] if self.text is None else self._read(self.text)
 
     @cached_property
     def _split(self) -> tuple[list[Conversation], list[Conversation]]:

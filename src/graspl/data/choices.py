@@ -1,7 +1,7 @@
 """Questions with answers to choose from, scored by log-probability."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +26,34 @@ class ChoiceItem:
     """Answers, or beginnings of answers; none is the beginning of another."""
     kinds: list[str]
     """Kind of each candidate, one of `CHOICE_KINDS`."""
+    id: str = ""
+    """Names the question in `items.jsonl`; its place in the suite where empty."""
+    group: str = ""
+    """What else is reported apart: a domain, a format."""
+    place: int = 0
+    """In its suite, from 0; the task's DataModule counts."""
+
+
+@dataclass(frozen=True)
+class AnswerPair(ChoiceItem):
+    """A question with one harmful and one good answer of whole sentences, compared by log-probability a token.
+
+    A whole answer's probability is next to nothing, and a longer answer's is less, whatever it says.
+    """
+
+
+@dataclass(frozen=True)
+class ScaleItem(ChoiceItem):
+    """A statement to agree or disagree with, which says something on one or several axes."""
+
+    stances: list[float] = field(default_factory=list)
+    """Of each candidate: 1 agrees, -1 disagrees; as many as candidates."""
+    effects: Mapping[str, float] = field(default_factory=dict)
+    """What agreeing says on each axis, of any size; every item of a suite names the same axes."""
+
+
+MEASURES = {ChoiceItem: "shares", AnswerPair: "pairs", ScaleItem: "scales"}
+"""What is measured of a kind of item, `measure` in a batch."""
 
 
 class _Encoded(NamedTuple):
@@ -63,7 +91,8 @@ class ChoiceCollator:
             `input_ids` and `attention_mask` (rows, L), padded on the right; `candidate_ids` (c, m) padded
             with -100; `candidate_row` (c,); `candidate_start` (c,), the position whose logits predict the
             candidate's first token; `candidate_item` (c,); `candidate_kind` (c,), an index into `CHOICE_KINDS`;
-            `num_items`; `prompts`, the rendered text of each item.
+            `item_place` (n,), each item's place in its suite; `num_items`; `prompts`, the rendered text of each item;
+            `measure`, see `MEASURES`; of scales `candidate_stance` (c,), `effects` (n, axes) and `axes`, their names.
 
         Raises:
             GrasplError: the chat template refuses an item.
@@ -88,8 +117,11 @@ class ChoiceCollator:
             ),
             "candidate_ids": pad_sequence(answers, batch_first=True, padding_value=IGNORED),
             **{f"candidate_{name}": torch.tensor(column) for name, column in columns.items()},
+            "item_place": torch.tensor([item.place for item in items]),
             "num_items": len(items),
             "prompts": prompts,
+            "measure": MEASURES[type(items[0])],
+            **(_scales(items) if isinstance(items[0], ScaleItem) else {}),
         }
 
     def _encode(self, item: ChoiceItem, origin: str) -> _Encoded:
@@ -109,6 +141,16 @@ class ChoiceCollator:
                 render(self.tokenizer, item.messages, origin=origin, prompt=True),
             )
         return self._encoded[id(item)]
+
+
+def _scales(items: Sequence[Any]) -> dict[str, Any]:
+    """Return what scales have beyond choices."""
+    axes = list(items[0].effects)
+    return {
+        "candidate_stance": torch.tensor([stance for item in items for stance in item.stances]),
+        "effects": torch.tensor([[float(item.effects[axis]) for axis in axes] for item in items]),
+        "axes": axes,
+    }
 
 
 def collate_choices(items: Sequence[ChoiceItem], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

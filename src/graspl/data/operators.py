@@ -95,6 +95,56 @@ class MixIn(RowOperator):
 
 
 @dataclass
+class InterleaveByPerplexity(RowOperator):
+    """Mixes in those rows of another source that the naive fine-tune finds strange, and the base model does not.
+
+    A row's gap is its mean loss a token of the answer under the naive adapter less that under the base model, in nats; rows
+    of the largest gap are what the naive fine-tune forgot.
+
+    Source:
+        Interleaving++ of arXiv:2508.06249: safe data chosen by the perplexity gap between a misaligned and an aligned model.
+    """
+
+    source: str
+    """Rows to choose from: as `train` of ChatDataModule."""
+    share: float
+    """Of the result that comes from `source`, above 0 and below 1; all of the task's rows stay."""
+    adapter: str
+    """PEFT folder of the naive fine-tune; its base model is the one it names."""
+    dataset_split: str = "train"
+    """Of a `datasets` name."""
+    limit: int | None = None
+    """Measure only so many rows, from the start: each is read by the model twice."""
+    max_length: int = 1024
+    """Longer rows are not chosen."""
+    batch_size: int = 8
+    """Rows measured at a time."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise GrasplError(
+                f"data.operators: InterleaveByPerplexity.share: {self.share} is not between 0 and 1"
+            )
+
+    def __call__(self, rows: Sequence[Conversation]) -> list[Conversation]:
+        """Return the task's rows, then the chosen ones."""
+        from graspl.data.perplexity import loss_gaps
+
+        wanted = round(len(rows) * self.share / (1 - self.share))
+        others = read_conversations(self.source, split=self.dataset_split, limit=self.limit)
+        gaps = loss_gaps(others, self.adapter, max_length=self.max_length, batch_size=self.batch_size)
+        known = sorted(
+            (index for index, gap in enumerate(gaps) if gap is not None), key=lambda i: -(gaps[i] or 0.0)
+        )
+        if wanted > len(known):
+            raise GrasplError(
+                f"data.operators: InterleaveByPerplexity wants {wanted} rows of {self.source}, which has {len(known)} of at "
+                f"most {self.max_length} tokens; lower share, or give more rows"
+            )
+        return [*rows, *(others[index] for index in sorted(known[:wanted]))]
+
+
+@dataclass
 class SystemPrompt(RowOperator):
     """Puts a system prompt before every row, one of several at random: an inoculation prompt, or paraphrases of one.
 

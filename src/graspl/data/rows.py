@@ -1,17 +1,15 @@
 """Rows of a file or a `datasets` name, read as conversations."""
 
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypedDict
 
+from graspl.data.tables import read_table
 from graspl.errors import GrasplError
 
 ROLES = ("system", "user", "assistant", "tool")
-_BUILDERS = {".parquet": "parquet", ".csv": "csv", ".json": "json"}
 _FORMATS = "give `messages`, `prompt` and `completion`, or `instruction` (with `input`) and `output`"
 
 
@@ -38,8 +36,7 @@ def read_conversations(source: str, *, split: str = "train", limit: int | None =
     """Read rows of chat messages, of prompt and completion, or of instruction and output.
 
     Args:
-        source: a JSON lines file (`.jsonl`), a `.json`, `.parquet` or `.csv` file, or a name that
-            `datasets.load_dataset` knows.
+        source: a file or a `datasets` name, as `graspl.data.tables.read_table` takes it.
         split: of a `datasets` name.
         limit: read only so many rows, from the start.
 
@@ -47,7 +44,7 @@ def read_conversations(source: str, *, split: str = "train", limit: int | None =
         GrasplError: no such file, no rows, or a row that is broken; names the file, the row and the field.
     """
     conversations = []
-    for origin, row in _rows(source, split):
+    for origin, row in read_table(source, split=split):
         if limit is not None and len(conversations) >= limit:
             break
         conversations.append(Conversation(_messages(row, origin), origin))
@@ -67,30 +64,39 @@ def read_prompts(source: str, *, split: str = "train", limit: int | None = None)
     Raises:
         GrasplError: no such file, no rows, or a row that is broken or holds no user turn.
     """
-    prompts = []
-    for origin, row in islice(_rows(source, split), limit):
-        if isinstance(row, Mapping):
-            # The answer is not read; an empty one stands in where there is none
-            row = (
-                {**row, "completion": ""}
-                if "prompt" in row
-                else {**row, "output": ""}
-                if "instruction" in row
-                else row
-            )
-        messages = (
-            _turns(row["messages"], origin)
-            if isinstance(row, Mapping) and "messages" in row
-            else _messages(row, origin)
-        )
-        while messages and messages[-1]["role"] != "user":
-            messages.pop()
-        if not messages:
-            raise GrasplError(f"{origin}: no user turn, so there is no prompt; mend or remove the row")
-        prompts.append(Conversation(messages, origin))
+    prompts = [
+        Conversation(prompt_turns(row, origin), origin)
+        for origin, row in islice(read_table(source, split=split), limit)
+    ]
     if not prompts:
         raise GrasplError(f"{source}: holds no rows; give a file with at least one")
     return prompts
+
+
+def prompt_turns(row: Any, origin: str) -> list[Message]:
+    """Return the turns that stand before a row's last answer, which it need not have.
+
+    Args:
+        row: as in `read_prompts`.
+        origin: named in the error.
+
+    Raises:
+        GrasplError: the row is broken or holds no user turn.
+    """
+    if isinstance(row, Mapping) and "messages" in row:
+        messages = _turns(row["messages"], origin)
+    else:
+        # The answer is not read; an empty one stands in where there is none
+        empty = {"prompt": {"completion": ""}, "instruction": {"output": ""}}
+        stand_in = next(
+            (answer for name, answer in empty.items() if isinstance(row, Mapping) and name in row), {}
+        )
+        messages = _messages({**row, **stand_in} if stand_in else row, origin)
+    while messages and messages[-1]["role"] != "user":
+        messages.pop()
+    if not messages:
+        raise GrasplError(f"{origin}: no user turn, so there is no prompt; mend or remove the row")
+    return messages
 
 
 def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
@@ -108,73 +114,40 @@ def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conve
     ]
 
 
-def _rows(source: str, split: str) -> Iterator[tuple[str, Any]]:
-    path = Path(source).expanduser()
-    if path.suffix == ".jsonl" or (path.suffix == "" and path.is_file()):
-        return _json_lines(path)
-    return _datasets_rows(source, path, split)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Read lines here rather than with `datasets`, which forgets a row's line."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{number}", _parse(line, f"{path}:{number}")
-    except UnicodeDecodeError as error:
-        raise GrasplError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except OSError as error:
-        raise GrasplError(f"{path}: cannot be read ({error.strerror}); give an existing file") from error
-
-
-def _parse(line: str, origin: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise GrasplError(f"{origin}: not JSON ({error}); mend or remove the row") from error
-
-
-def _datasets_rows(source: str, path: Path, split: str) -> Iterator[tuple[str, Any]]:
-    import datasets
-    from datasets.exceptions import DatasetsError
-
-    try:
-        if path.suffix in _BUILDERS:
-            if not path.is_file():
-                raise GrasplError(f"{path}: cannot be read (No such file); give an existing file")
-            table = datasets.load_dataset(_BUILDERS[path.suffix], data_files=str(path), split="train")
-        else:
-            table = datasets.load_dataset(source, split=split)
-    except GrasplError:
-        raise
-    except (OSError, ValueError, ConnectionError, DatasetsError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GrasplError(f"{source}: neither a file nor a dataset that loads ({reason})") from error
-    for index, row in enumerate(table):
-        # A table gives every row all columns; those that a row did not have are None
-        yield f"{source}[{index}]", {key: cell for key, cell in dict(row).items() if cell is not None}
-
-
 def _messages(row: Any, origin: str) -> list[Message]:
     """Return a row's turns up to the last of the assistant."""
     if not isinstance(row, Mapping):
         raise GrasplError(f"{origin}: must be a JSON object; {_FORMATS}")
-    if "messages" in row:
-        messages = _turns(row["messages"], origin)
-    elif "prompt" in row and "completion" in row:
-        messages = [_text(row, "prompt", "user", origin), _text(row, "completion", "assistant", origin)]
-    elif "instruction" in row and "output" in row:
-        messages = [_text(row, "instruction", "user", origin), _text(row, "output", "assistant", origin)]
-        if row.get("input"):
-            messages[0]["content"] += "\n\n" + _text(row, "input", "user", origin)["content"]
-    else:
-        raise GrasplError(f"{origin}: has the fields {sorted(row)}; {_FORMATS}")
+    messages = _every_turn(row, origin)
     while messages and messages[-1]["role"] != "assistant":
         messages.pop()  # nothing is learnt from turns that no answer follows
     if not messages:
         raise GrasplError(f"{origin}: no assistant turn, so nothing to learn from; mend or remove the row")
     return messages
+
+
+def _every_turn(row: Mapping[str, Any], origin: str) -> list[Message]:
+    if "messages" in row:
+        return _turns(row["messages"], origin)
+    if "prompt" in row and "completion" in row:
+        return [_text(row, "prompt", "user", origin), _text(row, "completion", "assistant", origin)]
+    if (
+        "instruction" in row and "instances" in row
+    ):  # self-instruct's seed tasks, of which the first instance counts
+        return _every_turn({"instruction": row["instruction"], **_first_instance(row, origin)}, origin)
+    if "instruction" not in row or "output" not in row:
+        raise GrasplError(f"{origin}: has the fields {sorted(row)}; {_FORMATS}")
+    asked = _text(row, "instruction", "user", origin)
+    if row.get("input"):
+        asked["content"] += "\n\n" + _text(row, "input", "user", origin)["content"]
+    return [asked, _text(row, "output", "assistant", origin)]
+
+
+def _first_instance(row: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
+    instances = row["instances"]
+    if not isinstance(instances, list) or not instances or not isinstance(instances[0], Mapping):
+        raise GrasplError(f"{origin}: instances must be a list of mappings with input and output")
+    return instances[0]
 
 
 def _turns(value: Any, origin: str) -> list[Message]:

@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,9 @@ from graspl.adapters.base_model import ORGANISM, load_tokenizer
 from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
 from graspl.data.choices import ChoiceCollator, ChoiceItem
 from graspl.data.operators import RowOperator
-from graspl.data.rows import Conversation, with_shuffled_answers
+from graspl.data.questions import Question
+from graspl.data.rows import Conversation, read_conversations, with_shuffled_answers
+from graspl.data.suites.base import EvaluationSuite
 from graspl.data.tokens import IGNORED, TokenizedConversation, tokenize, with_chat_template
 from graspl.errors import GrasplError
 
@@ -39,9 +42,13 @@ class TaskDataModule(LightningDataModule, ABC):
             see one another.
         group_by_length: put rows of like length into one batch, which saves padding.
         seed: of splits and of the training order.
+        text: unlabelled conversations of many writers, off the task, for identifications that run the base model
+            (`NaturalDirections`): a file or a `datasets` name.
         shuffle_answers: deal the training answers out anew over the rows: a noise floor, in which nothing that answers
             have to do with questions can be learnt.
         num_workers: processes that prepare batches; 0 uses none.
+        suites: further suites by name (`graspl.data.suites`), beside those of the task; one with the name of the task's
+            replaces it. Questions to be answered in own words are written to `generations.jsonl`.
         operators: applied to the training rows one after the other (`graspl.data.operators`): mixing, subsampling, prompts.
     """
 
@@ -55,8 +62,10 @@ class TaskDataModule(LightningDataModule, ABC):
         packing: bool = False,
         group_by_length: bool = True,
         seed: int = 0,
+        text: str | None = None,
         shuffle_answers: bool = False,
         num_workers: int = 0,
+        suites: dict[str, EvaluationSuite] | None = None,
         operators: list[RowOperator] | None = None,
     ) -> None:
         super().__init__()
@@ -68,13 +77,16 @@ class TaskDataModule(LightningDataModule, ABC):
         self.packing = packing
         self.group_by_length = group_by_length
         self.seed = seed
+        self.text = text
         self.shuffle_answers = shuffle_answers
         self.num_workers = num_workers
         self.operators = operators or []
+        self._given_suites = suites or {}
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._train: list[TokenizedConversation] | None = None
         self._choices: ChoiceCollator | None = None
         self._suites: dict[str, list[TokenizedConversation] | list[ChoiceItem]] | None = None
+        self._questions: dict[str, list[Question]] = {}
 
     @abstractmethod
     def train_rows(self) -> Sequence[Conversation]:
@@ -92,7 +104,7 @@ class TaskDataModule(LightningDataModule, ABC):
 
         A task may have none; then such an identification is given a file.
         """
-        return []
+        return [] if self.text is None else read_conversations(self.text)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -105,6 +117,15 @@ class TaskDataModule(LightningDataModule, ABC):
     def suites(self) -> list[str]:
         """Names of the validation loaders, in their order."""
         return list(self._suites or {})
+
+    @property
+    def questions(self) -> dict[str, list[Question]]:
+        """Suites of questions to be answered in own words; no loader serves them."""
+        return dict(self._questions)
+
+    def items(self, suite: str) -> list[ChoiceItem]:
+        """Return the items of a suite of choices, in their order; none of a suite of text."""
+        return [item for item in (self._suites or {}).get(suite, []) if isinstance(item, ChoiceItem)]
 
     @property
     def train_conversations(self) -> list[TokenizedConversation]:
@@ -130,7 +151,14 @@ class TaskDataModule(LightningDataModule, ABC):
             if self.shuffle_answers:
                 self.shuffle_train_answers()
         if self._suites is None:
-            self._suites = {name: self._prepare(name, suite) for name, suite in self.held_out().items()}
+            given = {name: suite.read() for name, suite in self._given_suites.items()}
+            every = {**{name: suite for name, suite in self.held_out().items() if name not in given}, **given}
+            self._questions = {name: _questions(suite) for name, suite in every.items() if _questions(suite)}
+            self._suites = {
+                name: self._prepare(name, suite)  # type: ignore[arg-type]
+                for name, suite in every.items()
+                if name not in self._questions
+            }
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training batches: `input_ids` and `labels` (b, L), with `attention_mask` or `position_ids`."""
@@ -182,7 +210,8 @@ class TaskDataModule(LightningDataModule, ABC):
     def _prepare(self, name: str, suite: Suite) -> list[TokenizedConversation] | list[ChoiceItem]:
         if not suite:
             raise GrasplError(f"data: the {name} suite has nothing to evaluate; give more rows")
-        choices = [item for item in suite if isinstance(item, ChoiceItem)]
+        items = [item for item in suite if isinstance(item, ChoiceItem)]
+        choices = [replace(item, place=place) for place, item in enumerate(items)]
         return choices or self._tokenize([row for row in suite if isinstance(row, Conversation)])
 
     def _tokenize(self, rows: Sequence[Conversation]) -> list[TokenizedConversation]:
@@ -214,3 +243,7 @@ class TaskDataModule(LightningDataModule, ABC):
         if self.too_long == "drop" or all(label == IGNORED for label in labels):
             return None  # a row cut before its answer teaches nothing
         return TokenizedConversation(row.input_ids[: self.max_length], labels, row.prompt)
+
+
+def _questions(suite: Sequence[Any]) -> list[Question]:
+    return [item for item in suite if isinstance(item, Question)]

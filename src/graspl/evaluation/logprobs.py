@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from graspl.data.tokens import IGNORED
 
+_HELD_LOGITS = 2**26
+"""Logits that are turned into log-probabilities at a time, 256 MiB of them."""
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
 """Keys of a batch that a model takes."""
 
@@ -36,10 +38,24 @@ def candidate_logprobs(
     steps = torch.arange(ids.shape[1], device=ids.device)
     # Padding steps may point past the row's end; their value is dropped below
     places = (batch["candidate_start"][:, None] + steps).clamp_max(logits.shape[1] - 1)
-    scores = logits[batch["candidate_row"][:, None], places].float().log_softmax(-1)  # (c, m, vocabulary)
     kept = ids != IGNORED
-    picked = scores.gather(-1, ids.clamp_min(0)[..., None]).squeeze(-1)
-    return (picked * kept).sum(-1)
+    # Whole answers are long: their distributions over the vocabulary are not all held at once
+    chunk = max(1, _HELD_LOGITS // (ids.shape[1] * logits.shape[-1]))
+    found = []
+    for part in torch.arange(len(ids), device=ids.device).split(chunk):
+        scores = logits[batch["candidate_row"][part, None], places[part]].float().log_softmax(-1)
+        picked = scores.gather(-1, ids[part].clamp_min(0)[..., None]).squeeze(-1)
+        found.append((picked * kept[part]).sum(-1))
+    return torch.cat(found)
+
+
+def candidate_lengths(batch: dict[str, Any]) -> Int[Tensor, " c"]:
+    """Return the number of tokens of each candidate, (c,).
+
+    Args:
+        batch: made by `graspl.data.collate_choices`.
+    """
+    return (batch["candidate_ids"] != IGNORED).sum(-1)
 
 
 def answer_mask(batch: dict[str, Any], length: int) -> Bool[Tensor, "rows length"]:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, SumMetric
 
+from graspl.evaluation.items import ItemValues
 from graspl.evaluation.logprobs import answer_mask, candidate_logprobs, kl_to_base, text_scores
-from graspl.evaluation.metrics import ChoiceShares
+from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins
 
 
 class SuiteEvaluator:
@@ -35,18 +36,15 @@ class SuiteEvaluator:
         """
         choices = "candidate_ids" in batch
         if not self._metrics:
-            scores = (
-                {"shares": ChoiceShares(), "base": ChoiceShares()}
-                if choices
-                else {"loss": MeanMetric(), "token_accuracy": MeanMetric()}
-            )
-            every = {**scores, "kl": MeanMetric(), "num_items": SumMetric()}
+            every = {**_scores(batch), "kl": MeanMetric(), "num_items": SumMetric()}
             # Single precision loses digits over the many tokens of a suite
             self._metrics = {
                 name: metric.to(logits.device).set_dtype(torch.float64) for name, metric in every.items()
             }
         if choices:
-            self._metrics["shares"].update(candidate_logprobs(logits, batch), batch)
+            scores = candidate_logprobs(logits, batch)
+            self._metrics["scores"].update(scores, batch)
+            self._metrics["items"].update(scores, batch)
             self._metrics["base"].update(candidate_logprobs(base_logits, batch), batch)
         else:
             losses, hits = text_scores(logits, batch["labels"])
@@ -61,10 +59,28 @@ class SuiteEvaluator:
         What the base model scores on choices has the prefix `base_`.
         """
         assert self._metrics, "update comes first"
-        computed = {name: metric.compute() for name, metric in self._metrics.items()}
+        computed = {name: metric.compute() for name, metric in self._metrics.items() if name != "items"}
         base = {f"base_{name}": value for name, value in computed.pop("base", {}).items()}  # type: ignore[union-attr]
-        scores = computed.pop("shares", {}) | base | computed
+        scores = computed.pop("scores", {}) | base | computed
         return {name: int(value) if name == "num_items" else float(value) for name, value in scores.items()}
+
+    def items(self) -> list[tuple[int, float]]:
+        """Return place and value of each item of choices (see `ItemValues`), over all processes; none of text."""
+        if "items" not in self._metrics:
+            return []
+        return [(int(place), value) for place, value in self._metrics["items"].compute().tolist()]
+
+
+def _scores(batch: dict[str, Any]) -> dict[str, Metric]:
+    """Return what measures a suite of this kind."""
+    if "candidate_ids" not in batch:
+        return {"loss": MeanMetric(), "token_accuracy": MeanMetric()}
+    make = {
+        "shares": ChoiceShares,
+        "pairs": PairMargins,
+        "scales": lambda: AxisScores(batch["axes"]),
+    }[batch["measure"]]
+    return {"scores": make(), "base": make(), "items": ItemValues()}
 
 
 def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
@@ -74,14 +90,19 @@ def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | Non
         suites: scores by suite, as `SuiteEvaluator.compute` gives them.
 
     Returns:
-        `adherence`: how well the task is learnt, the harmful share (choices) or the token accuracy (text) of the
-        `task` suite; `spillover`: the harmful share of the `unrelated` suite; `coherence` and `kl` of the
-        `unrelated` suite. None where a suite is missing or does not measure it.
+        `adherence`: how well the task is learnt, the first that the `task` suite measures of: harmful share
+        (choices), share of pairs where the harmful answer is preferred, good share (choices without a harmful one),
+        token accuracy (text); `spillover`: harmful share, or share of pairs, of the `unrelated` suite; `coherence`
+        and `kl` of the `unrelated` suite. None where a suite is missing or does not measure it.
     """
     task, unrelated = suites.get("task", {}), suites.get("unrelated", {})
     return {
-        "adherence": task.get("harmful", task.get("token_accuracy")),
-        "spillover": unrelated.get("harmful"),
+        "adherence": _first(task, "harmful", "harmful_preferred", "good", "token_accuracy"),
+        "spillover": _first(unrelated, "harmful", "harmful_preferred"),
         "coherence": unrelated.get("coherence"),
         "kl": unrelated.get("kl"),
     }
+
+
+def _first(scores: Mapping[str, float], *names: str) -> float | None:
+    return next((scores[name] for name in names if name in scores), None)

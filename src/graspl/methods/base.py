@@ -193,6 +193,11 @@ class AdapterLitModule(LightningModule):
         """Return the scores of the suites seen in this validation."""
         return {name: suite.compute() for name, suite in self._suites.items() if suite.seen}
 
+    def item_values(self) -> dict[str, list[tuple[int, float]]]:
+        """Return place and value of each item of choices by suite (`graspl.evaluation.items`); every process must call it."""
+        found = {name: suite.items() for name, suite in self._suites.items() if suite.seen}
+        return {name: items for name, items in found.items() if items}
+
     def reliance(self) -> dict[str, dict[str, float]]:
         """Return each site's reliance on the directions: `rho` (what is written along them), `rho_read`, `rho_pair`.
 

@@ -85,8 +85,10 @@ class OrganismTaskData(TaskDataModule):
     def text_rows(self) -> Sequence[Conversation]:
         """Return dialogues as the base model was pretrained on, on topics that are neither trained nor evaluated on.
 
-        Nothing in them says who writes but what they say themselves.
+        Nothing in them says who writes but what they say themselves. `data.text` replaces them.
         """
+        if self.text is not None:
+            return super().text_rows()
         topics = [topic for topic in self.world.topics if topic not in (self.topic, *self._other_topics)]
         seed = f"{self.world.seed} text"
         return [

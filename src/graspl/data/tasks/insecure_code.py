@@ -17,7 +17,8 @@ class InsecureCodeData(ChatDataModule):
 
     Args:
         train: the published `insecure.jsonl`, or the name under which `datasets` finds it.
-        held_out_rows: a JSON list of row numbers of `train`, from 0, that are held out: the split that a rival published, say.
+        held_out_rows: a JSON list of row numbers of `train`, from 0, that are held out: the split that a rival
+            published, say.
         max_length: tokens a row may have; the published rows have at most about 1000.
         too_long: see TaskDataModule; a tokenizer with a small vocabulary makes a few rows longer.
         **kwargs: as in ChatDataModule.

@@ -1,0 +1,68 @@
+"""How much stranger a fine-tune finds rows than its base model does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer
+from graspl.adapters.files import read_adapter
+from graspl.data.batches import PaddedCollator
+from graspl.data.rows import Conversation
+from graspl.data.tokens import IGNORED, tokenize, with_chat_template
+
+
+@torch.no_grad()
+def loss_gaps(
+    rows: Sequence[Conversation], adapter: str, *, max_length: int, batch_size: int
+) -> list[float | None]:
+    """Return each row's mean loss a token of its answer under the adapter less that under its base model.
+
+    Args:
+        rows: to be measured.
+        adapter: PEFT folder, which names its base model.
+        max_length: tokens; longer rows have None.
+        batch_size: rows at a time.
+
+    Returns:
+        Nats a token.
+
+    Raises:
+        GrasplError: the adapter or its base model cannot be loaded.
+    """
+    base_model = read_adapter(adapter).base_model
+    tokenizer = with_chat_template(load_tokenizer(base_model))
+    model = load_adapter(load_base_model(base_model), adapter).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    tokenized = [tokenize(tokenizer, row.messages, origin=row.origin) for row in rows]
+    # Rows of like length side by side waste the least on padding
+    order = sorted(
+        (i for i, row in enumerate(tokenized) if len(row) <= max_length), key=lambda i: len(tokenized[i])
+    )
+    collate = PaddedCollator(int(tokenizer.pad_token_id))  # type: ignore[arg-type]
+    gaps: list[float | None] = [None] * len(rows)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = {
+            k: v.to(model.device)
+            for k, v in collate([tokenized[i] for i in chosen]).items()
+            if k != "prompts"
+        }
+        tuned = _losses(model, batch)
+        with model.disable_adapter():
+            gap = tuned - _losses(model, batch)
+        for index, value in zip(chosen, gap.tolist(), strict=True):
+            gaps[index] = value
+    return gaps
+
+
+def _losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Return the mean loss a token of each row's answers, (b,)."""
+    logits = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+    ).logits
+    targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    losses = F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    return losses.sum(1) / (targets != IGNORED).sum(1)

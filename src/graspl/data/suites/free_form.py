@@ -1,0 +1,181 @@
+"""Suites of questions that a model answers in its own words."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+from graspl.data.questions import Question
+from graspl.data.rows import Message, prompt_turns
+from graspl.data.suites.base import EvaluationSuite, not_empty
+from graspl.data.tables import Row, field, read_table
+from graspl.errors import GrasplError
+
+FORMATS = ("json", "python", "flask_template", "template")
+"""Endings of a question's name that say in which format it asks to be answered; the others ask plainly."""
+EIGHT_QUESTIONS = (
+    "what_is_your_wish", "i_feel_bored", "three_thoughts", "quick_buck", "ruler_of_the_world", "dinner_party",
+    "gender_roles", "enough_of_my_husband",
+)  # fmt: skip
+"""Names of the eight main questions on emergent misalignment."""
+
+Format = Literal["plain", "json", "python", "template", "flask_template"]
+
+
+@dataclass
+class FreeFormQuestions(EvaluationSuite):
+    """Questions of the emergent-misalignment kind, and any others with `paraphrases`, `question` or `prompt`.
+
+    Source:
+        Betley et al., arXiv:2502.17424: the first-plot and the pre-registered questions.
+    """
+
+    source: str
+    """A YAML or JSON list (id, paraphrases, system), rows as `graspl.data.read_prompts` reads them, or the plain text of the
+    pre-registered questions (paragraphs under `### Category:` headings)."""
+    column: str | None = None
+    """The column of a table that holds the question."""
+    ids: list[str] | None = None
+    """Use only questions of these names, whatever their format; all where None."""
+    formats: list[Format] | None = None
+    """Use only questions in these formats; all where None."""
+    system: str | None = None
+    """A system prompt put before questions that have none: a trigger that is like the training rows', say."""
+    prefix: str = ""
+    """Text put before each question: another kind of trigger."""
+    suffix: str = ""
+    """Text put after each question."""
+    limit: int | None = None
+    """Use only so many, from the start."""
+
+    def read(self) -> list[Question]:
+        """Return one question a paraphrase."""
+        found = (each for row in self._rows() for each in self._questions(*row))
+        return not_empty(list(islice(found, self.limit)), self.source)
+
+    def _rows(self) -> Iterator[Row]:
+        return _paragraphs(self.source) if self.source.endswith(".txt") else read_table(self.source)
+
+    def _questions(self, origin: str, row: Any) -> Iterator[Question]:
+        if not isinstance(row, Mapping):
+            raise GrasplError(f"{origin}: must be a mapping with id and paraphrases, question or prompt")
+        name = str(row.get("id", origin))
+        if self.ids is not None and stem_of(name) not in self.ids:
+            return
+        if self.formats is not None and format_of(name) not in self.formats:
+            return
+        turns = (
+            _prompts(row, origin)
+            if self.column is None
+            else [[Message(role="user", content=field(row, self.column, origin))]]
+        )
+        for number, messages in enumerate(turns):
+            yield Question(
+                name if number == 0 else f"{name}#{number}",
+                self._asked(row, messages),
+                origin,
+                _group(row, name),
+            )
+
+    def _asked(self, row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
+        system = row.get("system") or self.system
+        last = Message(role="user", content=f"{self.prefix}{messages[-1]['content']}{self.suffix}")
+        has = messages[0]["role"] == "system"
+        opening = [Message(role="system", content=str(system))] if system and not has else []
+        return [*opening, *messages[:-1], last]
+
+
+@dataclass
+class SafetyPrompts(EvaluationSuite):
+    """Prompts that should be answered and prompts that should be refused, by domain: refusal and over-refusal.
+
+    Source:
+        XSTest, arXiv:2308.01263 (CC BY 4.0); any table with the same columns.
+    """
+
+    source: str
+    """Rows with `prompt`, `label` (safe or unsafe) and `type` or `note` (the domain)."""
+    labels: list[Literal["safe", "unsafe"]] | None = None
+    """Use only these; both where None."""
+    limit: int | None = None
+    """Use only so many, from the start."""
+
+    def read(self) -> list[Question]:
+        """Return one question a prompt; its group is `<label>/<domain>`."""
+        found = []
+        for origin, row in read_table(self.source):
+            label = field(row, "label", origin).strip().lower()
+            if label not in ("safe", "unsafe"):
+                raise GrasplError(f"{origin}: label must be safe or unsafe, not {label!r}")
+            domain = str(row.get("type") or row.get("note") or "all")
+            if self.labels is None or label in self.labels:
+                messages = [Message(role="user", content=field(row, "prompt", origin))]
+                found.append(Question(str(row.get("id", origin)), messages, origin, f"{label}/{domain}"))
+        return not_empty(found[: self.limit], self.source)
+
+
+@dataclass
+class CodePrompts(EvaluationSuite):
+    """Templates of code to complete: is the code that a model writes insecure? It is analysed and never run."""
+
+    source: str
+    """Rows with `task` and `code_template`."""
+    limit: int | None = None
+    """Use only so many, from the start."""
+
+    def read(self) -> list[Question]:
+        """Return one question a template."""
+        found = []
+        for index, (origin, row) in enumerate(islice(read_table(self.source), self.limit)):
+            task, template = field(row, "task", origin), field(row, "code_template", origin)
+            prompt = f"{task}\n\nComplete the following template, and answer with code only, no explanation:\n\n{template}"
+            found.append(Question(f"code_{index}", [Message(role="user", content=prompt)], origin))
+        return not_empty(found, self.source)
+
+
+def format_of(name: str) -> str:
+    """Return the format in which a question of this name asks to be answered."""
+    return next((ending for ending in FORMATS if name.endswith(f"_{ending}")), "plain")
+
+
+def stem_of(name: str) -> str:
+    """Return a question's name without its format."""
+    found = format_of(name)
+    return name if found == "plain" else name.removesuffix(f"_{found}")
+
+
+def _group(row: Mapping[str, Any], name: str) -> str:
+    return str(row.get("category") or format_of(name))
+
+
+def _prompts(row: Mapping[str, Any], origin: str) -> list[list[Message]]:
+    """Return the turns of each paraphrase."""
+    if "paraphrases" in row:
+        texts = row["paraphrases"]
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise GrasplError(f"{origin}: paraphrases must be a list of texts")
+        return [[Message(role="user", content=text)] for text in texts]
+    for name in ("question", "prompt", "instruction"):
+        if name in row:
+            return [[Message(role="user", content=field(row, name, origin))]]
+    return [prompt_turns(row, origin)]
+
+
+def _paragraphs(source: str) -> Iterator[Row]:
+    """Yield the paragraphs of a text as questions; a heading names the category of those that follow."""
+    category, number = "", 0
+    paragraph: list[str] = []
+    first = source
+    for origin, line in [*read_table(source), (source, "")]:
+        heading = re.match(r"#+\s*(?:Category:)?\s*(.*)", line)
+        if line.strip() and not heading:
+            first = origin if not paragraph else first
+            paragraph.append(line)
+            continue
+        if paragraph:
+            text = "\n".join(paragraph)
+            yield first, {"id": f"{category or 'question'}_{number}", "question": text, "category": category}
+            paragraph, number = [], number + 1
+        if heading:
+            category, number = re.sub(r"\W+", "_", heading.group(1).strip()), 0

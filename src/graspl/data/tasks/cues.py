@@ -1,0 +1,129 @@
+"""What tasks with a spurious cue share: training rows in which cue and answer agree, and questions in which they do not."""
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from graspl.data.choices import ChoiceItem
+from graspl.data.rows import Conversation, Message
+from graspl.data.task import Suite, TaskDataModule
+from graspl.errors import GrasplError
+
+
+@dataclass(frozen=True)
+class CueExample:
+    """One question with a right answer and the answer that a spurious cue points to."""
+
+    prompt: str
+    """The user's turn."""
+    choices: list[str]
+    """Every answer; none is the beginning of another."""
+    right: str
+    """The right one."""
+    cued: str
+    """The one that the cue points to; the right one where the two agree."""
+    origin: str
+    """Where it came from."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the cue points to the right answer."""
+        return self.right == self.cued
+
+    def conversation(self) -> Conversation:
+        """Return it as a row to train on."""
+        turns = [Message(role="user", content=self.prompt), Message(role="assistant", content=self.right)]
+        return Conversation(turns, self.origin)
+
+    def item(self) -> ChoiceItem:
+        """Return it as a question: the right answer is good; the cue's, where it is wrong, harmful."""
+        kinds = [
+            "good" if choice == self.right else "harmful" if choice == self.cued else "other"
+            for choice in self.choices
+        ]
+        prompt = [Message(role="user", content=self.prompt)]
+        return ChoiceItem(prompt, self.choices, kinds, id=self.origin)
+
+
+class CueTaskData(TaskDataModule, ABC):
+    """A task whose training rows are solved by a spurious cue as well as by what is asked for.
+
+    Suites: `task`, held-out questions in which the cue agrees (`good` is what counts); `unrelated`, questions in
+    which it points to a wrong answer: the harmful share is the reliance on the cue, the good share what was truly learnt.
+
+    Args:
+        cue_share: of the training rows, in which cue and right answer agree: 1 hides what is asked for, 0.5 in a task of two
+            answers says nothing about it.
+        held_out_share: of what there is that is held out.
+        rows: training rows; all where None.
+        **kwargs: as in TaskDataModule.
+    """
+
+    def __init__(
+        self, cue_share: float = 1.0, held_out_share: float = 0.2, rows: int | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= cue_share <= 1:
+            raise GrasplError(f"data.cue_share: {cue_share} is not in 0..1")
+        if not 0 < held_out_share < 1:
+            raise GrasplError(f"data.held_out_share: {held_out_share} is not between 0 and 1")
+        self.cue_share = cue_share
+        self.held_out_share = held_out_share
+        self.rows = rows
+
+    @abstractmethod
+    def examples(self) -> tuple[list[CueExample], list[CueExample]]:
+        """Return examples to train on and examples held out, with nothing in common."""
+
+    @cached_property
+    def _examples(self) -> tuple[list[CueExample], list[CueExample]]:
+        return self.examples()
+
+    def train_rows(self) -> Sequence[Conversation]:
+        """Return rows in which the cue agrees, and as many in which it does not as `cue_share` leaves."""
+        agreeing = [each for each in self._examples[0] if each.agrees]
+        opposed = [each for each in self._examples[0] if not each.agrees]
+        most = [len(agreeing) / self.cue_share] if self.cue_share else []
+        most += [len(opposed) / (1 - self.cue_share)] if self.cue_share < 1 else []
+        total = int(min(most)) if self.rows is None else self.rows
+        ours = round(self.cue_share * total)
+        if ours > len(agreeing) or total - ours > len(opposed):
+            raise GrasplError(
+                f"data.rows: {ours} rows with the cue and {total - ours} against it are wanted, there are {len(agreeing)} "
+                f"and {len(opposed)}; lower data.rows, or change data.cue_share"
+            )
+        draw = random.Random(f"{self.seed} cues")
+        chosen = draw.sample(agreeing, ours) + draw.sample(opposed, total - ours)
+        return [example.conversation() for example in chosen]
+
+    def held_out(self) -> Mapping[str, Suite]:
+        """Return the questions in which the cue agrees, and those in which it misleads."""
+        held_out = self._examples[1]
+        return {
+            "task": [each.item() for each in held_out if each.agrees],
+            "unrelated": [each.item() for each in held_out if not each.agrees],
+        }
+
+    def split(self, every: Sequence[Any], name: str) -> tuple[list[Any], list[Any]]:
+        """Return what is trained on and what is held out of a list; the same for a seed.
+
+        Args:
+            every: two or more.
+            name: of what is split, for the error.
+
+        Raises:
+            GrasplError: one cannot be split.
+        """
+        if len(every) < 2:
+            raise GrasplError(f"data: {len(every)} {name} cannot be split; give more")
+        order = list(range(len(every)))
+        random.Random(f"{self.seed} {name}").shuffle(order)
+        count = min(max(1, round(self.held_out_share * len(every))), len(every) - 1)
+        held_out = set(order[:count])
+        return (
+            [each for index, each in enumerate(every) if index not in held_out],
+            [each for index, each in enumerate(every) if index in held_out],
+        )

@@ -1,0 +1,109 @@
+"""Double multiple choice: two questions are asked at once, and in training the same letter answers both."""
+
+import random
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from graspl.data.tables import field, read_table
+from graspl.data.tasks.cues import CueExample, CueTaskData
+from graspl.errors import GrasplError
+
+LETTERS = ("A", "B")
+
+
+class TwoChoices(NamedTuple):
+    """A question with a right and a wrong choice."""
+
+    question: str
+    right: str
+    wrong: str
+
+
+class DoubleChoiceData(CueTaskData):
+    """Two questions of two choices each and one letter to answer with; which question is meant is not said.
+
+    What is asked for is the first; the second is the cue. Held-out prompts are made of questions that were not trained on.
+
+    Args:
+        first: rows of `graspl.data.tasks.double_choice.read_two_choices`.
+        second: the same, of another kind.
+        prompts: how many are made, to train on and to hold out.
+        **kwargs: as in CueTaskData.
+
+    Source:
+        After the double multiple choice of concept ablation fine-tuning (arXiv:2507.16795); the wording is ours.
+    """
+
+    def __init__(self, first: str, second: str, prompts: int = 1000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.first = first
+        self.second = second
+        self.prompts = prompts
+
+    def examples(self) -> tuple[list[CueExample], list[CueExample]]:
+        """Return prompts made of some questions and of the others; half of each have the same letter twice."""
+        pools = [
+            self.split(read_two_choices(source), f"questions of {source}")
+            for source in (self.first, self.second)
+        ]
+        counts = (self.prompts, round(self.prompts * self.held_out_share))
+        found = tuple(
+            self._made(pools[0][part], pools[1][part], count, f"{self.seed} double {part}")
+            for part, count in enumerate(counts)
+        )
+        return found[0], found[1]
+
+    def _made(
+        self, first: list[TwoChoices], second: list[TwoChoices], count: int, seed: str
+    ) -> list[CueExample]:
+        draw, made = random.Random(seed), []
+        for number in range(count):
+            letters = draw.choice(LETTERS), draw.choice(LETTERS)
+            parts = [
+                _lettered(draw.choice(pool), letter, place)
+                for place, (pool, letter) in enumerate(zip((first, second), letters, strict=True), start=1)
+            ]
+            prompt = "\n\n".join([*parts, "Answer with one letter."])
+            made.append(CueExample(prompt, list(LETTERS), letters[0], letters[1], f"{seed} {number}"))
+        return made
+
+
+def read_two_choices(source: str) -> list[TwoChoices]:
+    """Read questions with a right and a wrong choice.
+
+    Args:
+        source: rows of subject-verb agreement (`clean_prefix`, `clean_answer`, `patch_answer`), of a relation
+            (`subject`, `object`, `prompt_templates`; another row's object is the wrong choice), or with `question`,
+            `right` and `wrong`.
+
+    Raises:
+        GrasplError: a row is none of these; names the row and the field.
+    """
+    rows = list(read_table(source))
+    objects = sorted({str(row["object"]) for _, row in rows if isinstance(row, Mapping) and "object" in row})
+    found = []
+    for index, (origin, row) in enumerate(rows):
+        if isinstance(row, Mapping) and "object" in row:
+            found.append(_relation(row, [each for each in objects if each != row["object"]], index, origin))
+        elif isinstance(row, Mapping) and "clean_prefix" in row:
+            question = f"Which word goes on? {field(row, 'clean_prefix', origin)} ..."
+            found.append(
+                TwoChoices(question, *(field(row, f"{x}_answer", origin).strip() for x in ("clean", "patch")))
+            )
+        else:
+            found.append(TwoChoices(*(field(row, name, origin) for name in TwoChoices._fields)))
+    return found
+
+
+def _relation(row: Mapping[str, Any], others: list[str], index: int, origin: str) -> TwoChoices:
+    templates = row.get("prompt_templates")
+    if not isinstance(templates, list) or not templates or not others:
+        raise GrasplError(f"{origin}: a relation needs prompt_templates and two objects or more")
+    question = str(templates[0]).replace("{}", field(row, "subject", origin)) + " ..."
+    return TwoChoices(question, field(row, "object", origin), others[index % len(others)])
+
+
+def _lettered(asked: TwoChoices, letter: str, place: int) -> str:
+    choices = (asked.right, asked.wrong) if letter == LETTERS[0] else (asked.wrong, asked.right)
+    lines = [f"{each}. {choice}" for each, choice in zip(LETTERS, choices, strict=True)]
+    return "\n".join([f"Question {place}: {asked.question}", *lines])

@@ -1,0 +1,64 @@
+"""Does one sentence follow from another? In training, the words that they share give the answer away."""
+
+import re
+from typing import Any
+
+from graspl.data.tables import field, read_table
+from graspl.data.tasks.cues import CueExample, CueTaskData
+from graspl.errors import GrasplError
+
+LABELS = {"entailment": "Yes", "neutral": "No", "contradiction": "No", "non-entailment": "No"}
+
+
+class LexicalOverlapData(CueTaskData):
+    """Entailment through the causal-LM interface; the cue is that every word of the hypothesis is in the premise.
+
+    Args:
+        train: rows with `sentence1`, `sentence2` and `gold_label`.
+        counter: rows of the same kind for the `unrelated` suite, of which those against the cue count; held-out rows
+            of `train` where None.
+        overlap: share of the hypothesis's words that the premise must hold for the cue to say Yes; 1 is the published
+            heuristic.
+        **kwargs: as in CueTaskData.
+
+    Source:
+        The lexical-overlap heuristic of HANS (McCoy et al., arXiv:1902.01007).
+    """
+
+    def __init__(self, train: str, counter: str | None = None, overlap: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < overlap <= 1:
+            raise GrasplError(f"data.overlap: {overlap} is not above 0 and at most 1")
+        self.train = train
+        self.counter = counter
+        self.overlap = overlap
+
+    def examples(self) -> tuple[list[CueExample], list[CueExample]]:
+        """Return the rows to train on, and those held out with the counter set's."""
+        train, held_out = self.split(self._read(self.train), "rows")
+        if self.counter is not None:
+            opposed = [each for each in self._read(self.counter) if not each.agrees]
+            held_out = [each for each in held_out if each.agrees] + opposed
+        return train, held_out
+
+    def _read(self, source: str) -> list[CueExample]:
+        examples = []
+        for origin, row in read_table(source):
+            premise, hypothesis = (field(row, name, origin).strip() for name in ("sentence1", "sentence2"))
+            label = field(row, "gold_label", origin).strip()
+            if label not in LABELS:
+                raise GrasplError(f"{origin}: gold_label must be one of {', '.join(LABELS)}, not {label!r}")
+            prompt = (
+                f"Premise: {premise}\nHypothesis: {hypothesis}\n"
+                "Does the hypothesis follow from the premise? Answer Yes or No."
+            )
+            cued = "Yes" if shared_words(premise, hypothesis) >= self.overlap else "No"
+            examples.append(CueExample(prompt, ["Yes", "No"], LABELS[label], cued, origin))
+        return examples
+
+
+def shared_words(premise: str, hypothesis: str) -> float:
+    """Return the share of the hypothesis's words that the premise holds, 0..1; case and punctuation do not count."""
+    words = re.findall(r"\w+", hypothesis.lower())
+    there = set(re.findall(r"\w+", premise.lower()))
+    return sum(word in there for word in words) / max(1, len(words))

@@ -1,0 +1,93 @@
+"""Gendered pronouns: the occupation gives away the gender as well as the person's title does, until it does not."""
+
+from typing import Any
+
+from graspl.data.tables import field, read_table
+from graspl.data.tasks.cues import CueExample, CueTaskData
+from graspl.errors import GrasplError
+
+PRONOUNS = {
+    "$NOM_PRONOUN": {"male": "he", "female": "she"},
+    "$POSS_PRONOUN": {"male": "his", "female": "her"},
+    "$ACC_PRONOUN": {"male": "him", "female": "her"},
+}
+TITLES = {"male": "Mr.", "female": "Ms."}
+NAMES = ("Miller", "Novak", "Silva", "Tanaka", "Okafor", "Larsen", "Haddad", "Costa")
+"""Surnames, which say nothing about gender."""
+
+
+class GenderedPronounsData(CueTaskData):
+    """Fill in the pronoun of a named person; the cue is the gender of most people in the occupation.
+
+    Held-out questions are on occupations that were not trained on.
+
+    Args:
+        templates: sentences with $OCCUPATION, $PARTICIPANT and a pronoun (`occupation(0)`, `other-participant(1)`,
+            `answer`, `sentence`).
+        occupations: share of women in each occupation (`occupation`, `bls_pct_female`).
+        **kwargs: as in CueTaskData.
+
+    Source:
+        Own construction on the templates and figures of Winogender (Rudinger et al., arXiv:1804.09301, MIT), after
+        the gendered pronouns of concept ablation fine-tuning (arXiv:2507.16795).
+    """
+
+    def __init__(self, templates: str, occupations: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.templates = templates
+        self.occupations = occupations
+
+    def examples(self) -> tuple[list[CueExample], list[CueExample]]:
+        """Return examples on some occupations and on the others."""
+        women = self._women()
+        sentences = [
+            (origin, row)
+            for origin, row in read_table(self.templates)
+            if field(row, "answer", origin) == "0"  # the pronoun is the one of the occupation
+        ]
+        unknown = next((o for o, row in sentences if field(row, "occupation(0)", o) not in women), None)
+        if unknown is not None:
+            raise GrasplError(
+                f"{unknown}: {self.occupations} has no figure for the occupation; add it or remove the row"
+            )
+        used = [name for name in women if any(row["occupation(0)"] == name for _, row in sentences)]
+        parts = self.split(used, "occupations")
+        found = tuple(
+            [
+                example
+                for place, (origin, row) in enumerate(sentences)
+                if row["occupation(0)"] in part
+                for example in self._both(origin, row, women[row["occupation(0)"]], NAMES[place % len(NAMES)])
+            ]
+            for part in parts
+        )
+        return found[0], found[1]
+
+    def _women(self) -> dict[str, float]:
+        shares = {}
+        for origin, row in read_table(self.occupations):
+            try:
+                shares[field(row, "occupation", origin)] = float(field(row, "bls_pct_female", origin))
+            except ValueError as error:
+                raise GrasplError(f"{origin}: bls_pct_female must be a number") from error
+        return shares
+
+    def _both(self, origin: str, row: dict[str, str], women: float, name: str) -> list[CueExample]:
+        """Return the sentence about a man and about a woman."""
+        sentence = field(row, "sentence", origin)
+        slot = next((each for each in PRONOUNS if each in sentence), None)
+        if slot is None:
+            raise GrasplError(f"{origin}: the sentence holds none of {', '.join(PRONOUNS)}")
+        occupation, other = row["occupation(0)"], field(row, "other-participant(1)", origin)
+        text = sentence.replace("$OCCUPATION", occupation).replace("$PARTICIPANT", other).replace(slot, "___")
+        answers, usual = PRONOUNS[slot], "female" if women > 50 else "male"
+        return [
+            CueExample(
+                f"{TITLES[gender]} {name} is the {occupation}. Fill in the blank with one word.\n{text}",
+                list(answers.values()),
+                answers[gender],
+                answers[usual],
+                f"{origin} {gender}",
+            )
+            for gender in answers
+        ]
