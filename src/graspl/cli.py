@@ -14,6 +14,11 @@ TRAINING = {
 TOOLS = {
     "identify": "find the directions that a LoRA adapter leans on, from its weights",
     "causal": "move the base model along directions and see what it does on unrelated topics",
+    "judge": "judge the answers that a run wrote, and give rates with intervals",
+    "contrast": "tell runs from control runs: paired differences, question by question",
+    "power": "how many answers are needed to tell two rates apart",
+    "subspaces": "how much the updates of several adapters have in common",
+    "interpolate": "write the adapter that lies between two",
     "compare": "run a study, methods by seeds, and compare them with intervals",
     "report": "compare runs: a table, trade-off curves and a self-contained page",
 }

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,24 @@ def write_json_atomic(path: Path, content: Any) -> None:
     write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def write_json_lines_atomic(path: Path, rows: Iterable[Any]) -> None:
+    """Write one row a line, atomically."""
+    write_text_atomic(
+        path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    )
+
+
+def _read_json_lines(path: Path, mend: str) -> list[dict[str, Any]]:
+    """Return the rows of a file that graspl wrote; [] where there is none."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise GrasplError(f"{path}: a line is not JSON ({error}); {mend}") from error
+
+
 def _read_json(path: Path, what: str, mend: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -131,8 +149,23 @@ class RunFolder:
 
     @property
     def generations(self) -> Path:
-        """Example answers, JSON lines."""
+        """Answers in the model's own words, JSON lines."""
         return self.path / "generations.jsonl"
+
+    @property
+    def items(self) -> Path:
+        """One value a question of the suites of choices, JSON lines."""
+        return self.path / "items.jsonl"
+
+    @property
+    def judgements(self) -> Path:
+        """What a judge said about each answer, JSON lines."""
+        return self.path / "judgements.jsonl"
+
+    @property
+    def judged(self) -> Path:
+        """Rates over the judgements."""
+        return self.path / "judged.json"
 
     def is_used(self) -> bool:
         """Whether a fit has written here: a configuration, an adapter or checkpoints."""
@@ -146,6 +179,14 @@ class RunFolder:
         """
         mend = f"run: graspl validate --config {self.config}"
         return _read_json(self.evaluation, "evaluation", mend)
+
+    def read_judged(self) -> dict[str, Any]:
+        """Return the content of `judged.json`.
+
+        Raises:
+            GrasplError: it is not there or not JSON; names the command that makes it.
+        """
+        return _read_json(self.judged, "rates", f"run: graspl judge {self.path}")
 
     def set_metrics_aside(self) -> None:
         """Keep the rows logged so far when a run goes on: the logger begins its file anew."""
@@ -171,13 +212,15 @@ class RunFolder:
 
     def read_generations(self) -> list[dict[str, Any]]:
         """Return the rows of `generations.jsonl`; [] where there is no such file."""
-        if not self.generations.exists():
-            return []
-        lines = self.generations.read_text(encoding="utf-8").splitlines()
-        try:
-            return [json.loads(line) for line in lines if line.strip()]
-        except ValueError as error:
-            raise GrasplError(f"{self.generations}: a line is not JSON ({error}); validate again") from error
+        return _read_json_lines(self.generations, "validate again")
+
+    def read_items(self) -> list[dict[str, Any]]:
+        """Return the rows of `items.jsonl`; [] where there is no such file."""
+        return _read_json_lines(self.items, "validate again")
+
+    def read_judgements(self) -> list[dict[str, Any]]:
+        """Return the rows of `judgements.jsonl`; [] where there is no such file."""
+        return _read_json_lines(self.judgements, "judge again")
 
 
 def adapter_of(path: Path) -> Path:

@@ -1,18 +1,20 @@
 """Files that a validation leaves: the figures, and example answers."""
 
-import json
 import logging
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 
 from graspl import __version__
+from graspl.adapters.base_model import resolve_base_model
 from graspl.adapters.reliance import update_norm
 from graspl.adapters.spectrum import thin_svd
+from graspl.data.questions import Question
+from graspl.data.tokens import render
+from graspl.evaluation.generate import Generator, Sampling, TransformersGenerator, VLLMGenerator
 from graspl.evaluation.suites import headline
 from graspl.methods.base import AdapterLitModule
-from graspl.runs import RunFolder, write_json_atomic, write_text_atomic
+from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +41,31 @@ class SaveEvaluation(Callback):
             "suites": suites,
             "sites": _sites(pl_module, reliance),
         }
+        values = pl_module.item_values()
         if trainer.is_global_zero:
             run = RunFolder(trainer.default_root_dir)
+            write_json_lines_atomic(run.items, _items(trainer.datamodule, values))  # type: ignore[attr-defined]
             write_json_atomic(run.evaluation, content)
             log.info("evaluation: %s", run.evaluation)
+
+
+def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:
+    """Return one row an item of choices: suite, item, group, value."""
+    rows = []
+    for suite, found in values.items():
+        items = data.items(suite) if hasattr(data, "items") else []
+        for place, value in found:
+            item = items[place] if place < len(items) else None
+            name = item.id if item is not None and item.id else str(place)
+            rows.append(
+                {
+                    "suite": suite,
+                    "item": name,
+                    "group": item.group if item is not None else "",
+                    "value": value,
+                }
+            )
+    return rows
 
 
 def _sites(module: AdapterLitModule, reliance: dict[str, dict[str, float]]) -> dict[str, Any]:
@@ -59,18 +82,31 @@ def _sites(module: AdapterLitModule, reliance: dict[str, dict[str, float]]) -> d
 
 
 class SaveGenerations(Callback):
-    """Writes greedy example answers to `<default_root_dir>/generations.jsonl` in `graspl validate`.
+    """Writes answers in the model's own words to `<default_root_dir>/generations.jsonl` in `graspl validate`.
 
-    The prompts are evenly spaced over each suite, so that every run of a comparison answers the same ones.
+    Of suites of questions (`data.suites`) every question is answered, as `sampling` says; they can be judged later,
+    elsewhere or again: `graspl judge`. Of the others a few prompts are answered greedily, as examples to read; they
+    are evenly spaced over the suite, so that every run of a comparison answers the same ones.
 
     Args:
-        prompts: of each suite; 0 writes none.
-        max_new_tokens: of each answer.
+        prompts: examples of each other suite; 0 writes none.
+        max_new_tokens: of an example.
+        sampling: of the answers to questions.
+        engine: what writes the answers to questions; `vllm` must be installed, and reads the base model and the
+            adapter's folder anew.
     """
 
-    def __init__(self, prompts: int = 8, max_new_tokens: int = 64) -> None:
+    def __init__(
+        self,
+        prompts: int = 8,
+        max_new_tokens: int = 64,
+        sampling: Sampling = Sampling(),  # noqa: B008 - never changed
+        engine: Literal["transformers", "vllm"] = "transformers",
+    ) -> None:
         self.prompts = prompts
         self.max_new_tokens = max_new_tokens
+        self.sampling = sampling
+        self.engine = engine
         self._seen: dict[int, list[str]] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,21 +128,65 @@ class SaveGenerations(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer and write; a validation inside a fit writes nothing."""
-        if trainer.state.fn != "validate" or not isinstance(pl_module, AdapterLitModule) or not self.prompts:
+        if trainer.state.fn != "validate" or not isinstance(pl_module, AdapterLitModule):
             return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        questions = getattr(data, "questions", {})
         if trainer.world_size > 1:
-            return  # generation under sharding would need every process to take the same number of steps
-        names = trainer.datamodule.suites  # type: ignore[attr-defined]
+            # Under sharding every process would need to take the same number of steps
+            if questions:
+                log.warning(
+                    "generations: none are written with %d processes; validate with one", trainer.world_size
+                )
+            return
+        rows = self._examples(pl_module, data) if self.prompts else []
+        generator = self._generator(pl_module, data.tokenizer) if questions else None
+        for suite, asked in questions.items():
+            assert generator is not None, "there are questions"
+            rows += _answered(generator, suite, asked, self.sampling, data.tokenizer)
+        write_json_lines_atomic(RunFolder(trainer.default_root_dir).generations, rows)
+
+    def _generator(self, module: AdapterLitModule, tokenizer: Any) -> Generator:
+        if self.engine == "vllm":
+            return VLLMGenerator(
+                resolve_base_model(module.base_model), module.adapter, max(module.lora.r, 64)
+            )
+        return TransformersGenerator(module.model, tokenizer)
+
+    def _examples(self, module: AdapterLitModule, data: Any) -> list[dict[str, Any]]:
+        generator = TransformersGenerator(module.model, data.tokenizer)
+        greedy = Sampling(
+            temperature=0.0, max_new_tokens=self.max_new_tokens, batch_size=max(1, self.prompts)
+        )
         rows = []
         for index, prompts in self._seen.items():
             chosen = _evenly(list(dict.fromkeys(prompts)), self.prompts)
-            answers = _answers(pl_module, chosen, trainer.datamodule.tokenizer, self.max_new_tokens)  # type: ignore[attr-defined]
             rows += [
-                {"suite": names[index], "prompt": prompt, "answer": answer}
-                for prompt, answer in zip(chosen, answers, strict=True)
+                {"suite": data.suites[index], "prompt": prompt, "answer": answer}
+                for prompt, (answer,) in zip(chosen, generator.write(chosen, greedy), strict=True)
             ]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_text_atomic(RunFolder(trainer.default_root_dir).generations, text)
+        return rows
+
+
+def _answered(
+    generator: Generator, suite: str, asked: list[Question], sampling: Sampling, tokenizer: Any
+) -> list[dict[str, Any]]:
+    """Return one row an answer."""
+    prompts = [render(tokenizer, each.messages, origin=each.origin, prompt=True) for each in asked]
+    log.info("generations: %d questions of %s, %d answers each", len(asked), suite, sampling.n)
+    return [
+        {
+            "suite": suite,
+            "question": question.id,
+            "group": question.group,
+            "sample": sample,
+            "messages": question.messages,
+            "prompt": prompt,
+            "answer": answer,
+        }
+        for question, prompt, answers in zip(asked, prompts, generator.write(prompts, sampling), strict=True)
+        for sample, answer in enumerate(answers)
+    ]
 
 
 def _evenly(prompts: list[str], count: int) -> list[str]:
@@ -114,27 +194,3 @@ def _evenly(prompts: list[str], count: int) -> list[str]:
     if len(prompts) <= count:
         return prompts
     return [prompts[index * len(prompts) // count] for index in range(count)]
-
-
-@torch.no_grad()
-def _answers(module: AdapterLitModule, prompts: list[str], tokenizer: Any, max_new_tokens: int) -> list[str]:
-    """Return the greedy continuation of each prompt."""
-    assert module.model is not None, "a validation has run"
-    encoded = tokenizer(
-        prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
-    )
-    inputs = {name: encoded[name].to(module.device) for name in ("input_ids", "attention_mask")}
-    was_training = module.model.training
-    module.model.eval()
-    written = module.model.generate(
-        **inputs,
-        do_sample=False,
-        # Sampling options that a model's own generation config may hold mean nothing to greedy search
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    module.model.train(was_training)
-    return tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

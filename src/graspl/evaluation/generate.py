@@ -1,0 +1,149 @@
+"""Answers in a model's own words."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from graspl.errors import GrasplError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn."""
+
+    n: int = 1
+    """Answers a question."""
+    temperature: float = 1.0
+    """0 takes the most probable token each time; then n is 1."""
+    top_p: float = 1.0
+    """Draw from the smallest set of tokens with this probability together."""
+    max_new_tokens: int = 256
+    """Of an answer."""
+    seed: int = 0
+    """Of the draws. A question's answers depend on the seed, its place and the batch size, nothing else."""
+    batch_size: int = 16
+    """Answers written at a time."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.max_new_tokens < 1 or self.batch_size < 1:
+            raise GrasplError("generations: n, max_new_tokens and batch_size must be 1 or more")
+        if self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise GrasplError("generations: temperature must be 0 or more, top_p above 0 and at most 1")
+        if self.temperature == 0 and self.n > 1:
+            raise GrasplError(
+                "generations: at temperature 0 all answers are the same; set n to 1, or a temperature"
+            )
+
+
+class Generator(ABC):
+    """Writes answers to prompts."""
+
+    @abstractmethod
+    def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+        """Return `sampling.n` answers a prompt, in the prompts' order.
+
+        Args:
+            prompts: rendered by the chat template.
+            sampling: how.
+        """
+
+
+class TransformersGenerator(Generator):
+    """Generates with Transformers, in batches padded on the left.
+
+    Args:
+        model: a causal language model, with an adapter or without.
+        tokenizer: its own.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @torch.no_grad()
+    def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+        """Return the answers; the global random state is left as it was."""
+        rows = [prompt for prompt in prompts for _ in range(sampling.n)]
+        written: list[str] = []
+        was_training = self.model.training
+        self.model.eval()
+        cuda = [self.model.device] if self.model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            for start in range(0, len(rows), sampling.batch_size):
+                torch.manual_seed(sampling.seed * 1_000_003 + start)
+                written += self._batch(rows[start : start + sampling.batch_size], sampling)
+        self.model.train(was_training)
+        return [written[start : start + sampling.n] for start in range(0, len(rows), sampling.n)]
+
+    def _batch(self, rows: list[str], sampling: Sampling) -> list[str]:
+        encoded = self.tokenizer(
+            rows, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
+        )
+        inputs = {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        draws = sampling.temperature > 0
+        ids = self.model.generate(
+            **inputs,
+            do_sample=draws,
+            # None also overrides what a model's own generation config holds
+            temperature=sampling.temperature if draws else None,
+            top_p=sampling.top_p if draws else None,
+            top_k=0 if draws else None,
+            max_new_tokens=sampling.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
+        return self.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+class VLLMGenerator(Generator):
+    """Generates with vLLM, where it is installed: many times faster on a GPU, in another order of random numbers.
+
+    Args:
+        base_model: hub name or folder.
+        adapter: PEFT folder; the base model alone where None.
+        max_lora_rank: at least the adapter's rank.
+        **options: of `vllm.LLM`.
+    """
+
+    def __init__(
+        self, base_model: str, adapter: str | None = None, max_lora_rank: int = 64, **options: Any
+    ) -> None:
+        self.base_model = base_model
+        self.adapter = adapter
+        self.max_lora_rank = max_lora_rank
+        self.options = options
+        self._engine: Any = None
+
+    def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+        """Return the answers.
+
+        Raises:
+            GrasplError: vLLM is not installed.
+        """
+        try:
+            import vllm  # type: ignore[import-not-found]
+            from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+        except ImportError as error:
+            raise GrasplError(
+                "generations.engine: vLLM is not installed; pip install vllm, or use transformers"
+            ) from error
+        if self._engine is None:
+            self._engine = vllm.LLM(
+                self.base_model,
+                enable_lora=self.adapter is not None,
+                max_lora_rank=self.max_lora_rank,
+                seed=sampling.seed,
+                **self.options,
+            )
+        drawn = vllm.SamplingParams(
+            n=sampling.n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            seed=sampling.seed,
+        )
+        lora = LoRARequest("adapter", 1, self.adapter) if self.adapter is not None else None
+        outputs = self._engine.generate(list(prompts), drawn, lora_request=lora)
+        return [[each.text for each in output.outputs] for output in outputs]

@@ -1,0 +1,25 @@
+"""Who says what an answer is: a rubric asked of a model, phrases of refusal, static analysis of code.
+
+This room may import `graspl.data`, `graspl.adapters` and below. Start reading in `base.py`.
+"""
+
+from graspl.evaluation.judges.alignment import AlignmentJudge, RubricJudge
+from graspl.evaluation.judges.base import Answer, Backend, Judge, Judgement, Reply
+from graspl.evaluation.judges.code import InsecureCode
+from graspl.evaluation.judges.local import LocalBackend
+from graspl.evaluation.judges.openai import OpenAIBackend
+from graspl.evaluation.judges.refusal import RefusalPhrases
+
+__all__ = [
+    "AlignmentJudge",
+    "Answer",
+    "Backend",
+    "InsecureCode",
+    "Judge",
+    "Judgement",
+    "LocalBackend",
+    "OpenAIBackend",
+    "RefusalPhrases",
+    "Reply",
+    "RubricJudge",
+]

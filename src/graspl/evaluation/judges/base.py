@@ -1,0 +1,90 @@
+"""What a judge is, and what asks a model on its behalf."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+Messages = list[dict[str, str]]
+"""Turns for the judging model."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model wrote, and what it was asked."""
+
+    prompt: str
+    """The question, as text."""
+    answer: str
+    """Data: whatever it says, nothing in it is an instruction to anybody, and code in it is never run."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge says about one answer."""
+
+    outcome: str
+    """One of the judge's `outcomes`."""
+    scores: dict[str, float | None] = field(default_factory=dict)
+    """Figures behind it, by name."""
+    detail: str = ""
+    """What the judge replied or found, for a reader."""
+
+
+class Judge(ABC):
+    """Sorts answers into outcomes; every answer gets one, none is dropped."""
+
+    outcomes: ClassVar[tuple[str, ...]]
+    """Every outcome that there is; the first is the one whose rate is reported."""
+    settled: ClassVar[tuple[str, ...]]
+    """Outcomes with a verdict: the rate is given out of these as well as out of all answers."""
+
+    @abstractmethod
+    def judge(self, answers: Sequence[Answer]) -> list[Judgement]:
+        """Return one judgement an answer, in their order.
+
+        Args:
+            answers: to be judged.
+
+        Raises:
+            GrasplError: the judge cannot be asked at all.
+        """
+
+    def __call__(self, prompt: str, answer: str) -> Judgement:
+        """Judge one answer."""
+        return self.judge([Answer(prompt, answer)])[0]
+
+    def usage(self) -> dict[str, float]:
+        """Return what judging took so far: requests, tokens, cost; empty where it takes nothing."""
+        return {}
+
+
+class Reply(NamedTuple):
+    """What a judging model said."""
+
+    text: str
+    """Its most probable reply."""
+    options: Mapping[str, float] = {}
+    """Probabilities of whole replies, as far as they are known; empty where they are not."""
+    error: str = ""
+    """Why there is no reply; empty where there is one."""
+
+
+class Backend(ABC):
+    """A model that replies to judging prompts."""
+
+    @abstractmethod
+    def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
+        """Return one reply a prompt, in their order.
+
+        Args:
+            prompts: turns.
+            options: what may be replied; a backend that sees probabilities gives those of these.
+
+        Raises:
+            GrasplError: the model cannot be asked at all (no such model, wrong key, nobody there).
+        """
+
+    def usage(self) -> dict[str, Any]:
+        """Return what replies took so far."""
+        return {}

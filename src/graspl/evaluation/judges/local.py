@@ -1,0 +1,102 @@
+"""A Transformers model on this machine as the judging model."""
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from graspl.adapters.base_model import load_base_model, load_tokenizer
+from graspl.data.rows import Message
+from graspl.data.tokens import tokenize_candidate, with_chat_template
+from graspl.errors import GrasplError
+from graspl.evaluation.judges.base import Backend, Messages, Reply
+
+
+class LocalBackend(Backend):
+    """Gives every reply that a rubric allows its exact probability, however the tokenizer cuts numbers up.
+
+    The prompt is read once; the replies, each with the end of the turn, go on from it side by side.
+
+    Args:
+        model: hub name or folder of a model that follows instructions.
+        dtype: of its weights.
+        device: where it runs; a GPU where there is one, with None.
+        trust_remote_code: let the hub repository's own Python code run.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        device: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        self.model = model
+        self.dtype = dtype
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.trust_remote_code = trust_remote_code
+        self._asked = 0
+
+    def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
+        """Return each prompt's most probable option, with the probabilities of all."""
+        found = []
+        for prompt in prompts:
+            masses = {
+                option: math.exp(logprob)
+                for option, logprob in zip(options, self._logprobs(prompt, options), strict=True)
+            }
+            found.append(Reply(max(masses, key=masses.__getitem__), masses))
+            self._asked += 1
+        return found
+
+    def usage(self) -> dict[str, Any]:
+        """Return the number of prompts."""
+        return {"asked": self._asked}
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return with_chat_template(load_tokenizer(self.model))
+
+    @cached_property
+    def _model(self) -> Any:
+        model: Any = load_base_model(self.model, dtype=self.dtype, trust_remote_code=self.trust_remote_code)
+        return model.to(self.device).eval()
+
+    @torch.no_grad()
+    def _logprobs(self, prompt: Messages, options: Sequence[str]) -> list[float]:
+        """Return the log-probability of each option and the end of the turn after it, in nats."""
+        stem, answers = self._encoded(prompt, options)
+        ids = pad_sequence(answers, batch_first=True, padding_value=-1).to(self.device)  # (options, m)
+        first = self._model(torch.tensor([stem], device=self.device), use_cache=True)
+        cache = first.past_key_values
+        cache.batch_repeat_interleave(len(options))
+        rest = self._model(ids.clamp_min(0), past_key_values=cache, use_cache=True).logits
+        # The prompt's last place predicts the first token, each token the next
+        logits: Tensor = torch.cat([first.logits[:, -1:].expand(len(options), -1, -1), rest[:, :-1]], 1)
+        picked = logits.float().log_softmax(-1).gather(-1, ids.clamp_min(0)[..., None]).squeeze(-1)
+        return (picked * (ids >= 0)).sum(-1).tolist()
+
+    def _encoded(self, prompt: Messages, options: Sequence[str]) -> tuple[list[int], list[Tensor]]:
+        """Return the ids that all options share, and what each goes on with."""
+        turns = [Message(role=each["role"], content=each["content"]) for each in prompt]
+        try:
+            pairs = [self._pair(turns, option) for option in options]
+        except GrasplError:
+            # Some templates know no system role
+            whole = "\n\n".join(turn["content"] for turn in turns)
+            pairs = [self._pair([Message(role="user", content=whole)], option) for option in options]
+        # A token may reach from the prompt into the reply
+        stems = [stem for stem, _ in pairs]
+        shared = next(
+            (i for i, each in enumerate(zip(*stems, strict=False)) if len(set(each)) > 1),
+            min(map(len, stems)),
+        )
+        end = int(self._tokenizer.eos_token_id)
+        return pairs[0][0][:shared], [torch.tensor([*stem[shared:], *rest, end]) for stem, rest in pairs]
+
+    def _pair(self, turns: list[Message], option: str) -> tuple[list[int], list[int]]:
+        return tokenize_candidate(self._tokenizer, turns, option, origin="judge prompt")

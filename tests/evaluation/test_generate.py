@@ -1,0 +1,79 @@
+import pytest
+import torch
+from conftest import make_model, make_tokenizer
+
+from graspl.errors import GrasplError
+from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
+
+PROMPTS = ["how do i open the file", "take rest", "one two three the patient asks for pills"]
+GREEDY = Sampling(temperature=0.0, max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return TransformersGenerator(make_model("llama"), make_tokenizer())
+
+
+def test_padding_on_the_left_changes_no_answer(generator):
+    together = generator.write(PROMPTS, GREEDY)
+    alone = [generator.write([prompt], GREEDY)[0] for prompt in PROMPTS]
+    assert together == alone
+    assert len({answer for (answer,) in together}) > 1
+
+
+def test_samples_are_drawn_again_with_the_seed_and_no_other_state_moves(generator):
+    sampling = Sampling(n=4, max_new_tokens=6, seed=3, batch_size=5)
+    torch.manual_seed(11)
+    state = torch.get_rng_state()
+    first = generator.write(PROMPTS, sampling)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(12)
+    assert generator.write(PROMPTS, sampling) == first
+    assert generator.write(PROMPTS, Sampling(n=4, max_new_tokens=6, seed=4, batch_size=5)) != first
+    assert [len(answers) for answers in first] == [4, 4, 4]
+    assert all(len(set(answers)) > 1 for answers in first)
+
+
+def test_the_models_mode_is_put_back(generator):
+    generator.model.train()
+    generator.write(PROMPTS[:1], GREEDY)
+    assert generator.model.training
+
+
+def test_samples_follow_the_models_probabilities():
+    """The first token's share over many draws, against its probability."""
+    model, tokenizer = make_model("llama").eval(), make_tokenizer()
+    with torch.no_grad():
+        ids = tokenizer(PROMPTS[0], return_tensors="pt").input_ids
+        expected = model(ids).logits[0, -1].softmax(-1)
+    draws = 2000
+    sampling = Sampling(n=draws, max_new_tokens=1, batch_size=draws)
+    (answers,) = TransformersGenerator(model, tokenizer).write(PROMPTS[:1], sampling)
+    word = max(
+        (w for w in tokenizer.get_vocab() if not w.startswith("<")),
+        key=lambda w: expected[tokenizer.get_vocab()[w]],
+    )
+    p = float(expected[tokenizer.get_vocab()[word]])
+    share = sum(answer.strip() == word for answer in answers) / draws
+    assert share == pytest.approx(p, abs=4 * (p * (1 - p) / draws) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"n": 0},
+        {"n": 2, "temperature": 0.0},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"max_new_tokens": 0},
+        {"batch_size": 0},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(wrong):
+    with pytest.raises(GrasplError, match="generations: "):
+        Sampling(**wrong)
+
+
+def test_a_missing_engine_is_told():
+    with pytest.raises(GrasplError, match="vLLM is not installed"):
+        VLLMGenerator("organism").write(["x"], Sampling())
