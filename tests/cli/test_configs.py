@@ -17,7 +17,8 @@ CONFIGS = ROOT / "configs"
 RUNS = sorted(
     path.relative_to(CONFIGS).as_posix()
     for path in CONFIGS.glob("*/*.yaml")
-    if path.parent.name not in ("methods", "trainer", "operators")
+    # The field's own tasks need their files: tests/cli/test_tasks.py
+    if path.parent.name in ("organism", "chat")
     and path.name not in ("task.yaml", "identify.yaml", "compare_fit.yaml")
     and "methods" not in yaml.safe_load(path.read_text())
 )
@@ -90,9 +91,16 @@ def test_an_operator_is_laid_over_a_tasks_config(
     rows = write_rows(CHAT_ROWS)
     write_rows(CHAT_ROWS, "benign.jsonl")
     monkeypatch.chdir(tmp_path)
+    model = f"--model.base_model={model_folder()}"
+    if operator == "interleave":  # it chooses by what a naive fit made of the rows
+        naive = [
+            model, f"--data.train={rows}", "--trainer.default_root_dir=naive", "--trainer.max_steps=2",
+            "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+        ]  # fmt: skip
+        assert graspl("fit", "--config", CONFIGS / "chat" / "naive.yaml", *naive)[0] == 0
     code, _, err = graspl(
         "fit", "--config", CONFIGS / "insecure_code" / "naive.yaml", "--config", CONFIGS / "operators" / f"{operator}.yaml",
-        f"--model.base_model={model_folder()}", f"--data.train={rows}", *TINY,
+        model, f"--data.train={rows}", *TINY,
     )  # fmt: skip
     assert code == 0, err
 

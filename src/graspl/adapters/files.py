@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -93,6 +93,39 @@ def read_adapter(path: str | Path) -> AdapterFolder:
     with (folder / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return AdapterFolder(folder, str(config.get("base_model_name_or_path") or ""), digest, sites)
+
+
+def write_adapter(folder: Path, base_model: str, sites: Sequence[Site]) -> None:
+    """Write sites as a LoRA adapter in PEFT format, without their base model.
+
+    Args:
+        folder: made here; give a temporary name and rename (`graspl.runs.atomic_path`).
+        base_model: what PEFT shall record.
+        sites: each of its own rank; the scaling goes into the written factors' alpha.
+    """
+    ranks = {site.name: site.A.shape[0] for site in sites}
+    r = max(ranks.values())
+    config = LoraConfig(
+        r=r,
+        lora_alpha=r,  # type: ignore[arg-type]
+        target_modules=sorted(ranks),
+        rank_pattern={name: rank for name, rank in ranks.items() if rank != r},
+        alpha_pattern={
+            site.name: site.scaling * ranks[site.name]
+            for site in sites
+            if site.scaling != 1.0 or ranks[site.name] != r
+        },
+        base_model_name_or_path=base_model,
+        task_type="CAUSAL_LM",
+    )
+    folder.mkdir(parents=True)
+    config.save_pretrained(str(folder))
+    tensors = {
+        f"base_model.model.{site.name}.lora_{factor}.weight": tensor.detach().contiguous()
+        for site in sites
+        for factor, tensor in (("A", site.A), ("B", site.B))
+    }
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
