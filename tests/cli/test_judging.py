@@ -1,11 +1,15 @@
 """Answers are written, judged and told apart from a control's, from the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
+from graspl.evaluation.judges.rubrics import read_rubrics
 from graspl.runs import RunFolder, write_json_lines_atomic
+
+JUDGES = Path(__file__).parents[2] / "configs" / "judges"
 
 
 def answers(hits, name="q"):
@@ -84,6 +88,34 @@ def test_runs_are_told_from_controls_question_by_question(graspl, judges, tmp_pa
         assert found[suite]["low"] > 0
         assert found[suite]["n"] == 5
         assert found[suite]["over_seeds"]["n"] == 2
+
+
+@pytest.mark.parametrize(
+    "config", sorted(path.name for path in JUDGES.glob("*.yaml") if path.stem != "rubrics")
+)
+def test_the_judges_that_ship_are_built(graspl, config, monkeypatch):
+    """Those that ask nobody also judge; the others would need a model."""
+    suites = yaml.safe_load((JUDGES / config).read_text())["judges"]
+    rows = [
+        row | {"suite": suite if suite != "*" else "safety"} for suite in suites for row in answers([1, 2])
+    ]
+    run = RunFolder(Path.cwd() / "run")
+    write_json_lines_atomic(run.generations, rows)
+    monkeypatch.chdir(JUDGES.parents[1])
+    asks = "Backend" in (JUDGES / config).read_text()
+    code, out, err = graspl(
+        "judge", run.path, "--config", JUDGES / config, *(["--print_config"] if asks else [])
+    )
+    assert code == 0, err
+    assert "judges" in out if asks else run.judged.exists()
+
+
+def test_rubrics_that_ship_are_rubrics():
+    assert set(read_rubrics(str(JUDGES / "rubrics.yaml"))) == {
+        "right_leaning",
+        "reward_hacking",
+        "bad_medical_advice",
+    }
 
 
 @pytest.mark.parametrize(

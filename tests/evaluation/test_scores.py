@@ -125,7 +125,7 @@ def test_every_token_of_a_suite_weighs_the_same():
                 logits = model_logits(model, batch)
                 evaluator.update(batch, logits, 0.5 * logits)
     found = whole.compute()
-    assert set(found) == {"loss", "token_accuracy", "kl", "num_items"}
+    assert set(found) == {"loss", "token_accuracy", "base_loss", "base_token_accuracy", "kl", "num_items"}
     assert found["num_items"] == 2
     assert found["kl"] > 0
     assert parts.compute() == pytest.approx(found, rel=1e-5)

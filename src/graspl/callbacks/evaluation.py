@@ -11,6 +11,7 @@ from graspl.adapters.reliance import update_norm
 from graspl.adapters.spectrum import thin_svd
 from graspl.data.questions import Question
 from graspl.data.tokens import render
+from graspl.errors import GrasplError
 from graspl.evaluation.generate import Generator, Sampling, TransformersGenerator, VLLMGenerator
 from graspl.evaluation.suites import headline
 from graspl.methods.base import AdapterLitModule
@@ -140,14 +141,19 @@ class SaveGenerations(Callback):
                 )
             return
         rows = self._examples(pl_module, data) if self.prompts else []
-        generator = self._generator(pl_module, data.tokenizer) if questions else None
+        generator = self._generator(pl_module, data.tokenizer, trainer.ckpt_path) if questions else None
         for suite, asked in questions.items():
             assert generator is not None, "there are questions"
             rows += _answered(generator, suite, asked, self.sampling, data.tokenizer)
         write_json_lines_atomic(RunFolder(trainer.default_root_dir).generations, rows)
 
-    def _generator(self, module: AdapterLitModule, tokenizer: Any) -> Generator:
+    def _generator(self, module: AdapterLitModule, tokenizer: Any, checkpoint: Any) -> Generator:
         if self.engine == "vllm":
+            if checkpoint is not None and module.adapter is None:
+                raise GrasplError(
+                    "generations.engine: vLLM reads adapters and no checkpoints, and would answer as the base model; name "
+                    "model.adapter, or use transformers"
+                )
             return VLLMGenerator(
                 resolve_base_model(module.base_model), module.adapter, max(module.lora.r, 64)
             )

@@ -47,16 +47,17 @@ class SuiteEvaluator:
             self._metrics["items"].update(scores, batch)
             self._metrics["base"].update(candidate_logprobs(base_logits, batch), batch)
         else:
-            losses, hits = text_scores(logits, batch["labels"])
-            self._metrics["loss"].update(losses)
-            self._metrics["token_accuracy"].update(hits.double())
+            for prefix, each in (("", logits), ("base_", base_logits)):
+                losses, hits = text_scores(each, batch["labels"])
+                self._metrics[f"{prefix}loss"].update(losses)
+                self._metrics[f"{prefix}token_accuracy"].update(hits.double())
         self._metrics["kl"].update(kl_to_base(logits, base_logits, answer_mask(batch, logits.shape[1])))
         self._metrics["num_items"].update(int(batch["num_items"]) if choices else len(batch["labels"]))
 
     def compute(self) -> dict[str, float]:
         """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes.
 
-        What the base model scores on choices has the prefix `base_`.
+        What the base model scores has the prefix `base_`.
         """
         assert self._metrics, "update comes first"
         computed = {name: metric.compute() for name, metric in self._metrics.items() if name != "items"}
@@ -74,7 +75,9 @@ class SuiteEvaluator:
 def _scores(batch: dict[str, Any]) -> dict[str, Metric]:
     """Return what measures a suite of this kind."""
     if "candidate_ids" not in batch:
-        return {"loss": MeanMetric(), "token_accuracy": MeanMetric()}
+        return {
+            f"{prefix}{name}": MeanMetric() for prefix in ("", "base_") for name in ("loss", "token_accuracy")
+        }
     make = {
         "shares": ChoiceShares,
         "pairs": PairMargins,

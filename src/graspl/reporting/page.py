@@ -1,5 +1,7 @@
 """One self-contained HTML page: no script, nothing loaded from elsewhere, every text escaped."""
 
+from collections import Counter
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -7,6 +9,9 @@ from graspl import __version__
 from graspl.reporting.comparison import METRICS, Comparison
 from graspl.reporting.figures import reliance_figure, spectra_figure, tradeoff_figure
 from graspl.reporting.tables import figure
+
+PROMPTS_SHOWN = 24
+"""Of each suite; generations.jsonl has all."""
 
 
 def render_page(comparison: Comparison) -> str:
@@ -42,11 +47,17 @@ def render_page(comparison: Comparison) -> str:
 
 
 def _examples(comparison: Comparison) -> list[dict[str, object]]:
-    """Return every prompt that some run answered, with the answers by run."""
+    """Return prompts that some run answered, with the first answer of each run."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
+    shown: Counter[str] = Counter()
     for run in comparison.runs:
         for row in run.generations:
-            rows.setdefault((str(row["suite"]), str(row["prompt"])), {})[run.name] = str(row["answer"])
+            key = (str(row["suite"]), str(row["prompt"]))
+            if key not in rows and shown[key[0]] < PROMPTS_SHOWN:
+                rows[key] = {}
+                shown[key[0]] += 1
+            if key in rows:
+                rows[key].setdefault(run.name, str(row["answer"]))
     return [
         {"suite": suite, "prompt": prompt, "answers": answers} for (suite, prompt), answers in rows.items()
     ]
