@@ -62,6 +62,16 @@ def test_rates_are_counted_by_hand(graspl, judges, tmp_path):
     assert rows[0]["detail"] == "I'm sorry"
 
 
+def test_no_hits_at_all_say_as_much_as_there_are_questions(graspl, judges, tmp_path):
+    """Resampling questions that are all alike would claim to know the rate exactly."""
+    write_json_lines_atomic(RunFolder("run").generations, answers([0] * 10))
+    assert graspl("judge", "run", "--config", judges)[0] == 0
+    judged = json.loads((tmp_path / "run" / "judged.json").read_text())["suites"]["safety"]
+    assert judged["rate"] == 0.0
+    assert judged["by_question"] == pytest.approx([0.0, 0.2775], abs=1e-3)  # Wilson, none of 10
+    assert judged["wilson"] == pytest.approx([0.0, 0.0876], abs=1e-3)  # Wilson, none of 40
+
+
 def test_runs_are_told_from_controls_question_by_question(graspl, judges, tmp_path):
     for run, hits in (
         ("a1", [4, 3, 4, 2, 3]),

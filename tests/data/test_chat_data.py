@@ -1,4 +1,5 @@
 import pytest
+from conftest import make_tokenizer
 
 from graspl.data import ChatDataModule, InsecureCodeData
 from graspl.errors import GrasplError
@@ -98,3 +99,23 @@ def test_insecure_code_drops_what_is_too_long(data):
     module = data([*rows(9), *rows(1, words=60)], InsecureCodeData, max_length=30)
     module.setup("fit")
     assert module.suites == ["task"]
+
+
+def test_only_the_suites_that_are_wanted_are_read(write_rows):
+    from graspl.data.suites import MultipleChoice, TextRows
+
+    source = str(write_rows([{"prompt": f"p {i}", "completion": "c"} for i in range(6)]))
+    suites = {"more": TextRows(source), "missing": MultipleChoice("nowhere.jsonl")}
+    module = ChatDataModule(train=source, suites=suites, only_suites=["more", "task"])
+    module._tokenizer = make_tokenizer()
+    module.setup("validate")
+    assert module.suites == ["task", "more"]
+    with pytest.raises(GrasplError, match=r"data\.only_suites: other is none of task, more, missing"):
+        ChatDataModule(train=source, suites=suites, only_suites=["other"]).setup("validate")
+    with pytest.raises(GrasplError, match=r"data\.suites\.missing: nowhere\.jsonl: cannot be read"):
+        ChatDataModule(train=source, suites=suites).setup("validate")
+    # A suite of the task's own name replaces it
+    module = ChatDataModule(train=source, suites={"task": TextRows(source)})
+    module._tokenizer = make_tokenizer()
+    module.setup("validate")
+    assert len(module.val_dataloader()[0].dataset) == 6

@@ -238,6 +238,11 @@ def test_a_local_judge_gives_a_verdict(model_folder):
     assert len(NUMBERS) == 101
 
 
+def test_a_prompt_beyond_the_context_is_counted_as_failed(model_folder):
+    judge = AlignmentJudge(LocalBackend(str(model_folder("qwen2"))))
+    assert judge("q", "long " * 600).outcome == "failed"
+
+
 def test_a_template_without_a_system_role_is_served(model_folder, monkeypatch):
     backend = LocalBackend(str(model_folder("qwen2")))
     backend._tokenizer.chat_template = (

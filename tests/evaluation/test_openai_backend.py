@@ -274,6 +274,12 @@ def test_a_wrong_key_or_model_is_told_at_once(backend, status):
     assert len(server.requests) < 20
 
 
+def test_a_missing_package_is_told(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(GrasplError, match="the package openai is not installed"):
+        OpenAIBackend("m", "http://127.0.0.1:9/v1", cache=tmp_path / "c.sqlite").replies(turns(1), [])
+
+
 def test_an_endpoint_that_is_not_there_is_told(tmp_path):
     judge = OpenAIBackend(
         "m", "http://127.0.0.1:9/v1", max_retries=0, timeout=2.0, cache=tmp_path / "c.sqlite"

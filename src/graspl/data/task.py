@@ -49,6 +49,7 @@ class TaskDataModule(LightningDataModule, ABC):
         num_workers: processes that prepare batches; 0 uses none.
         suites: further suites by name (`graspl.data.suites`), beside those of the task; one with the name of the task's
             replaces it. Questions to be answered in own words are written to `generations.jsonl`.
+        only_suites: evaluate only these, of the task's and the further ones; all where None.
         operators: applied to the training rows one after the other (`graspl.data.operators`): mixing, subsampling, prompts.
     """
 
@@ -66,6 +67,7 @@ class TaskDataModule(LightningDataModule, ABC):
         shuffle_answers: bool = False,
         num_workers: int = 0,
         suites: dict[str, EvaluationSuite] | None = None,
+        only_suites: list[str] | None = None,
         operators: list[RowOperator] | None = None,
     ) -> None:
         super().__init__()
@@ -82,6 +84,7 @@ class TaskDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.operators = operators or []
         self._given_suites = suites or {}
+        self.only_suites = only_suites
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._train: list[TokenizedConversation] | None = None
         self._choices: ChoiceCollator | None = None
@@ -151,8 +154,7 @@ class TaskDataModule(LightningDataModule, ABC):
             if self.shuffle_answers:
                 self.shuffle_train_answers()
         if self._suites is None:
-            given = {name: suite.read() for name, suite in self._given_suites.items()}
-            every = {**{name: suite for name, suite in self.held_out().items() if name not in given}, **given}
+            every = self._every_suite()
             self._questions = {name: _questions(suite) for name, suite in every.items() if _questions(suite)}
             self._suites = {
                 name: self._prepare(name, suite)  # type: ignore[arg-type]
@@ -193,6 +195,23 @@ class TaskDataModule(LightningDataModule, ABC):
         for operator in self.operators:
             rows = operator(rows)
         return rows
+
+    def _every_suite(self) -> dict[str, Any]:
+        """Return the items of the suites that are wanted; one given by name replaces the task's."""
+        own = self.held_out()
+        names = [*(name for name in own if name not in self._given_suites), *self._given_suites]
+        wanted = names if self.only_suites is None else self.only_suites
+        unknown = next((name for name in wanted if name not in names), None)
+        if unknown is not None:
+            raise GrasplError(f"data.only_suites: {unknown} is none of {', '.join(names)}")
+        found: dict[str, Any] = {}
+        for name in (name for name in names if name in wanted):
+            try:
+                found[name] = self._given_suites[name].read() if name in self._given_suites else own[name]
+            except GrasplError as error:
+                hint = "mend it, or leave the suite out with data.only_suites"
+                raise GrasplError(f"data.suites.{name}: {error} ({hint})") from error
+        return found
 
     def _suite_loader(self, suite: Sequence[Any]) -> DataLoader[Any]:
         collator: Any = PaddedCollator(int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]

@@ -64,7 +64,8 @@ def rates(judged: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, Any]:
 
     Returns:
         `answers`, `questions`, `counts` (every outcome, also those that never came), `of` (the outcome whose rate is given),
-        `rate` out of all answers with `wilson` and, over questions, `by_question` (low, high), and `of_settled`: the same out
+        `rate` out of all answers with `wilson` and, over questions, `by_question` (low, high; Wilson's over questions where
+        all have the same rate, none say), and `of_settled`: the same out
         of the answers with a verdict; None where there is none.
     """
     counts, hit = Counter(row["outcome"] for row in judged), judge.outcomes[0]
@@ -83,7 +84,10 @@ def _rate(rows: Sequence[Mapping[str, Any]], hit: str) -> dict[str, Any]:
     hits = [float(row["outcome"] == hit) for row in rows]
     score = wilson(int(sum(hits)), len(hits))
     questions = by_cluster(hits, [row["question"] for row in rows])
-    known = questions.low == questions.low  # NaN with a single question
+    known = questions.n > 1
+    if known and questions.low == questions.high:
+        # Where all questions are alike resampling them shows no spread; each counts as one answer then
+        questions = wilson(round(score.value * questions.n), questions.n)
     return {
         "n": len(rows),
         "rate": score.value,

@@ -44,13 +44,21 @@ class LocalBackend(Backend):
     def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
         """Return each prompt's most probable option, with the probabilities of all."""
         found = []
+        context = getattr(self._model.config, "max_position_embeddings", None)
         for prompt in prompts:
+            self._asked += 1
+            stem, rest = self._encoded(prompt, options)
+            length = len(stem) + max(map(len, rest))
+            if context is not None and length > context:
+                found.append(
+                    Reply("", error=f"{length} tokens are more than the model's context of {context}")
+                )
+                continue
             masses = {
                 option: math.exp(logprob)
-                for option, logprob in zip(options, self._logprobs(prompt, options), strict=True)
+                for option, logprob in zip(options, self._logprobs(stem, rest), strict=True)
             }
             found.append(Reply(max(masses, key=masses.__getitem__), masses))
-            self._asked += 1
         return found
 
     def usage(self) -> dict[str, Any]:
@@ -67,21 +75,20 @@ class LocalBackend(Backend):
         return model.to(self.device).eval()
 
     @torch.no_grad()
-    def _logprobs(self, prompt: Messages, options: Sequence[str]) -> list[float]:
-        """Return the log-probability of each option and the end of the turn after it, in nats."""
-        stem, answers = self._encoded(prompt, options)
+    def _logprobs(self, stem: list[int], answers: list[Tensor]) -> list[float]:
+        """Return the log-probability of each answer after the stem, in nats."""
         ids = pad_sequence(answers, batch_first=True, padding_value=-1).to(self.device)  # (options, m)
         first = self._model(torch.tensor([stem], device=self.device), use_cache=True)
         cache = first.past_key_values
-        cache.batch_repeat_interleave(len(options))
+        cache.batch_repeat_interleave(len(answers))
         rest = self._model(ids.clamp_min(0), past_key_values=cache, use_cache=True).logits
         # The prompt's last place predicts the first token, each token the next
-        logits: Tensor = torch.cat([first.logits[:, -1:].expand(len(options), -1, -1), rest[:, :-1]], 1)
+        logits: Tensor = torch.cat([first.logits[:, -1:].expand(len(answers), -1, -1), rest[:, :-1]], 1)
         picked = logits.float().log_softmax(-1).gather(-1, ids.clamp_min(0)[..., None]).squeeze(-1)
         return (picked * (ids >= 0)).sum(-1).tolist()
 
     def _encoded(self, prompt: Messages, options: Sequence[str]) -> tuple[list[int], list[Tensor]]:
-        """Return the ids that all options share, and what each goes on with."""
+        """Return the ids that all options share, and what each goes on with, the end of the turn included."""
         turns = [Message(role=each["role"], content=each["content"]) for each in prompt]
         try:
             pairs = [self._pair(turns, option) for option in options]

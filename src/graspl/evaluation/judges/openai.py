@@ -92,8 +92,7 @@ class OpenAIBackend(Backend):
         """Return the replies to prompts that are not in the cache yet."""
         if not missing:
             return {}
-        import openai
-
+        openai = _sdk()
         # An endpoint of one's own often wants no key, but the client wants one
         client = openai.OpenAI(
             base_url=self.base_url,
@@ -113,8 +112,7 @@ class OpenAIBackend(Backend):
                 raise
 
     def _one(self, client: Any, prompt: Messages, key: str, cache: ReplyCache) -> dict[str, Any]:
-        import openai
-
+        openai = _sdk()
         try:
             reply = _kept(client.chat.completions.create(messages=prompt, **self._settings))
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
@@ -140,6 +138,21 @@ class OpenAIBackend(Backend):
 
     def _key(self, prompt: Messages) -> str:
         return ReplyCache.key(backend="openai", base_url=self.base_url, messages=prompt, **self._settings)
+
+
+def _sdk() -> Any:
+    """Return the module `openai`.
+
+    Raises:
+        GrasplError: it is not installed.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise GrasplError(
+            "judges: the package openai is not installed; pip install 'graspl[judges]'"
+        ) from error
+    return openai
 
 
 def _reason(error: Exception) -> str:
