@@ -1,18 +1,35 @@
-"""What a fine-tune did: choice probabilities, text loss, divergence from the base, coherence.
+"""What a fine-tune did: probabilities of answers, divergence from the base, answers in own words and what judges say of them.
 
-This room may import `graspl.directions`, `graspl.data` and below. Start reading in `suites.py`.
+This room may import `graspl.directions`, `graspl.data` and below. Start reading in `suites.py`; `judges/` says who judges.
 """
 
+from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
+from graspl.evaluation.intervals import by_cluster, mcnemar, paired, samples_to_tell, wilson
+from graspl.evaluation.items import ItemValues
+from graspl.evaluation.judging import judge_rows, rates
 from graspl.evaluation.logprobs import candidate_logprobs, kl_to_base, model_logits, text_scores
-from graspl.evaluation.metrics import ChoiceShares
+from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins
 from graspl.evaluation.suites import SuiteEvaluator, headline
 
 __all__ = [
+    "AxisScores",
     "ChoiceShares",
+    "ItemValues",
+    "PairMargins",
+    "Sampling",
     "SuiteEvaluator",
+    "TransformersGenerator",
+    "VLLMGenerator",
+    "by_cluster",
     "candidate_logprobs",
     "headline",
+    "judge_rows",
     "kl_to_base",
+    "mcnemar",
     "model_logits",
+    "paired",
+    "rates",
+    "samples_to_tell",
     "text_scores",
+    "wilson",
 ]
