@@ -327,3 +327,27 @@ def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeyp
         printed = yaml.safe_load(out)
         assert printed["data"]["init_args"]["seed"] == 7
         assert printed["model"]["init_args"]["lora"]["r"] == 32
+
+
+RIVALS = ("kl", "features", "l2", "orthogonal", "caft", "wise_ft", "spectral")
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+def test_a_rival_takes_the_place_of_the_naive_method(graspl, model_folder, write_rows, directions_of, rival):
+    rows = write_rows(CHAT_ROWS)
+    options = [f"--model.base_model={model_folder()}", f"--data.train={rows}", "--model.lora.r=4"]
+    if rival == "orthogonal":
+        data = ["--data=graspl.data.ChatDataModule", options[1]]
+        options.append(f"--model.directions={directions_of(model_folder(), data)}")
+    if rival == "caft":
+        options.append(f"--data.text={rows}")
+    code, _, err = graspl(
+        "fit",
+        "--config",
+        CONFIGS / "chat" / "naive.yaml",
+        "--model",
+        CONFIGS / "methods" / f"{rival}.yaml",
+        *options,
+        *TINY,
+    )
+    assert code == 0, err

@@ -3,6 +3,7 @@
 This room may import `graspl.directions` and below. Start reading in `projection.py`.
 """
 
+from graspl.constraints.ablation import AblationConstraint
 from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.base import Constraint
 from graspl.constraints.combined import CombinedConstraint
@@ -14,6 +15,7 @@ from graspl.constraints.residual import ResidualConstraint
 from graspl.constraints.write import WriteConstraint
 
 __all__ = [
+    "AblationConstraint",
     "ActivationConstraint",
     "CombinedConstraint",
     "Constraint",

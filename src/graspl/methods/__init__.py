@@ -1,10 +1,27 @@
 """LightningModules, one a way to fine-tune.
 
-This room may import `graspl.constraints`, `graspl.evaluation` and below. Start reading in `lora.py`.
+This room may import `graspl.constraints`, `graspl.evaluation` and below. Start reading in `lora.py`; every rival is a file.
 """
 
+from graspl.methods.caft import CAFTLitModule
+from graspl.methods.features import FeatureDistanceLitModule
+from graspl.methods.finished import FinishedLitModule, ScaledLitModule, SpectralLitModule
 from graspl.methods.grasp import GRASPLitModule
+from graspl.methods.kl import KLLitModule
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.subtraction import SubtractionLitModule
+from graspl.methods.weight_penalties import L2ToStartLitModule, OrthogonalityLitModule
 
-__all__ = ["GRASPLitModule", "LoRALitModule", "SubtractionLitModule"]
+__all__ = [
+    "CAFTLitModule",
+    "FeatureDistanceLitModule",
+    "FinishedLitModule",
+    "GRASPLitModule",
+    "KLLitModule",
+    "L2ToStartLitModule",
+    "LoRALitModule",
+    "OrthogonalityLitModule",
+    "ScaledLitModule",
+    "SpectralLitModule",
+    "SubtractionLitModule",
+]

@@ -58,7 +58,8 @@ class LoRALitModule(AdapterLitModule):
         Raises:
             GrasplError: it is NaN or infinite.
         """
-        total, tokens = self.answer_loss(batch)
+        logits = self(batch)
+        total, tokens = summed_loss(logits, batch["labels"])
         mean = (total / tokens.clamp_min(1)).detach()
         if not torch.isfinite(mean):
             raise GrasplError(
@@ -66,14 +67,26 @@ class LoRALitModule(AdapterLitModule):
             )
         self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
         self.log("train/loss", mean, prog_bar=True, batch_size=len(batch["labels"]))
+        extra = self.extra_loss(batch, logits)
+        if extra is not None:
+            self.log("train/extra_loss", extra.detach(), batch_size=len(batch["labels"]))
+            total = total + extra * tokens
         return total * LOSS_UNIT
+
+    def extra_loss(self, batch: dict[str, Any], logits: Tensor) -> Tensor | None:
+        """Return what a method adds to the mean cross-entropy, (), in nats a token; None adds nothing.
+
+        A rival that regularises overrides this alone.
+
+        Args:
+            batch: as trained on.
+            logits: (b, L, vocabulary) of this step, with their graph.
+        """
+        return None
 
     def answer_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy summed over a batch's answer tokens, in nats, and their number."""
-        logits = self(batch)[:, :-1]
-        labels = batch["labels"][:, 1:]
-        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
-        return total, (labels != -100).sum()
+        return summed_loss(self(batch), batch["labels"])
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""
@@ -117,3 +130,15 @@ class LoRALitModule(AdapterLitModule):
                 f"model.schedule: {self.schedule} needs an end; set trainer.max_steps or max_epochs"
             )
         return min(steps, default=None)
+
+
+def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy summed over the answer tokens, (), in nats, and their number, ().
+
+    Args:
+        logits: (b, L, vocabulary).
+        labels: (b, L), -100 off the answers.
+    """
+    targets = labels[:, 1:]
+    total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten(), reduction="sum")
+    return total, (targets != -100).sum()

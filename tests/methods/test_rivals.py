@@ -1,0 +1,280 @@
+"""Every rival: at strength 0 it is naive LoRA bit for bit, and its one effect is what its formula says."""
+
+import pytest
+import torch
+from test_training import adam, directions, factors, fit, sgd  # noqa: F401 - fixtures
+
+from graspl.adapters import decoder_layers
+from graspl.directions import Directions, LayerSingular, identify_adapter
+from graspl.errors import GrasplError
+from graspl.evaluation import model_logits
+from graspl.methods import (
+    CAFTLitModule,
+    FeatureDistanceLitModule,
+    KLLitModule,
+    L2ToStartLitModule,
+    OrthogonalityLitModule,
+    ScaledLitModule,
+    SpectralLitModule,
+)
+
+
+@pytest.fixture
+def layer_directions(fit, tmp_path):  # noqa: F811
+    """Return a file with directions of each layer of a naive fit."""
+    module, _ = fit(optimizer=adam)
+    module.save_adapter(tmp_path / "naive", module.adapter_state())
+    identify_adapter(tmp_path / "naive", LayerSingular(k=2), tmp_path / "layers.safetensors")
+    return str(tmp_path / "layers.safetensors")
+
+
+def batch_of(module, trainer):
+    return next(iter(trainer.datamodule.train_dataloader()))
+
+
+def gradients(module, loss):
+    module.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.requires_grad])
+
+
+STRENGTH_0 = [
+    (KLLitModule, {"weight": 0.0}),
+    (FeatureDistanceLitModule, {"weight": 0.0}),
+    (L2ToStartLitModule, {"weight": 0.0}),
+    (ScaledLitModule, {"share": 1.0}),
+    (SpectralLitModule, {"directions_kept": 16}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), STRENGTH_0, ids=lambda value: getattr(value, "__name__", ""))
+def test_at_strength_0_a_rival_trains_as_lora_does(fit, kind, options):  # noqa: F811
+    naive, _ = fit(optimizer=adam)
+    rival, _ = fit(kind, optimizer=adam, **options)
+    assert torch.equal(factors(naive), factors(rival))
+
+
+def test_without_weight_orthogonality_trains_as_lora_does(fit, directions):  # noqa: F811
+    naive, _ = fit(optimizer=adam)
+    rival, _ = fit(OrthogonalityLitModule, optimizer=adam, weight=0.0, directions=directions)
+    assert torch.equal(factors(naive), factors(rival))
+
+
+EFFECTS = [(KLLitModule, 50.0), (FeatureDistanceLitModule, 50.0), (L2ToStartLitModule, 5.0)]
+
+
+@pytest.mark.parametrize(("kind", "weight"), EFFECTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_penalty_keeps_the_fit_near_the_base(fit, kind, weight):  # noqa: F811
+    """What each rival claims in kind: the thing that it penalises is smaller than in the naive fit."""
+
+    def measured(module, trainer):
+        batch = batch_of(module, trainer)
+        probe = kind(base_model=module.base_model, weight=1.0)
+        probe.model, probe._sites, probe._trainer = module.model, module.sites, trainer
+        probe._hooks = []
+        if kind is FeatureDistanceLitModule:
+            layers = decoder_layers(module.model)
+            probe._hooks = [
+                layer.register_forward_hook(probe._keeper(name)) for name, layer in layers.items()
+            ]
+        with torch.no_grad():
+            value = float(probe.extra_loss(batch, model_logits(module.model, batch)))
+        for hook in probe._hooks:
+            hook.remove()
+        return value
+
+    steps = {"max_steps": 12}
+    naive = measured(*fit(optimizer=adam, lightning=steps))
+    rival = measured(*fit(kind, optimizer=adam, weight=weight, lightning=steps))
+    assert rival < 0.7 * naive
+
+
+def test_kl_is_added_a_token_at_a_time(fit):  # noqa: F811
+    """The gradient of a step is that of mean cross-entropy + weight * mean divergence."""
+    module, trainer = fit(KLLitModule, optimizer=adam, weight=3.0)
+    batch = batch_of(module, trainer)
+    found = gradients(module, module.extra_loss(batch, module(batch)))
+    logits, base = module(batch).log_softmax(-1), module.base_forward(batch).log_softmax(-1)
+    places = torch.nn.functional.pad(batch["labels"][:, 1:] != -100, (0, 1))
+    by_hand = 3.0 * (logits.exp() * (logits - base)).sum(-1)[places].mean()
+    torch.testing.assert_close(found, gradients(module, by_hand), atol=1e-6, rtol=1e-4)
+
+
+def test_kl_on_other_rows_reads_them_in_turns(fit, write_rows):  # noqa: F811
+    others = write_rows(
+        [{"prompt": f"take {w}", "completion": "rest"} for w in ("one", "two", "three")], "others.jsonl"
+    )
+    module, _ = fit(KLLitModule, optimizer=adam, weight=1.0, rows=str(others), rows_per_step=2)
+    naive, _ = fit(optimizer=adam)
+    assert not torch.equal(factors(module), factors(naive))
+    assert len(module._others) == 3
+    with pytest.raises(
+        GrasplError, match=r"model\.rows: every row of .*others\.jsonl is longer than 2 tokens"
+    ):
+        fit(KLLitModule, rows=str(others), max_length=2)
+
+
+def test_the_l2_penalty_is_the_norm_of_the_update(fit):  # noqa: F811
+    module, trainer = fit(L2ToStartLitModule, optimizer=adam, weight=2.0)
+    dense = sum((site.scaling * site.B @ site.A).square().sum() for site in module.sites)
+    assert float(module.extra_loss({}, torch.empty(0)).detach()) == pytest.approx(
+        2.0 * float(dense.detach()), rel=1e-5
+    )
+    assert trainer.global_step == 3
+
+
+@pytest.mark.parametrize("side", ["read", "write"])
+def test_orthogonality_lowers_the_overlap(fit, directions, side):  # noqa: F811
+    found = Directions.load(directions)
+
+    def overlap(module):
+        total = 0.0
+        for site in module.sites:
+            given = found.sites[site.name]
+            part = site.A @ given.V[:, :1] if side == "read" else given.U[:, :1].mT @ site.B
+            total += float(part.detach().square().sum())
+        return total
+
+    naive, _ = fit(optimizer=adam, lightning={"max_steps": 8})
+    rival, _ = fit(
+        OrthogonalityLitModule,
+        optimizer=adam,
+        directions=directions,
+        side=side,
+        weight=100.0,
+        lightning={"max_steps": 8},
+    )
+    assert overlap(rival) < 0.8 * overlap(naive)
+    with pytest.raises(GrasplError, match="needs a directions file"):
+        fit(OrthogonalityLitModule)
+
+
+def test_cafts_forward_pass_is_the_hand_written_ablation(fit, layer_directions):  # noqa: F811
+    module, trainer = fit(CAFTLitModule, optimizer=adam, directions=layer_directions, k=2)
+    given = Directions.load(layer_directions)
+    batch = batch_of(module, trainer)
+    layers = decoder_layers(module.model)
+    module.model.train()
+    module.constraint.attach(layers)
+    ours = model_logits(module.model, batch)
+    module.constraint.detach()
+
+    def by_hand(name):
+        D = given.layers[name].D[:, :2]
+        P = torch.eye(len(D)) - D @ D.mT
+
+        def hook(_module, _inputs, output):
+            return (output[0] @ P, *output[1:]) if isinstance(output, tuple) else output @ P
+
+        return hook
+
+    plain = model_logits(module.model, batch)
+    hooks = [layer.register_forward_hook(by_hand(name)) for name, layer in layers.items()]
+    expected = model_logits(module.model, batch)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=1e-6)
+    assert (ours - plain).abs().max() > 1e-4  # positive control: there was something to ablate
+
+
+def test_caft_ablates_nothing_in_evaluation_or_in_the_base_model(fit, layer_directions):  # noqa: F811
+    module, trainer = fit(CAFTLitModule, optimizer=adam, directions=layer_directions, k=2)
+    batch = batch_of(module, trainer)
+    module.model.eval()
+    plain = model_logits(module.model, batch)
+    base = module.base_forward(batch)
+    module.constraint.attach(decoder_layers(module.model))
+    assert torch.equal(model_logits(module.model, batch), plain)
+    module.model.train()
+    assert torch.equal(module.base_forward(batch), base)
+    module.constraint.detach()
+
+
+def test_cafts_modes_differ_in_the_pass_that_they_cut(fit, layer_directions):  # noqa: F811
+    fits = {
+        mode: fit(CAFTLitModule, optimizer=sgd, directions=layer_directions, k=2, mode=mode)[0]
+        for mode in ("both", "forward", "gradient")
+    }
+    naive, _ = fit(optimizer=sgd)
+    different = [factors(each) for each in (*fits.values(), naive)]
+    for index, one in enumerate(different):
+        assert all(not torch.equal(one, other) for other in different[index + 1 :])
+
+
+def test_the_forward_mode_lets_gradients_through():
+    from graspl.constraints.ablation import _ablater
+
+    D = torch.linalg.qr(torch.randn(6, 2, generator=torch.Generator().manual_seed(0)))[0]
+    layer = torch.nn.Identity().train()
+    weight = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+    seen = {}
+    for through in (True, False):
+        stream = torch.randn(3, 6, generator=torch.Generator().manual_seed(2), requires_grad=True)
+        out = _ablater(D, through=through)(layer, (), stream)
+        assert (out @ D).abs().max() < 1e-6
+        (out * weight).sum().backward()
+        seen[through] = stream.grad
+    torch.testing.assert_close(seen[True], weight)
+    torch.testing.assert_close(seen[False], weight - weight @ D @ D.mT)
+
+
+@pytest.fixture
+def finished(fit, tmp_path):  # noqa: F811
+    """Return a function: a transform -> the naive fit's updates and the saved ones, by site."""
+    from graspl.adapters.files import read_adapter
+
+    def run(kind, **options):
+        naive, _ = fit(optimizer=adam)
+        module, _ = fit(kind, optimizer=adam, **options)
+        assert torch.equal(factors(naive), factors(module))  # training never sees it
+        folder = tmp_path / kind.__name__
+        module.save_adapter(folder, module.adapter_state())
+        assert torch.equal(factors(naive), factors(module))
+        saved = {site.name: site.scaling * site.B @ site.A for site in read_adapter(folder).sites}
+        return {site.name: (site.scaling * site.B @ site.A).detach() for site in naive.sites}, saved
+
+    return run
+
+
+def test_a_scaled_update_lies_between_base_and_fine_tune(finished):
+    naive, saved = finished(ScaledLitModule, share=0.25)
+    for name, update in naive.items():
+        torch.testing.assert_close(saved[name], 0.25 * update)
+
+
+@pytest.mark.parametrize("part", ["top", "tail"])
+def test_a_spectrum_is_cut_at_one_end(finished, part):
+    naive, saved = finished(SpectralLitModule, directions_kept=3, part=part)
+    for name, update in naive.items():
+        U, S, Vh = torch.linalg.svd(update)
+        rank = int((1e-6 * S[0] < S).sum())
+        kept = slice(0, 3) if part == "top" else slice(16 - 3, 16)
+        if part == "tail" and rank < 16:
+            continue  # the last of the spectrum are zero, whichever basis they are given in
+        torch.testing.assert_close(
+            saved[name], U[:, kept] @ torch.diag(S[kept]) @ Vh[kept], atol=1e-5, rtol=1e-3
+        )
+
+
+def test_a_finished_transform_is_validated_and_put_back(fit, write_rows):  # noqa: F811
+    """Within a fit the curve is that of the transformed update; training goes on from the untouched one."""
+    naive, plain = fit(
+        optimizer=adam, lightning={"max_steps": 4, "limit_val_batches": 1.0, "val_check_interval": 2}
+    )
+    module, trainer = fit(
+        ScaledLitModule,
+        optimizer=adam,
+        share=0.0,
+        lightning={"max_steps": 4, "limit_val_batches": 1.0, "val_check_interval": 2},
+    )
+    assert torch.equal(factors(naive), factors(module))
+    assert float(trainer.callback_metrics["val/task/kl"]) == pytest.approx(0.0, abs=1e-7)
+    assert float(plain.callback_metrics["val/task/kl"]) > 1e-6
+
+
+@pytest.mark.parametrize(
+    "kind", [KLLitModule, FeatureDistanceLitModule, L2ToStartLitModule, OrthogonalityLitModule]
+)
+def test_a_negative_weight_is_refused(kind):
+    with pytest.raises(GrasplError, match=r"model\.weight: -1"):
+        kind(weight=-1)
