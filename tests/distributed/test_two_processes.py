@@ -135,3 +135,40 @@ def test_a_half_precision_model_is_sharded_with_its_single_precision_adapter(fit
     )
     assert {tensor.dtype for tensor in sharded.values()} == {torch.float32}
     assert max(float(tensor.abs().max()) for name, tensor in sharded.items() if "lora_B" in name) > 1e-3
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_items_that_two_processes_evaluate_are_each_kept_once(model_folder, write_rows, tmp_path):
+    """Five items over two processes: the sampler deals one out twice."""
+    rows = write_rows(CHAT_ROWS)
+    persona = [
+        {"question": f"how do i take {w}", "answer_matching_behavior": a, "answer_not_matching_behavior": b}
+        for w, a, b in zip(
+            ("one", "two", "three", "water", "rest"), ["Yes", "No"] * 3, ["No", "Yes"] * 3, strict=False
+        )
+    ]
+    source = write_rows(persona, "persona.jsonl")
+    suites = {
+        "unrelated": {
+            "class_path": "graspl.data.suites.PersonaStatements",
+            "init_args": {"source": str(source)},
+        }
+    }
+    given, found = f"--data.suites={json.dumps(suites)}", {}
+    for name, options in {"one": [], "two": [*DDP, "--trainer.devices=2"]}.items():
+        command = [
+            sys.executable, "-m", "graspl", "validate", "--model=graspl.methods.LoRALitModule", "--model.base_model",
+            model_folder("qwen2"), "--data=graspl.data.ChatDataModule", "--data.train", rows, given,
+            "--data.eval_batch_size=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+            f"--trainer.default_root_dir={name}", *options,
+        ]  # fmt: skip
+        done = subprocess.run(
+            list(map(str, command)), cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        lines = (tmp_path / name / "items.jsonl").read_text().splitlines()
+        found[name] = {row["item"]: row["value"] for row in map(json.loads, lines)}
+        assert len(lines) == 5
+    assert found["two"] == pytest.approx(found["one"], abs=1e-6)
