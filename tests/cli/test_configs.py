@@ -329,25 +329,54 @@ def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeyp
         assert printed["model"]["init_args"]["lora"]["r"] == 32
 
 
-RIVALS = ("kl", "features", "l2", "orthogonal", "caft", "wise_ft", "spectral")
+RIVALS = {
+    "kl": None,
+    "features": None,
+    "l2": None,
+    "orthogonal": "graspl.directions.TopSingular",
+    "caft": None,
+    "wise_ft": None,
+    "spectral": None,
+    "safe_lora": None,
+    "preventative": "graspl.activations.MeanShift",
+    "inference_ablation": "graspl.directions.LayerSingular",
+}
+"""By configuration, how the directions are found that it needs."""
+
+
+def test_every_method_that_ships_is_tried():
+    known = {"naive", "grasp", "grasp_read", "grasp_write", *RIVALS}
+    assert {path.stem for path in (CONFIGS / "methods").glob("*.yaml")} == known
 
 
 @pytest.mark.parametrize("rival", RIVALS)
 def test_a_rival_takes_the_place_of_the_naive_method(graspl, model_folder, write_rows, directions_of, rival):
     rows = write_rows(CHAT_ROWS)
     options = [f"--model.base_model={model_folder()}", f"--data.train={rows}", "--model.lora.r=4"]
-    if rival == "orthogonal":
-        data = ["--data=graspl.data.ChatDataModule", options[1]]
-        options.append(f"--model.directions={directions_of(model_folder(), data)}")
+    if RIVALS[rival] is not None:
+        directions_of(model_folder(), ["--data=graspl.data.ChatDataModule", options[1]])
+        method = [f"--method={RIVALS[rival]}", "--out=needed.safetensors"]
+        method += [f"--method.rows={rows}"] if rival == "preventative" else []
+        method += ["--method.k=6"] if rival == "inference_ablation" else []
+        code, _, err = graspl("identify", "for_directions", *method)
+        assert code == 0, err
+        options.append("--model.directions=needed.safetensors")
     if rival == "caft":
         options.append(f"--data.text={rows}")
-    code, _, err = graspl(
-        "fit",
-        "--config",
-        CONFIGS / "chat" / "naive.yaml",
-        "--model",
-        CONFIGS / "methods" / f"{rival}.yaml",
-        *options,
-        *TINY,
-    )
+    if rival == "safe_lora":
+        options.append(f"--model.unaligned_model={unaligned(model_folder())}")
+    model = ["--model", CONFIGS / "methods" / f"{rival}.yaml"]
+    code, _, err = graspl("fit", "--config", CONFIGS / "chat" / "naive.yaml", *model, *options, *TINY)
     assert code == 0, err
+
+
+def unaligned(folder):
+    """Return a folder with a model of the same shapes and other weights."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for p in model.parameters():
+        p.data += 0.1
+    model.save_pretrained("unaligned")
+    AutoTokenizer.from_pretrained(folder).save_pretrained("unaligned")
+    return Path("unaligned").resolve()

@@ -4,16 +4,19 @@ import pytest
 import torch
 from test_training import adam, directions, factors, fit, sgd  # noqa: F401 - fixtures
 
-from graspl.adapters import decoder_layers
+from graspl.adapters import LoraOptions, decoder_layers
 from graspl.directions import Directions, LayerSingular, identify_adapter
 from graspl.errors import GrasplError
 from graspl.evaluation import model_logits
 from graspl.methods import (
     CAFTLitModule,
     FeatureDistanceLitModule,
+    InferenceAblationLitModule,
     KLLitModule,
     L2ToStartLitModule,
     OrthogonalityLitModule,
+    PreventativeSteeringLitModule,
+    SafeLoRALitModule,
     ScaledLitModule,
     SpectralLitModule,
 )
@@ -278,3 +281,132 @@ def test_a_finished_transform_is_validated_and_put_back(fit, write_rows):  # noq
 def test_a_negative_weight_is_refused(kind):
     with pytest.raises(GrasplError, match=r"model\.weight: -1"):
         kind(weight=-1)
+
+
+def test_an_ablation_at_inference_leaves_training_and_the_base_model_alone(fit, layer_directions):  # noqa: F811
+    checks = {"max_steps": 4, "limit_val_batches": 1.0, "val_check_interval": 4}
+    naive, plain = fit(optimizer=adam, lightning=checks)
+    module, trainer = fit(
+        InferenceAblationLitModule, optimizer=adam, directions=layer_directions, lightning=checks
+    )
+    assert torch.equal(factors(naive), factors(module))
+    ours, theirs = (each.callback_metrics for each in (trainer, plain))
+    assert float(ours["val/task/base_loss"]) == pytest.approx(float(theirs["val/task/base_loss"]), abs=1e-7)
+    assert abs(float(ours["val/task/loss"]) - float(theirs["val/task/loss"])) > 1e-5
+    assert not module._hooks
+    # By hand: the model with the projection behind each layer
+    given, batch = Directions.load(layer_directions), batch_of(module, trainer)
+    module.model.eval()
+    layers = decoder_layers(module.model)
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out, D=given.layers[name].D: out - (out @ D) @ D.mT)
+        for name, layer in layers.items()
+    ]
+    expected = model_logits(module.model, batch)
+    for hook in hooks:
+        hook.remove()
+    module.on_validation_start()
+    torch.testing.assert_close(model_logits(module.model, batch), expected, atol=1e-6, rtol=1e-6)
+    module.on_validation_end()
+    with pytest.raises(GrasplError, match="the ablation needs a directions file"):
+        fit(InferenceAblationLitModule, lightning=checks)
+
+
+@pytest.fixture
+def signed_directions(fit, tmp_path, write_rows):  # noqa: F811
+    """Return a file with the mean shift of a naive fit at each layer."""
+    from conftest import CHAT_ROWS
+
+    from graspl.activations import MeanShift
+
+    module, _ = fit(optimizer=adam)
+    module.save_adapter(tmp_path / "shifted", module.adapter_state())
+    rows = str(write_rows(CHAT_ROWS, "shifted.jsonl"))
+    identify_adapter(tmp_path / "shifted", MeanShift(rows=rows), tmp_path / "shift.safetensors")
+    return str(tmp_path / "shift.safetensors")
+
+
+def test_preventative_steering_pushes_while_training_alone(fit, signed_directions, layer_directions):  # noqa: F811
+    same = {"optimizer": adam, "lora": LoraOptions(r=4, lora_alpha=8)}
+    steered = same | {"directions": signed_directions}
+    naive, _ = fit(**same)
+    none, _ = fit(PreventativeSteeringLitModule, strength=0.0, **steered)
+    assert torch.equal(factors(naive), factors(none))
+    module, trainer = fit(PreventativeSteeringLitModule, strength=0.5, **steered)
+    assert not torch.equal(factors(naive), factors(module))
+    batch = batch_of(module, trainer)
+    module.model.eval()
+    plain = model_logits(module.model, batch)
+    module.constraint.attach(decoder_layers(module.model))
+    assert torch.equal(model_logits(module.model, batch), plain)
+    module.model.train()
+    assert (model_logits(module.model, batch) - plain).abs().max() > 1e-4
+    module.constraint.detach()
+    with pytest.raises(GrasplError, match="LayerSingular gives directions without a sign"):
+        fit(PreventativeSteeringLitModule, directions=layer_directions)
+
+
+def test_a_push_is_a_share_of_the_streams_length():
+    from graspl.constraints.addition import _pusher
+
+    stream = torch.tensor([[3.0, 4.0], [0.0, 2.0]], requires_grad=True)
+    pushed = _pusher(torch.tensor([1.0, 0.0]), 0.1)(torch.nn.Identity().train(), (), stream)
+    torch.testing.assert_close(pushed.detach(), torch.tensor([[3.5, 4.0], [0.2, 2.0]]))
+
+
+def test_a_mean_shift_has_the_sign_of_the_shift(fit, signed_directions):  # noqa: F811
+    module, trainer = fit(optimizer=adam)
+    given, batch = Directions.load(signed_directions), batch_of(module, trainer)
+    seen = {}
+    layers = decoder_layers(module.model)
+    module.model.eval()
+    streams = []
+    for run in (module, module.base_forward):
+        hooks = [
+            layer.register_forward_hook(lambda _m, _i, out, n=name: seen.update({n: out.detach()}))
+            for name, layer in layers.items()
+        ]
+        run(batch)
+        streams.append(dict(seen))
+        for hook in hooks:
+            hook.remove()
+    places = torch.nn.functional.pad(batch["labels"][:, 1:] != -100, (0, 1))
+    for name in layers:
+        moved = (streams[0][name] - streams[1][name])[places].mean(0)
+        assert float(moved @ given.layers[name].D[:, 0]) > 0
+
+
+@pytest.fixture
+def unaligned(tmp_path):
+    """Return the folder of a model of the same shapes with other weights."""
+    from conftest import make_model, make_tokenizer
+
+    model = make_model("llama")
+    generator = torch.Generator().manual_seed(5)
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn(p.shape, generator=generator)
+    model.save_pretrained(tmp_path / "unaligned")
+    make_tokenizer().save_pretrained(tmp_path / "unaligned")
+    return str(tmp_path / "unaligned")
+
+
+@pytest.mark.parametrize("threshold", [-1.1, 1.1])
+def test_safe_lora_projects_below_its_threshold(finished, unaligned, model_folder, threshold):
+    from transformers import AutoModelForCausalLM
+
+    naive, saved = finished(SafeLoRALitModule, unaligned_model=unaligned, threshold=threshold)
+    aligned, before = (
+        dict(AutoModelForCausalLM.from_pretrained(folder).named_parameters())
+        for folder in (model_folder(), unaligned)
+    )
+    for name, update in naive.items():
+        V = (aligned[f"{name}.weight"] - before[f"{name}.weight"]).detach()
+        expected = V @ V.mT @ update / V.norm() if threshold > 1 else update
+        torch.testing.assert_close(saved[name], expected, atol=1e-5, rtol=1e-3)
+
+
+def test_safe_lora_needs_its_second_model(fit):  # noqa: F811
+    with pytest.raises(GrasplError, match=r"model\.unaligned_model: names no model"):
+        fit(SafeLoRALitModule)
+    with pytest.raises(GrasplError, match=r"has no model\.layers\.0.*of this shape"):
+        fit(SafeLoRALitModule, unaligned_model="organism")

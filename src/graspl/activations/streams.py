@@ -144,6 +144,8 @@ def gathered(model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConvers
 def leading_directions(differences: Stream, k: int) -> dict[str, LayerDirections]:
     """Return each layer's first k right singular vectors of rows of differences, whose mean is not taken out.
 
+    A singular vector has no sign of its own; it is given the one along which the mean difference points.
+
     Args:
         differences: by layer, (tokens, hidden).
         k: directions a layer.
@@ -156,7 +158,8 @@ def leading_directions(differences: Stream, k: int) -> dict[str, LayerDirections
         S, Vh = torch.linalg.svd(parts, full_matrices=False)[1:]
         if not 1 <= k <= len(S):
             raise GrasplError(f"method.k: {k} directions, but the rows span {len(S)} at {layer}")
-        found[layer] = LayerDirections(Vh[:k].mT.contiguous(), S)
+        D = Vh[:k].mT
+        found[layer] = LayerDirections(torch.where(parts.mean(0) @ D < 0, -D, D).contiguous(), S)
     return found
 
 

@@ -5,6 +5,7 @@ This room may import `graspl.directions` and below. Start reading in `projection
 
 from graspl.constraints.ablation import AblationConstraint
 from graspl.constraints.activation import ActivationConstraint
+from graspl.constraints.addition import AdditionConstraint
 from graspl.constraints.base import Constraint
 from graspl.constraints.combined import CombinedConstraint
 from graspl.constraints.jacobian import JacobianConstraint
@@ -17,6 +18,7 @@ from graspl.constraints.write import WriteConstraint
 __all__ = [
     "AblationConstraint",
     "ActivationConstraint",
+    "AdditionConstraint",
     "CombinedConstraint",
     "Constraint",
     "JacobianConstraint",

@@ -7,8 +7,11 @@ from graspl.methods.caft import CAFTLitModule
 from graspl.methods.features import FeatureDistanceLitModule
 from graspl.methods.finished import FinishedLitModule, ScaledLitModule, SpectralLitModule
 from graspl.methods.grasp import GRASPLitModule
+from graspl.methods.inference_ablation import InferenceAblationLitModule
 from graspl.methods.kl import KLLitModule
 from graspl.methods.lora import LoRALitModule
+from graspl.methods.preventative import PreventativeSteeringLitModule
+from graspl.methods.safe_lora import SafeLoRALitModule
 from graspl.methods.subtraction import SubtractionLitModule
 from graspl.methods.weight_penalties import L2ToStartLitModule, OrthogonalityLitModule
 
@@ -17,10 +20,13 @@ __all__ = [
     "FeatureDistanceLitModule",
     "FinishedLitModule",
     "GRASPLitModule",
+    "InferenceAblationLitModule",
     "KLLitModule",
     "L2ToStartLitModule",
     "LoRALitModule",
     "OrthogonalityLitModule",
+    "PreventativeSteeringLitModule",
+    "SafeLoRALitModule",
     "ScaledLitModule",
     "SpectralLitModule",
     "SubtractionLitModule",
