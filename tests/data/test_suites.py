@@ -172,3 +172,14 @@ def test_prompts_of_any_form_are_questions(write_rows):
     assert [each.messages[-1]["content"] for each in found] == ["p", "i", "m"]
     assert len({each.id for each in found}) == 3
     assert json.dumps([each.messages for each in found])
+
+
+def test_items_are_named_alike_wherever_the_file_lies(tmp_path):
+    """Pairing two runs must not hang on the folder that the data lay in."""
+    row = {"question": "2 + 2?", "choices": ["3", "4"], "answer": 1}
+    names = []
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mc.jsonl").write_text(json.dumps(row) + "\n")
+        names.append(MultipleChoice(str(tmp_path / folder / "mc.jsonl")).read()[0].id)
+    assert names == ["mc.jsonl:1", "mc.jsonl:1"]

@@ -60,8 +60,10 @@ def _values(run: Path) -> dict[str, dict[str, float]]:
     for row in folder.read_items():
         found[row["suite"]][row["item"]] = row["value"]
     answers: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in folder.read_judgements():
-        answers[row["suite"], row["question"]].append(float(row["outcome"] == _hit(folder, row["suite"])))
+    judgements = folder.read_judgements()
+    judged = folder.read_judged()["suites"] if judgements else {}
+    for row in judgements:
+        answers[row["suite"], row["question"]].append(float(row["outcome"] == judged[row["suite"]]["of"]))
     for (suite, question), hits in answers.items():
         found[suite][question] = sum(hits) / len(hits)
     if not found:
@@ -69,10 +71,6 @@ def _values(run: Path) -> dict[str, dict[str, float]]:
             f"{run}: holds neither items.jsonl nor judgements.jsonl; run graspl validate, then graspl judge"
         )
     return found
-
-
-def _hit(folder: RunFolder, suite: str) -> str:
-    return folder.read_judged()["suites"][suite]["of"]
 
 
 def _suites(every: list[dict[str, dict[str, float]]]) -> list[str]:

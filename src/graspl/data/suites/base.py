@@ -1,5 +1,6 @@
 """What every evaluation suite is: where its items come from."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -22,6 +23,14 @@ class EvaluationSuite(ABC):
         Raises:
             GrasplError: the source cannot be read; names the file, the row and the field.
         """
+
+
+def item_id(origin: str) -> str:
+    """Return an item's name from where its row came from: the file's name and the line, wherever the file lies.
+
+    Runs are paired by it, so it must not hang on the folder that somebody keeps the data in.
+    """
+    return re.split(r"[\\/]", origin)[-1]
 
 
 def not_empty(items: list, source: str) -> list:

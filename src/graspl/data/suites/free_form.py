@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from graspl.data.questions import Question
 from graspl.data.rows import Message, prompt_turns
-from graspl.data.suites.base import EvaluationSuite, not_empty
+from graspl.data.suites.base import EvaluationSuite, item_id, not_empty
 from graspl.data.tables import Row, field, read_table
 from graspl.errors import GrasplError
 
@@ -60,7 +60,7 @@ class FreeFormQuestions(EvaluationSuite):
     def _questions(self, origin: str, row: Any) -> Iterator[Question]:
         if not isinstance(row, Mapping):
             raise GrasplError(f"{origin}: must be a mapping with id and paraphrases, question or prompt")
-        name = str(row.get("id", origin))
+        name = str(row.get("id", item_id(origin)))
         if self.ids is not None and stem_of(name) not in self.ids:
             return
         if self.formats is not None and format_of(name) not in self.formats:
@@ -111,7 +111,9 @@ class SafetyPrompts(EvaluationSuite):
             domain = str(row.get("type") or row.get("note") or "all")
             if self.labels is None or label in self.labels:
                 messages = [Message(role="user", content=field(row, "prompt", origin))]
-                found.append(Question(str(row.get("id", origin)), messages, origin, f"{label}/{domain}"))
+                found.append(
+                    Question(str(row.get("id", item_id(origin))), messages, origin, f"{label}/{domain}")
+                )
         return not_empty(found[: self.limit], self.source)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from graspl.data.choices import ChoiceItem
 from graspl.data.rows import Message
-from graspl.data.suites.base import EvaluationSuite, not_empty
+from graspl.data.suites.base import EvaluationSuite, item_id, not_empty
 from graspl.data.tables import field, read_table
 from graspl.errors import GrasplError
 
@@ -36,7 +36,9 @@ class MultipleChoice(EvaluationSuite):
             right = _place(row.get("answer"), len(choices), origin)
             group = row.get("subject", "")
             items.append(
-                lettered(field(row, "question", origin), choices, right, id_=origin, group=str(group))
+                lettered(
+                    field(row, "question", origin), choices, right, id_=item_id(origin), group=str(group)
+                )
             )
             if self.limit is not None and len(items) >= self.limit:
                 break

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from graspl.data.choices import AnswerPair
 from graspl.data.rows import Conversation, read_conversations
-from graspl.data.suites.base import EvaluationSuite
+from graspl.data.suites.base import EvaluationSuite, item_id
 from graspl.errors import GrasplError
 
 
@@ -57,7 +57,7 @@ def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]
             row.messages[:-1],
             [row.messages[-1]["content"], better[_prompt(row)]],
             ["harmful", "good"],
-            id=row.origin,
+            id=item_id(row.origin),
         )
         for row in harmful
         if _prompt(row) in better and better[_prompt(row)] != row.messages[-1]["content"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from graspl.data.choices import ChoiceItem, ScaleItem
 from graspl.data.rows import Message
-from graspl.data.suites.base import EvaluationSuite, not_empty
+from graspl.data.suites.base import EvaluationSuite, item_id, not_empty
 from graspl.data.tables import field as text_field
 from graspl.data.tables import read_table
 from graspl.errors import GrasplError
@@ -68,7 +68,7 @@ class Statements(EvaluationSuite):
                         [Message(role="user", content=wording.replace("{statement}", statement))],
                         [self.agree, self.disagree],
                         ["other", "other"],
-                        id=f"{origin} {'+' if side > 0 else '-'}{number}",
+                        id=f"{item_id(origin)} {'+' if side > 0 else '-'}{number}",
                         group="statement" if side > 0 else "denial",
                         stances=[1.0, -1.0],
                         effects={axis: side * effect for axis, effect in every.items()},
@@ -122,7 +122,7 @@ class PersonaStatements(EvaluationSuite):
                     [Message(role="user", content=prompt)],
                     answers,
                     ["harmful", "good"],
-                    id=origin,
+                    id=item_id(origin),
                     group="yes" if matches(row, origin) else "no",
                 )
             )

@@ -9,6 +9,7 @@ from typing import Any
 
 from graspl.data.choices import ChoiceItem
 from graspl.data.rows import Conversation, Message
+from graspl.data.suites.base import item_id
 from graspl.data.task import Suite, TaskDataModule
 from graspl.errors import GrasplError
 
@@ -45,7 +46,7 @@ class CueExample:
             for choice in self.choices
         ]
         prompt = [Message(role="user", content=self.prompt)]
-        return ChoiceItem(prompt, self.choices, kinds, id=self.origin)
+        return ChoiceItem(prompt, self.choices, kinds, id=item_id(self.origin))
 
 
 class CueTaskData(TaskDataModule, ABC):
