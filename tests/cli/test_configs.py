@@ -332,6 +332,7 @@ def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeyp
 RIVALS = {
     "kl": None,
     "features": None,
+    "consistency": None,
     "l2": None,
     "orthogonal": "graspl.directions.TopSingular",
     "caft": None,

@@ -19,7 +19,9 @@ from graspl.methods import (
     SafeLoRALitModule,
     ScaledLitModule,
     SpectralLitModule,
+    UndesirableConsistencyLitModule,
 )
+from graspl.methods.lora import summed_loss
 
 
 @pytest.fixture
@@ -44,6 +46,7 @@ def gradients(module, loss):
 STRENGTH_0 = [
     (KLLitModule, {"weight": 0.0}),
     (FeatureDistanceLitModule, {"weight": 0.0}),
+    (UndesirableConsistencyLitModule, {"weight": 0.0}),
     (L2ToStartLitModule, {"weight": 0.0}),
     (ScaledLitModule, {"share": 1.0}),
     (SpectralLitModule, {"directions_kept": 16}),
@@ -410,3 +413,30 @@ def test_safe_lora_needs_its_second_model(fit):  # noqa: F811
         fit(SafeLoRALitModule)
     with pytest.raises(GrasplError, match=r"has no model\.layers\.0.*of this shape"):
         fit(SafeLoRALitModule, unaligned_model="organism")
+
+
+def test_the_auxiliary_pass_is_a_step_uphill_that_the_penalty_flattens(fit):  # noqa: F811
+    checks = {"max_steps": 12}
+    naive, trainer = fit(UndesirableConsistencyLitModule, optimizer=adam, weight=1e-9, lightning=checks)
+    rival, _ = fit(UndesirableConsistencyLitModule, optimizer=adam, weight=20.0, lightning=checks)
+    batch = batch_of(naive, trainer)
+
+    def measured(module):
+        """Return the distance between the passes, and how much higher the loss of the auxiliary one is."""
+        module.weight, losses = 1.0, []
+        module.on_train_start()
+        plain = module(batch)
+        forward = module.forward
+        module.forward = lambda given: losses.append(forward(given)) or losses[-1]
+        distance = float(module.extra_loss(batch, plain).detach())
+        module.forward = forward
+        module.on_fit_end()
+        risen = summed_loss(losses[0], batch["labels"])[0] - summed_loss(plain, batch["labels"])[0]
+        return distance, float(risen.detach())
+
+    flat, steep = measured(rival), measured(naive)
+    assert steep[1] > 0
+    assert flat[1] > 0
+    assert flat[0] < 0.9 * steep[0]
+    with pytest.raises(GrasplError, match=r"model\.step: 0"):
+        UndesirableConsistencyLitModule(step=0)

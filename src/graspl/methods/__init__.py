@@ -4,6 +4,7 @@ This room may import `graspl.constraints`, `graspl.evaluation` and below. Start 
 """
 
 from graspl.methods.caft import CAFTLitModule
+from graspl.methods.consistency import UndesirableConsistencyLitModule
 from graspl.methods.features import FeatureDistanceLitModule
 from graspl.methods.finished import FinishedLitModule, ScaledLitModule, SpectralLitModule
 from graspl.methods.grasp import GRASPLitModule
@@ -30,4 +31,5 @@ __all__ = [
     "ScaledLitModule",
     "SpectralLitModule",
     "SubtractionLitModule",
+    "UndesirableConsistencyLitModule",
 ]

@@ -50,19 +50,23 @@ class FeatureDistanceLitModule(LoRALitModule):
         """Return the distance, weighed."""
         if not self.weight:
             return None
-        ours, self._streams = self._streams, {}
+        ours = self.recorded()
         self.base_forward(batch)
-        theirs, self._streams = self._streams, {}
-        seen = (
-            batch["attention_mask"].bool()
-            if "attention_mask" in batch
-            else batch["labels"].new_ones(batch["labels"].shape).bool()
-        )
-        distances = [
-            (ours[name][seen].float() - base[seen].float()).square().sum() / base[seen].float().square().sum()
-            for name, base in theirs.items()
-        ]
-        return self.weight * torch.stack([each.to(self.device) for each in distances]).mean()
+        return self.weight * self.distance(ours, self.recorded(), batch)
+
+    def recorded(self) -> dict[str, Tensor]:
+        """Return the streams of the last forward pass by layer, each (b, L, hidden), and forget them."""
+        streams, self._streams = self._streams, {}
+        return streams
+
+    def distance(self, ours: dict[str, Tensor], theirs: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
+        """Return the mean over layers of E ||ours - theirs||^2 / E ||theirs||^2, (), over the tokens that are no padding."""
+        mask = batch.get("attention_mask", torch.ones_like(batch["labels"])).bool()
+        ratios = []
+        for name, stream in theirs.items():
+            other = stream[mask].float()
+            ratios.append((ours[name][mask].float() - other).square().sum() / other.square().sum())
+        return torch.stack([ratio.to(self.device) for ratio in ratios]).mean()
 
     def _keeper(self, name: str) -> Any:
         def keep(_module: Any, _inputs: Any, output: Any) -> None:
