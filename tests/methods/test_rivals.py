@@ -107,17 +107,15 @@ def test_kl_is_added_a_token_at_a_time(fit):  # noqa: F811
 
 
 def test_kl_on_other_rows_reads_them_in_turns(fit, write_rows):  # noqa: F811
-    others = write_rows(
-        [{"prompt": f"take {w}", "completion": "rest"} for w in ("one", "two", "three")], "others.jsonl"
-    )
-    module, _ = fit(KLLitModule, optimizer=adam, weight=1.0, rows=str(others), rows_per_step=2)
+    rows = [{"prompt": f"take {w}", "completion": "rest"} for w in ("one", "two", "three")]
+    text = {"data": {"text": str(write_rows(rows, "others.jsonl"))}}
+    module, _ = fit(KLLitModule, optimizer=adam, weight=1.0, rows="text", rows_per_step=2, **text)
     naive, _ = fit(optimizer=adam)
     assert not torch.equal(factors(module), factors(naive))
     assert len(module._others) == 3
-    with pytest.raises(
-        GrasplError, match=r"model\.rows: every row of .*others\.jsonl is longer than 2 tokens"
-    ):
-        fit(KLLitModule, rows=str(others), max_length=2)
+    for options in ({**text, "max_length": 2}, {}):
+        with pytest.raises(GrasplError, match=r"model\.rows: the task has no text of at most"):
+            fit(KLLitModule, rows="text", **options)
 
 
 def test_the_l2_penalty_is_the_norm_of_the_update(fit):  # noqa: F811

@@ -1,38 +1,38 @@
 """A rival: stay near the base model's distribution."""
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from graspl.data.batches import PaddedCollator
-from graspl.data.rows import read_conversations
-from graspl.data.tokens import TokenizedConversation, tokenize
+from graspl.data.tokens import TokenizedConversation
 from graspl.errors import GrasplError
 from graspl.evaluation.logprobs import answer_mask, kl_to_base
 from graspl.methods.lora import LoRALitModule
 
 
 class KLLitModule(LoRALitModule):
-    """LoRA with a penalty on the divergence from the base model, on the task's rows or on rows of other kinds.
+    """LoRA with a penalty on the divergence from the base model, on the task's rows or on unlabelled text off the task.
 
     loss = cross-entropy + weight * KL(model || base), the mean over the places that predict answer tokens.
 
     Args:
         weight: of the divergence; 0 trains as LoRA does, bit for bit.
-        rows: conversations to stay near the base model on; the task's own where None, on which it works against the task.
-        rows_per_step: of them, one batch after the other.
-        max_length: tokens of a row; longer ones are left out.
+        rows: the task's rows (`task`), on which it works against the task, or the unlabelled conversations that GRASP's
+            directions are found in (`text`: `data.text`, or the task's own).
+        rows_per_step: of the text, one batch after the other.
+        max_length: tokens of a row of the text; longer ones are left out.
         **kwargs: as in LoRALitModule.
 
     Source:
-        The KL defence of arXiv:2508.06249, which takes the divergence on the task's rows; rows of other kinds are the usual
-        variant. It costs a second forward pass (and with `rows` a third).
+        The KL defence of arXiv:2508.06249, which takes the divergence on the task's rows; text off the task is the usual
+        variant. It costs a second forward pass, on text a third.
     """
 
     def __init__(
         self,
         weight: float = 0.1,
-        rows: str | None = None,
+        rows: Literal["task", "text"] = "task",
         rows_per_step: int = 8,
         max_length: int = 512,
         **kwargs: Any,
@@ -47,17 +47,18 @@ class KLLitModule(LoRALitModule):
         self._others: list[TokenizedConversation] = []
 
     def on_train_start(self) -> None:
-        """Read the rows to stay near the base model on."""
+        """Read the text to stay near the base model on.
+
+        Raises:
+            GrasplError: the task has none, or no row that is short enough.
+        """
         super().on_train_start()
-        if self.rows is not None and self.weight:
-            tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
-            read = [
-                tokenize(tokenizer, row.messages, origin=row.origin) for row in read_conversations(self.rows)
-            ]
+        if self.rows == "text" and self.weight:
+            read = self.trainer.datamodule.text_conversations()  # type: ignore[attr-defined]
             self._others = [row for row in read if len(row) <= self.max_length]
             if not self._others:
                 raise GrasplError(
-                    f"model.rows: every row of {self.rows} is longer than {self.max_length} tokens"
+                    f"model.rows: the task has no text of at most {self.max_length} tokens a row; give a file as data.text"
                 )
 
     def extra_loss(self, batch: dict[str, Any], logits: Tensor) -> Tensor | None:
