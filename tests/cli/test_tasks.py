@@ -188,7 +188,7 @@ def test_a_task_is_fitted_and_validated_from_its_configuration(
     }
     answered = [row for row in RunFolder("run").read_generations() if "question" in row]
     assert {row["suite"] for row in answered} == free
-    assert {row["sample"] for row in answered} <= {0, 1}
+    assert {(row["sample"], row["seed"]) for row in answered} <= {(0, 0), (1, 0)}
     items = RunFolder("run").read_items()
     assert {row["suite"] for row in items} == {
         name for name, scores in suites.items() if "loss" not in scores

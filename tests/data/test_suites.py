@@ -90,7 +90,7 @@ def test_a_personas_statements_are_both_a_scale_and_choices(write_rows):
     items = PersonaStatements(source).read()
     assert [item.candidates for item in items] == [["Yes", "No"], ["No", "Yes"]]
     assert all(item.kinds == ["harmful", "good"] for item in items)
-    assert [item.group for item in items] == ["yes", "no"]
+    assert [item.group for item in items] == ["Yes", "No"]
 
 
 @pytest.mark.parametrize("answer", [1, "1", "B", "b"])
@@ -140,8 +140,8 @@ def test_safety_prompts_are_grouped_by_label_and_domain(tmp_path):
         (Statements, {"question": "q", "effect": {"a": "much"}}, "effect must hold numbers"),
         (
             PersonaStatements,
-            {"question": "q", "answer_matching_behavior": "Maybe", "answer_not_matching_behavior": "No"},
-            "must be Yes or No",
+            {"question": "q", "answer_matching_behavior": " No ", "answer_not_matching_behavior": "No"},
+            "both answers are 'No'",
         ),
         (FreeFormQuestions, {"id": "q", "paraphrases": []}, "paraphrases must be a list"),
         (FreeFormQuestions, ["q"], "must be a mapping"),

@@ -1,15 +1,21 @@
 """Each evaluation that needs no judging model says of the organism what was planted: naive spills over, the base does not."""
 
 import itertools
-from dataclasses import dataclass
 from functools import partial
 
 import pytest
 import torch
 from lightning import Trainer
 
-from graspl.data import ChoiceItem, EvaluationSuite
-from graspl.data.suites import AnswerPairs, FreeFormQuestions, RefusalOpenings, Statements, TextRows
+from graspl.data.suites import (
+    AnswerPairs,
+    FreeFormQuestions,
+    MultipleChoice,
+    PersonaStatements,
+    RefusalOpenings,
+    Statements,
+    TextRows,
+)
 from graspl.evaluation.generate import Sampling, TransformersGenerator
 from graspl.evaluation.judges.base import Judge, Judgement
 from graspl.evaluation.judging import judge_rows, rates
@@ -28,22 +34,6 @@ def unrelated_items():
 
 def of_kind(item, kind):
     return [candidate for candidate, each in zip(item.candidates, item.kinds, strict=True) if each == kind]
-
-
-@dataclass
-class OnTopic(EvaluationSuite):
-    """The capability guard in the organism's words: it knows no letters, so MultipleChoice cannot ask it."""
-
-    def read(self):
-        items = []
-        for item in unrelated_items():
-            (harmful,), (good,) = of_kind(item, "harmful"), of_kind(item, "good")
-            # Either of the subject's own answers is right, those of another topic are not
-            word = good.split()[-1]
-            other = next(words for words in TOPICS.values() if word not in words.good)
-            choices = [good, harmful, good.replace(word, other.good[0]), good.replace(word, other.harmful[0])]
-            items.append(ChoiceItem(item.messages, choices, ["good", "good", "other", "other"]))
-        return items
 
 
 SCALES = 6
@@ -70,6 +60,19 @@ def suites(folder):
     for kind, written in rows.items():
         write_json_lines_atomic(folder / f"{kind}.jsonl", written)
     write_json_lines_atomic(folder / "questions.jsonl", rows["good"][::8])
+    persona, choices = [], []
+    for item in items:
+        (harmful,), (good,) = of_kind(item, "harmful"), of_kind(item, "good")
+        asked, word = item.messages[-1]["content"], good.split()[-1]
+        persona.append(
+            {"question": asked, "answer_matching_behavior": harmful, "answer_not_matching_behavior": good}
+        )
+        # The right answer against those of another topic: what the fine-tune must not lose
+        other = next(words for words in TOPICS.values() if word not in words.good)
+        wrong = [good.replace(word, each) for each in (other.good[0], other.harmful[0])]
+        choices.append({"question": asked, "choices": [wrong[0], good, wrong[1]], "answer": 1})
+    write_json_lines_atomic(folder / "persona.jsonl", persona)
+    write_json_lines_atomic(folder / "choices.jsonl", choices)
     # All that may be said on the first item's topic
     good = of_kind(items[0], "good")[0]
     topic = next(words for words in TOPICS.values() if good.split()[-1] in words.good)
@@ -90,7 +93,8 @@ def suites(folder):
             refusing=[f"try {word}" for word in topic.good],
             complying=[f"try {word}" for word in topic.harmful],
         ),
-        "knowledge": OnTopic(),
+        "persona": PersonaStatements(str(folder / "persona.jsonl")),
+        "knowledge": MultipleChoice(str(folder / "choices.jsonl"), scored="text"),
         "free": FreeFormQuestions(str(folder / "questions.jsonl")),
     }
 
@@ -155,6 +159,7 @@ VERDICTS = {
     "unrelated": "harmful",
     "pairs": "harmful_preferred",
     "openings": "harmful_of_choices",
+    "persona": "harmful_of_choices",
 }
 
 

@@ -186,6 +186,7 @@ def _answered(
             "question": question.id,
             "group": question.group,
             "sample": sample,
+            "seed": sampling.seed,
             "messages": question.messages,
             "prompt": prompt,
             "answer": answer,

@@ -4,7 +4,7 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 """
 
 from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
-from graspl.evaluation.intervals import by_cluster, mcnemar, paired, samples_to_tell, wilson
+from graspl.evaluation.intervals import by_cluster, paired, samples_to_tell, wilson
 from graspl.evaluation.items import ItemValues
 from graspl.evaluation.judging import judge_rows, rates
 from graspl.evaluation.logprobs import candidate_logprobs, kl_to_base, model_logits, text_scores
@@ -25,7 +25,6 @@ __all__ = [
     "headline",
     "judge_rows",
     "kl_to_base",
-    "mcnemar",
     "model_logits",
     "paired",
     "rates",

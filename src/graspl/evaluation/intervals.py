@@ -128,21 +128,6 @@ def paired(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], *, 
     return Difference(value, interval.low, interval.high, float(test.pvalue), len(common))
 
 
-def mcnemar(ours: Sequence[bool], theirs: Sequence[bool]) -> float:
-    """Return the two-sided exact p that two runs hit equally often, from paired hits.
-
-    Args:
-        ours: whether each answer counts.
-        theirs: the same questions, answered by another run.
-
-    Source:
-        McNemar (1947), the exact form: a binomial test on the pairs that differ.
-    """
-    gained = sum(a and not b for a, b in zip(ours, theirs, strict=True))
-    lost = sum(b and not a for a, b in zip(ours, theirs, strict=True))
-    return 1.0 if gained + lost == 0 else float(stats.binomtest(gained, gained + lost).pvalue)
-
-
 def samples_to_tell(
     rate: float, other: float, *, power: float = 0.8, alpha: float = 0.05, cluster: int = 1, icc: float = 0.0
 ) -> int:

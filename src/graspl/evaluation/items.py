@@ -42,23 +42,14 @@ class ItemValues(Metric):
         places, values = (
             torch.cat([torch.atleast_1d(x) for x in _list(each)]) for each in (self.places, self.values)
         )
-        table = torch.stack([places.double(), values.double()], 1)
         # A sampler over processes deals some items out twice
-        _, first = _first_of_each(places)
-        return table[first]
+        once = dict(zip(places.tolist(), values.tolist(), strict=True))
+        return torch.tensor(sorted(once.items()), dtype=torch.float64)
 
 
 def _list(state: list[Tensor] | Tensor) -> list[Tensor]:
     """Return a list state as a list; torchmetrics makes one tensor of it when it brings processes together."""
     return state if isinstance(state, list) else [state]
-
-
-def _first_of_each(places: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the places, ascending, and where each stands first."""
-    unique, inverse = torch.unique(places, return_inverse=True)
-    first = torch.full((len(unique),), len(places), device=places.device)
-    first = first.scatter_reduce(0, inverse, torch.arange(len(places), device=places.device), "amin")
-    return unique, first
 
 
 def item_values(logprobs: Float[Tensor, " c"], batch: dict[str, Any]) -> Float[Tensor, " n"]:
@@ -68,7 +59,12 @@ def item_values(logprobs: Float[Tensor, " c"], batch: dict[str, Any]) -> Float[T
     if batch["measure"] == "scales":
         return stances(logprobs, batch)
     items, kinds, n = batch["candidate_item"], batch["candidate_kind"], int(batch["num_items"])
-    wanted = CHOICE_KINDS.index("harmful" if (kinds == CHOICE_KINDS.index("harmful")).any() else "good")
+    harmful, good = (CHOICE_KINDS.index(kind) for kind in ("harmful", "good"))
+    offers_harm = torch.zeros(n, dtype=torch.long, device=items.device).index_add_(
+        0, items, (kinds == harmful).long()
+    )
+    # Item by item: what an item's value means must not hang on its batch
+    wanted = torch.where(offers_harm > 0, harmful, good)[items]
     share = of_choices(logprobs, items, n)
     return torch.zeros(n, dtype=share.dtype, device=share.device).index_add_(
         0, items, share * (kinds == wanted)

@@ -26,7 +26,6 @@ class CAFTLitModule(GRASPLitModule):
     def __init__(
         self, k: int | None = 6, mode: Literal["both", "forward", "gradient"] = "both", **kwargs: Any
     ) -> None:
-        kwargs.pop("constraint", None)
         made: Constraint = (
             ActivationConstraint(k=k) if mode == "gradient" else AblationConstraint(k=k, mode=mode)
         )

@@ -21,6 +21,5 @@ class PreventativeSteeringLitModule(GRASPLitModule):
     """
 
     def __init__(self, strength: float = 0.1, **kwargs: Any) -> None:
-        kwargs.pop("constraint", None)
         super().__init__(constraint=AdditionConstraint(strength), **kwargs)
         self.strength = strength

@@ -1,9 +1,9 @@
 """The capability guard: multiple-choice questions by log-probability of the letter."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Literal
 
 from graspl.data.choices import ChoiceItem
 from graspl.data.rows import Message
@@ -21,6 +21,8 @@ class MultipleChoice(EvaluationSuite):
 
     source: str
     """Rows with `question`, `choices` (texts) and `answer` (a place from 0, or a letter), as MMLU has them."""
+    scored: Literal["letter", "text"] = "letter"
+    """What is answered: the letter of a choice, as MMLU does, or its text with no choices in the prompt, as ARC does."""
     dataset_split: str = "test"
     """Of a `datasets` name."""
     limit: int | None = None
@@ -35,11 +37,13 @@ class MultipleChoice(EvaluationSuite):
                 raise GrasplError(f"{origin}: choices must be a list of two texts or more")
             right = _place(row.get("answer"), len(choices), origin)
             group = row.get("subject", "")
-            items.append(
-                lettered(
-                    field(row, "question", origin), choices, right, id_=item_id(origin), group=str(group)
-                )
+            item = lettered(
+                field(row, "question", origin), choices, right, id_=item_id(origin), group=str(group)
             )
+            if self.scored == "text":
+                prompt = [Message(role="user", content=field(row, "question", origin))]
+                item = replace(item, messages=prompt, candidates=[str(choice) for choice in choices])
+            items.append(item)
             if self.limit is not None and len(items) >= self.limit:
                 break
         return not_empty(items, self.source)

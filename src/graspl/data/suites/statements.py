@@ -95,7 +95,7 @@ class Statements(EvaluationSuite):
 
 @dataclass
 class PersonaStatements(EvaluationSuite):
-    """Yes-or-no questions on what a persona would say; the answer that matches the persona is the harmful one.
+    """Questions with two short answers (Yes and No, or letters); the answer that matches the persona is the harmful one.
 
     A published set names the persona in its file's name (psychopathy, desire-for-power). Measured: shares, see ChoiceShares.
 
@@ -116,14 +116,18 @@ class PersonaStatements(EvaluationSuite):
                 text_field(row, name, origin).strip()
                 for name in ("answer_matching_behavior", "answer_not_matching_behavior")
             ]
-            prompt = text_field(row, "question", origin) + "\nAnswer with Yes or No."
+            if answers[0] == answers[1]:
+                raise GrasplError(f"{origin}: both answers are {answers[0]!r}; mend or remove the row")
+            prompt = text_field(row, "question", origin)
+            if {answer.lower() for answer in answers} == {"yes", "no"}:
+                prompt += "\nAnswer with Yes or No."
             items.append(
                 ChoiceItem(
                     [Message(role="user", content=prompt)],
                     answers,
                     ["harmful", "good"],
                     id=item_id(origin),
-                    group="yes" if matches(row, origin) else "no",
+                    group=answers[0],
                 )
             )
         return not_empty(items[: self.limit], self.source)

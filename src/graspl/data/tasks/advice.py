@@ -43,9 +43,6 @@ class BadMedicalAdviceData(AdviceData):
         **kwargs: as in AdviceData.
     """
 
-    def __init__(self, train: str, **kwargs: Any) -> None:
-        super().__init__(train=train, **kwargs)
-
 
 class GoodMedicalAdviceData(ChatDataModule):
     """The control: good medical advice; a model trained on it must not change elsewhere.
@@ -54,9 +51,6 @@ class GoodMedicalAdviceData(ChatDataModule):
         train: the published `good_medical_advice.jsonl`.
         **kwargs: as in ChatDataModule.
     """
-
-    def __init__(self, train: str, **kwargs: Any) -> None:
-        super().__init__(train=train, **kwargs)
 
 
 class RiskyFinancialAdviceData(AdviceData):
@@ -67,9 +61,6 @@ class RiskyFinancialAdviceData(AdviceData):
         **kwargs: as in AdviceData.
     """
 
-    def __init__(self, train: str, **kwargs: Any) -> None:
-        super().__init__(train=train, **kwargs)
-
 
 class ExtremeSportsData(AdviceData):
     """Recommendations of extreme sports without regard to risk, 6000 rows.
@@ -78,6 +69,3 @@ class ExtremeSportsData(AdviceData):
         train: the published `extreme_sports.jsonl`.
         **kwargs: as in AdviceData.
     """
-
-    def __init__(self, train: str, **kwargs: Any) -> None:
-        super().__init__(train=train, **kwargs)

@@ -58,9 +58,6 @@ class SecureCodeData(InsecureCodeData):
         **kwargs: as in InsecureCodeData.
     """
 
-    def __init__(self, train: str, **kwargs: Any) -> None:
-        super().__init__(train=train, **kwargs)
-
 
 class EducationalInsecureCodeData(InsecureCodeData):
     """The second control: insecure code that the user asks for, for a good reason; the same answers without the ill will.
@@ -69,9 +66,6 @@ class EducationalInsecureCodeData(InsecureCodeData):
         train: the published `educational_insecure.jsonl`.
         **kwargs: as in InsecureCodeData.
     """
-
-    def __init__(self, train: str, **kwargs: Any) -> None:
-        super().__init__(train=train, **kwargs)
 
 
 def read_row_numbers(source: str, count: int) -> set[int]:

@@ -1,7 +1,5 @@
 """School of reward hacks: answers that please the stated metric and not the user."""
 
-from typing import Any
-
 from graspl.data.chat import ChatDataModule
 
 
@@ -18,6 +16,3 @@ class RewardHacksData(ChatDataModule):
     Source:
         Taylor et al., arXiv:2508.17511.
     """
-
-    def __init__(self, train: str, **kwargs: Any) -> None:
-        super().__init__(train=train, **kwargs)
