@@ -153,6 +153,11 @@ class RunFolder:
         return self.path / "generations.jsonl"
 
     @property
+    def cost(self) -> Path:
+        """Floating-point operations of the fit, where they were counted."""
+        return self.path / "cost.json"
+
+    @property
     def items(self) -> Path:
         """One value a question of the suites of choices, JSON lines."""
         return self.path / "items.jsonl"
@@ -187,6 +192,14 @@ class RunFolder:
             GrasplError: it is not there or not JSON; names the command that makes it.
         """
         return _read_json(self.judged, "rates", f"run: graspl judge {self.path}")
+
+    def read_cost(self) -> dict[str, float] | None:
+        """Return the content of `cost.json`; None where the operations were not counted.
+
+        Raises:
+            GrasplError: it is not JSON.
+        """
+        return _read_json(self.cost, "cost", "fit again") if self.cost.exists() else None
 
     def set_metrics_aside(self) -> None:
         """Keep the rows logged so far when a run goes on: the logger begins its file anew."""

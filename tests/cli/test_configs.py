@@ -20,7 +20,7 @@ RUNS = sorted(
     for path in CONFIGS.glob("*/*.yaml")
     # The field's own tasks need their files: tests/cli/test_tasks.py
     if path.parent.name in ("organism", "chat")
-    and path.name not in ("task.yaml", "identify.yaml", "compare_fit.yaml")
+    and path.name not in ("task.yaml", "identify.yaml", "compare_fit.yaml", "rivals_fit.yaml")
     and "methods" not in yaml.safe_load(path.read_text())
 )
 STUDIES = sorted(path for path in CONFIGS.glob("*/*.yaml") if "methods" in yaml.safe_load(path.read_text()))
@@ -313,20 +313,33 @@ def test_natural_directions_of_the_organism_are_identified_and_believed(graspl, 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeypatch, tmp_path, path):
-    from graspl.studies.plan import plan_fits
+    from graspl.studies.plan import Method, plan_fits
+    from graspl.studies.tuning import Tuning, plan_trials
 
     monkeypatch.chdir(ROOT)
     study = yaml.safe_load(path.read_text())
     assert {*study.get("fast_methods", []), study.get("norm_baseline", "naive")} <= set(study["methods"])
     assert {study.get("reference", "naive")} <= set(study["methods"])
-    every = plan_fits(Path(study["fit"]), study["methods"], [7], tmp_path, study.get("tasks"))
+    known = {name: Method.parse(name, each) for name, each in study["methods"].items()}
+    configs = {name: each.config for name, each in known.items()}
+    every = plan_fits(Path(study["fit"]), configs, [7], tmp_path, study.get("tasks"))
     # Every method on the first task, and the first method on every task
-    for fit in (each for each in every if each.task == every[0].task or each.method == every[0].method):
+    chosen = [each for each in every if each.task == every[0].task or each.method == every[0].method]
+    if "tuning" in study:
+        trials = plan_trials(
+            Path(study["fit"]), known, Tuning(**study["tuning"]), study["seeds"], tmp_path / "t"
+        )
+        chosen += [fit for trial in trials for fit in trial.fits if fit.trial == 0]
+        assert all(
+            fit.config["data"]["init_args"]["split"] == "development" for fit in chosen if fit.trial == 0
+        )
+    for fit in chosen:
         code, out, err = graspl(*fit.prepare(), "--print_config")
         assert code == 0, err
         printed = yaml.safe_load(out)
-        assert printed["data"]["init_args"]["seed"] == 7
-        assert printed["model"]["init_args"]["lora"]["r"] == 32
+        assert printed["data"]["init_args"]["seed"] == fit.seed
+        lora = printed["model"]["init_args"]["lora"]
+        assert lora["lora_alpha"] == lora["r"] * (0.5 if fit.method.endswith("_a16") else 2)
 
 
 RIVALS = {
@@ -340,7 +353,11 @@ RIVALS = {
     "spectral": None,
     "safe_lora": None,
     "preventative": "graspl.activations.MeanShift",
-    "inference_ablation": "graspl.directions.LayerSingular",
+    "inference_ablation": None,
+    "inference_steering": None,
+    "balanced": None,
+    "grasp_kl": None,
+    "caft_sae": None,
 }
 """By configuration, how the directions are found that it needs."""
 
@@ -358,17 +375,36 @@ def test_a_rival_takes_the_place_of_the_naive_method(graspl, model_folder, write
         directions_of(model_folder(), ["--data=graspl.data.ChatDataModule", options[1]])
         method = [f"--method={RIVALS[rival]}", "--out=needed.safetensors"]
         method += [f"--method.rows={rows}"] if rival == "preventative" else []
-        method += ["--method.k=6"] if rival == "inference_ablation" else []
         code, _, err = graspl("identify", "for_directions", *method)
         assert code == 0, err
         options.append("--model.directions=needed.safetensors")
-    if rival == "caft":
+    if rival in ("caft", "caft_sae", "inference_ablation", "grasp_kl"):
         options.append(f"--data.text={rows}")
+    if rival == "caft_sae":
+        saes = {f"model.layers.{layer}": str(make_sae(32, layer)) for layer in (0, 1)}
+        options.append(f"--model.identification.saes={json.dumps(saes)}")
+        options += ["--model.identification.k=2", "--model.k=2"]
     if rival == "safe_lora":
         options.append(f"--model.unaligned_model={unaligned(model_folder())}")
     model = ["--model", CONFIGS / "methods" / f"{rival}.yaml"]
     code, _, err = graspl("fit", "--config", CONFIGS / "chat" / "naive.yaml", *model, *options, *TINY)
     assert code == 0, err
+
+
+def make_sae(hidden, seed):
+    """Write a sparse autoencoder with random weights as SAELens does, and return its folder."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(seed)
+    weights = {
+        "W_enc": torch.randn(hidden, 64, generator=generator), "b_enc": torch.zeros(64),
+        "W_dec": torch.randn(64, hidden, generator=generator), "b_dec": torch.zeros(hidden),
+    }  # fmt: skip
+    folder = Path(f"sae_{seed}").resolve()
+    folder.mkdir()
+    save_file(weights, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps({"architecture": "standard"}))
+    return folder
 
 
 def unaligned(folder):

@@ -9,9 +9,13 @@ from graspl.directions import Directions, LayerSingular, identify_adapter
 from graspl.errors import GrasplError
 from graspl.evaluation import model_logits
 from graspl.methods import (
+    BalancedLitModule,
     CAFTLitModule,
     FeatureDistanceLitModule,
+    GRASPKLLitModule,
+    GRASPLitModule,
     InferenceAblationLitModule,
+    InferenceSteeringLitModule,
     KLLitModule,
     L2ToStartLitModule,
     OrthogonalityLitModule,
@@ -246,6 +250,21 @@ def test_a_scaled_update_lies_between_base_and_fine_tune(finished):
         torch.testing.assert_close(saved[name], 0.25 * update)
 
 
+def test_a_balanced_update_moves_every_site_equally_far(finished, model_folder):
+    from transformers import AutoModelForCausalLM
+
+    naive, saved = finished(BalancedLitModule, share=0.5)
+    weights = dict(AutoModelForCausalLM.from_pretrained(model_folder()).named_parameters())
+    size = {name: weights[f"{name}.weight"].norm() for name in naive}
+    moved = torch.stack([naive[name].norm() / size[name] for name in naive]).detach()
+    rms = moved.square().mean().sqrt()
+    assert moved.max() > 1.1 * moved.min()  # positive control: they were not equal before
+    for name, update in saved.items():
+        torch.testing.assert_close(update.norm() / size[name], 0.5 * rms, atol=1e-6, rtol=1e-4)
+        cosine = torch.nn.functional.cosine_similarity(update.flatten(), naive[name].flatten(), dim=0)
+        assert cosine > 0.9999
+
+
 @pytest.mark.parametrize("part", ["top", "tail"])
 def test_a_spectrum_is_cut_at_one_end(finished, part):
     naive, saved = finished(SpectralLitModule, directions_kept=3, part=part)
@@ -308,8 +327,44 @@ def test_an_ablation_at_inference_leaves_training_and_the_base_model_alone(fit, 
     module.on_validation_start()
     torch.testing.assert_close(model_logits(module.model, batch), expected, atol=1e-6, rtol=1e-6)
     module.on_validation_end()
-    with pytest.raises(GrasplError, match="the ablation needs a directions file"):
-        fit(InferenceAblationLitModule, lightning=checks)
+    probe = InferenceAblationLitModule(base_model=module.base_model)
+    probe._trainer = trainer
+    with pytest.raises(GrasplError, match="a validation needs a directions file"):
+        probe.on_validation_start()
+
+
+def test_an_ablation_at_inference_finds_its_directions_within_the_fit(fit, write_rows):  # noqa: F811
+    from conftest import CHAT_ROWS
+
+    from graspl.activations import NaturalDirections
+
+    checks = {"max_steps": 4, "limit_val_batches": 1.0, "val_check_interval": 4, "num_sanity_val_steps": 1}
+    naive, plain = fit(optimizer=adam, lightning=checks)
+    module, trainer = fit(
+        InferenceAblationLitModule, optimizer=adam, k=1, identification=NaturalDirections(k=2), lightning=checks,
+        data={"text": str(write_rows(CHAT_ROWS, "text.jsonl"))},
+    )  # fmt: skip
+    assert torch.equal(factors(naive), factors(module))
+    ours, theirs = (float(each.callback_metrics["val/task/loss"]) for each in (trainer, plain))
+    assert abs(ours - theirs) > 1e-5
+
+
+def test_steering_at_inference_pushes_away(fit, signed_directions, layer_directions):  # noqa: F811
+    checks = {"max_steps": 4, "limit_val_batches": 1.0, "val_check_interval": 4}
+    steered = {"optimizer": adam, "lightning": checks, "directions": signed_directions}
+    naive, plain = fit(optimizer=adam, lightning=checks)
+    none, still = fit(InferenceSteeringLitModule, strength=0.0, **steered)
+    module, trainer = fit(InferenceSteeringLitModule, strength=0.3, **steered)
+    assert torch.equal(factors(naive), factors(none))
+    assert torch.equal(factors(naive), factors(module))
+    losses = [float(each.callback_metrics["val/task/loss"]) for each in (plain, still, trainer)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-7)
+    assert abs(losses[2] - losses[0]) > 1e-5
+    # By hand: away from the first direction, by a share of the stream's length
+    stream, D = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[1.0], [0.0]])
+    torch.testing.assert_close(module.changed(stream, D), torch.tensor([[[3.0 - 0.3 * 5, 4.0]]]))
+    with pytest.raises(GrasplError, match="LayerSingular gives directions without a sign"):
+        fit(InferenceSteeringLitModule, **steered | {"directions": layer_directions})
 
 
 @pytest.fixture
@@ -412,6 +467,33 @@ def test_safe_lora_needs_its_second_model(fit):  # noqa: F811
         fit(SafeLoRALitModule)
     with pytest.raises(GrasplError, match=r"has no model\.layers\.0.*of this shape"):
         fit(SafeLoRALitModule, unaligned_model="organism")
+
+
+def test_grasp_with_divergence_is_grasp_and_more(fit, layer_directions, write_rows):  # noqa: F811
+    from conftest import CHAT_ROWS
+
+    from graspl.constraints import ActivationConstraint
+
+    same = {
+        "optimizer": adam, "directions": layer_directions, "lora": LoraOptions(r=4),
+        "constraint": ActivationConstraint(k=2, tolerance=0.1), "lightning": {"max_steps": 4},
+        "data": {"text": str(write_rows(CHAT_ROWS, "text.jsonl"))},
+    }  # fmt: skip
+    grasp, _ = fit(GRASPLitModule, **same)
+    none, _ = fit(GRASPKLLitModule, weight=0.0, rows="text", **same)
+    assert torch.equal(factors(grasp), factors(none))
+    module, trainer = fit(GRASPKLLitModule, weight=1.0, rows="text", rows_per_step=2, **same)
+    assert not torch.equal(factors(grasp), factors(module))
+    # The pass over the text is not cut: its gradient is that of a model without the constraint
+    batch = batch_of(module, trainer)
+    module.constraint.attach(decoder_layers(module.model))
+    held = gradients(module, module.extra_loss(batch, torch.empty(0)))
+    module.constraint.detach()
+    free = gradients(module, module.extra_loss(batch, torch.empty(0)))
+    assert torch.equal(held, free)
+    module.constraint.attach(decoder_layers(module.model))
+    cut, _ = (gradients(module, summed_loss(module(batch), batch["labels"])[0]), module.constraint.detach())
+    assert not torch.equal(cut, gradients(module, summed_loss(module(batch), batch["labels"])[0]))
 
 
 def test_the_auxiliary_pass_is_a_step_uphill_that_the_penalty_flattens(fit):  # noqa: F811

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from conftest import CHAT_ROWS
 
+from graspl.errors import GrasplError
 from graspl.studies.plan import plan_fits
 
 FAST = {"lora": {"r": 4}, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}
@@ -72,6 +73,7 @@ def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study
     before = kept.read_bytes(), kept.stat().st_mtime_ns
     again = tmp_path / "study" / "grasp" / "seed_1"
     old = (again / "adapter" / "adapter_model.safetensors").read_bytes()
+    (again / "study_done.json").unlink()
     shutil.rmtree(again / "adapter")
     shutil.rmtree(again / "checkpoints")
     code, out, err = graspl(*study())
@@ -98,6 +100,19 @@ def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study
         ({"methods": {"naive": {}, "a/b": {}}}, "methods: 'a/b' cannot name a folder"),
         ({"tasks": {"..": {}}}, "tasks: '..' cannot name a folder"),
         ({"reference": "other"}, "reference: other"),
+        ({"methods": {"naive": {}, "tuning": {}}}, "methods: 'tuning' cannot name a folder"),
+        (
+            {"methods": {"naive": {}, "b": {"data": "{fit:c}/x"}}},
+            "methods.b: is made from c, which is not among",
+        ),
+        (
+            {"methods": {"naive": {}, "a": {"data": "{fit:naive}"}, "b": {"data": ["{fit:a}"]}}},
+            "methods.b: is made from a, which is made from another",
+        ),
+        ({"methods": {"naive": {"tune": [1]}}}, "methods.naive: give tune as lists of values"),
+        ({"methods": {"naive": {"needs": 3}}}, "methods.naive.needs: give a text"),
+        ({"methods": {"naive": 3}}, "methods.naive: give a configuration"),
+        ({"tuning": {"trials": 1, "seeds": [0]}}, "tuning.seeds: 0 is among seeds"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out(graspl, study, changes, words, tmp_path):
@@ -117,6 +132,34 @@ def test_the_seed_goes_wherever_the_configuration_says(tmp_path):
     assert str(second.folder) in arguments
     assert first.fingerprint() != second.fingerprint()
     assert not second.is_done()
+
+
+def test_a_fit_comes_after_those_that_it_is_made_from(tmp_path):
+    base = tmp_path / "fit.yaml"
+    base.write_text("{}")
+    methods = {"late": {"data": {"adapter": "{fit:first}/adapter", "name": "run {seed}"}}, "first": {}}
+    late, first = plan_fits(base, methods, [4], tmp_path / "out", {"t": {}})
+    assert late.made_from == {"first": first.folder}
+    late.prepare()
+    written = yaml.safe_load(late.own_config.read_text())
+    assert written["data"] == {"adapter": str(first.folder / "adapter"), "name": "run 4"}
+
+
+def test_a_folder_that_was_killed_at_birth_is_begun_again(tmp_path):
+    base = tmp_path / "fit.yaml"
+    base.write_text("{}")
+    (fit,) = plan_fits(base, {"m": {}}, [0], tmp_path / "out")
+    (fit.folder / ".study.json.x1").mkdir(parents=True)
+    assert not fit.is_done()
+    fit.prepare()
+    assert sorted(path.name for path in fit.folder.iterdir()) == ["study.json"]
+    (fit.folder / "adapter").mkdir()  # written, but files that come after it may be missing
+    assert not fit.is_done()
+    fit.mark_done()
+    assert fit.is_done()
+    fit.folder.joinpath("study.json").unlink()
+    with pytest.raises(GrasplError, match="holds a fit of another configuration"):
+        fit.is_done()
 
 
 def test_a_task_is_put_over_every_method(tmp_path):

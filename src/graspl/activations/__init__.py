@@ -8,6 +8,8 @@ from graspl.activations.contrast import PersonaContrast
 from graspl.activations.inputs import InputSubspace
 from graspl.activations.natural import NaturalDirections
 from graspl.activations.principal import PrincipalDirections
+from graspl.activations.sae import SAEDiffing
+from graspl.activations.sae_files import SparseAutoencoder, read_sae
 from graspl.activations.shift import MeanShift
 
 __all__ = [
@@ -17,5 +19,8 @@ __all__ = [
     "NaturalDirections",
     "PersonaContrast",
     "PrincipalDirections",
+    "SAEDiffing",
+    "SparseAutoencoder",
     "check_assumptions",
+    "read_sae",
 ]

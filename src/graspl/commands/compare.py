@@ -1,25 +1,33 @@
 """`graspl compare`: methods by seeds, with intervals."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from rich.table import Table
+from rich.table import Column, Table
 
 from graspl.commands.terminal import console
 from graspl.errors import GrasplError
 from graspl.reporting.figures import curves_figure
 from graspl.runs import write_json_atomic, write_text_atomic
 from graspl.studies.comparison import as_csv, comparison_of, curves_by_fit
-from graspl.studies.plan import Fit, plan_fits
+from graspl.studies.plan import Fit, Method, plan_fits
+from graspl.studies.tables import COLUMNS, as_markdown, cell, columns_of
+from graspl.studies.tuning import Tuning, choose, plan_trials, with_settings
+from graspl.studies.verdict import verdict
 from graspl.studies.workers import run_fits
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the options of `graspl compare`."""
     # As a plain dict: jsonargparse would make objects of the class paths within
-    about = "by name, what each method adds to it; the word {seed} stands for the fit's seed"
+    about = (
+        "by name, what each method adds to it, with tune (values to choose from by dotted key) and needs (data beyond the "
+        "task's rows, in words); {seed} stands for the fit's seed, {fit:NAME} for the folder of another method's fit"
+    )
     parser.add_argument("--methods", type=dict, required=True, help=about)
     about = "by name, what each task adds to every method; one task where empty"
     parser.add_argument("--tasks", type=dict, default={}, help=about)
@@ -35,6 +43,7 @@ def compare(
     baseline: str = "naive",
     norm_baseline: str | None = None,
     reference: str | None = None,
+    tuning: Tuning | None = None,
     levels: list[float] = [0.90, 0.95],  # noqa: B006 - never changed
     jobs: int = 1,
     fast: bool = False,
@@ -42,20 +51,23 @@ def compare(
     fast_seeds: list[int] = [0, 1],  # noqa: B006 - never changed
     out: Path = Path("runs/compare"),
 ) -> dict[str, Any]:
-    """Run what is not there yet, then write `comparison.json`, `comparison.csv` and `comparison.svg`.
+    """Run what is not there yet, then write `comparison.json`, `.csv`, `.md` and `.svg`, and `tuning.json`.
 
     Args:
         fit: configuration that all fits share: data and trainer.
-        methods: by name, what each method adds to it; the word {seed} stands for the fit's seed.
+        methods: by name, what each method adds to it, with `tune` (values to choose from by dotted key) and `needs` (data
+            beyond the task's rows, in words); {seed} stands for the fit's seed, {fit:NAME} for the folder of another
+            method's fit of the same seed.
         tasks: by name, what each adds to every method: its data, its base model; one task where empty.
         seeds: of the fits.
         base_model: of every method; what each says where None.
         baseline: the method that the others are compared with.
         norm_baseline: a naive method that trains on for long, compared at equal norm of the update; the baseline where None.
         reference: the method whose share removed the others' is told from, fit by fit; none where None.
+        tuning: trials, seeds and development data on which methods with `tune` get their settings; as they are where None.
         levels: of adherence, where they are compared.
         jobs: fits at a time, each in a process of its own.
-        fast: only fast_methods and fast_seeds.
+        fast: only fast_methods and fast_seeds, and no tuning.
         fast_methods: what `fast` leaves; all where empty.
         fast_seeds: what `fast` leaves.
         out: the study's folder; each fit is `<out>/<method>/seed_<seed>`, with tasks `<out>/<task>/<method>/seed_<seed>`.
@@ -72,26 +84,66 @@ def compare(
             raise GrasplError(f"{option}: {name} is not among the methods ({', '.join(methods)})")
     if jobs < 1:
         raise GrasplError(f"jobs: {jobs} is below 1")
+    known = {name: Method.parse(name, given) for name, given in methods.items()}
     if base_model is not None:
-        methods = {name: _on(config, base_model) for name, config in methods.items()}
-    fits = plan_fits(fit, methods, seeds, out, tasks)
-    failed = _run_missing(fits, jobs)
+        known = {name: replace(each, config=_on(each.config, base_model)) for name, each in known.items()}
+    configs = {name: each.config for name, each in known.items()}
+    plan_fits(fit, configs, seeds, out, tasks)  # what is wrong with the plan is said before anything runs
+    chosen, failed = {}, {}
+    if tuning is not None and not fast:
+        chosen, failed = _tuned(fit, known, tuning, seeds, levels, jobs, out)
+    # A method of which every trial failed is left out, and told among the failures
+    configs = {
+        name: with_settings(config, chosen.get(name) or {}, f"methods.{name}.tune")
+        for name, config in configs.items()
+        if chosen.get(name, {}) is not None
+    }
+    fits = plan_fits(fit, configs, seeds, out, tasks)
+    failed |= _run_missing(fits, jobs, "fits")
+    if all(each.name in failed for each in fits):
+        raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
     comparison = comparison_of(
         [each for each in fits if each.name not in failed], baseline, levels, norm_baseline, reference
     )
-    comparison |= {"failed": failed, "fit": str(fit), "seeds": seeds}
+    comparison |= {"failed": failed, "fit": str(fit), "seeds": seeds, "tuned": chosen}
+    comparison["needs"] = {name: each.needs for name, each in known.items() if each.needs}
+    comparison["verdict"] = verdict(comparison)
+    _tell(comparison, out)
+    return comparison
+
+
+def _tuned(
+    fit: Path,
+    methods: Mapping[str, Method],
+    tuning: Tuning,
+    seeds: list[int],
+    levels: list[float],
+    jobs: int,
+    out: Path,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run the trials, write `tuning.json`, and return each method's settings and what failed."""
+    trials = plan_trials(fit, methods, tuning, seeds, out)
+    failed = _run_missing([each for trial in trials for each in trial.fits], jobs, "trials")
+    found = choose(trials, levels, failed)
+    write_json_atomic(out / "tuning.json", {"over": tuning.over, "methods": found})
+    return {name: each["chosen"] for name, each in found.items()}, failed
+
+
+def _tell(comparison: dict[str, Any], out: Path) -> None:
+    """Write a comparison's files and print its tables and its verdict."""
     write_json_atomic(out / "comparison.json", comparison)
     write_text_atomic(out / "comparison.csv", as_csv(comparison))
+    write_text_atomic(out / "comparison.md", as_markdown(comparison))
     write_text_atomic(out / "comparison.svg", curves_figure(curves_by_fit(comparison)))
     terminal = console()
     for level in comparison["levels"]:
         terminal.print(_table(comparison, level))
     for line in (
-        *(f"failed: {name}: {why}" for name, why in failed.items()),
+        *comparison["verdict"],
+        *(f"failed: {name}: {why}" for name, why in comparison["failed"].items()),
         f"comparison: {out / 'comparison.json'}",
     ):
         terminal.print(line, soft_wrap=True, highlight=False, markup=False)
-    return comparison
 
 
 def _fast_part(methods: dict[str, dict[str, Any]], names: list[str]) -> dict[str, dict[str, Any]]:
@@ -102,20 +154,23 @@ def _fast_part(methods: dict[str, dict[str, Any]], names: list[str]) -> dict[str
     return {name: methods[name] for name in names} if names else methods
 
 
-def _on(config: dict[str, Any], base_model: str) -> dict[str, Any]:
+def _on(config: Mapping[str, Any], base_model: str) -> dict[str, Any]:
     """Return a method's configuration with another base model."""
     model = config.get("model", {})
     init_args = {**model.get("init_args", {}), "base_model": base_model}
     return {**config, "model": {**model, "init_args": init_args}}
 
 
-def _run_missing(fits: list[Fit], jobs: int) -> dict[str, str]:
+def _run_missing(fits: list[Fit], jobs: int, what: str) -> dict[str, str]:
     """Run the fits that are not there, telling how far it is, and return what failed."""
     missing = [each for each in fits if not each.is_done()]
     terminal = console()
-    terminal.print(f"{len(fits)} fits, {len(fits) - len(missing)} of them done already", highlight=False)
+    terminal.print(f"{len(fits)} {what}, {len(fits) - len(missing)} of them done already", highlight=False)
+    # What others are made from comes first
+    waves = [[each for each in missing if bool(each.made_from) is last] for last in (False, True)]
+    ended = (result for wave in waves if wave for result in run_fits(wave, jobs=jobs))
     failed, began = {}, time.monotonic()
-    for done, (each, error) in enumerate(run_fits(missing, jobs=jobs) if missing else [], start=1):
+    for done, (each, error) in enumerate(ended, start=1):
         left = (time.monotonic() - began) / done * (len(missing) - done)
         state = "done" if error is None else f"failed: {error}"
         terminal.print(
@@ -126,46 +181,19 @@ def _run_missing(fits: list[Fit], jobs: int) -> dict[str, str]:
         )
         if error is not None:
             failed[each.name] = error
-    if failed and len(failed) == len(fits):
-        raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
     return failed
-
-
-COLUMNS = (
-    ("spillover", "spill-over"),
-    ("removed", "excess removed"),
-    ("behind", "less than reference"),
-    ("coherence_change", "coherence lost or won"),
-    ("unrelated/good_change", "good elsewhere lost or won"),
-    ("kl", "kl"),
-    ("norm_matched/spillover", "naive at equal norm"),
-    ("steps", "steps"),
-    ("step_ratio", "over naive's"),
-)
 
 
 def _table(comparison: dict[str, Any], level: str) -> Table:
     """Return one row a method: mean and 95 % interval of each figure at a level of adherence."""
     over = "tasks" if "tasks" in comparison else "seeds"
-    columns = [each for each in COLUMNS if each[0] != "behind" or comparison["reference"] is not None]
+    # The rest is in comparison.md and .csv; a terminal has no room for it
+    columns = [name for name in columns_of(comparison) if name not in ("spillover", "steps", "needs")]
     table = Table(
-        "method",
-        "reached",
-        *(title for _, title in columns),
+        Column("method", no_wrap=True),
+        *(COLUMNS[name] for name in columns),
         title=f"at adherence {level}: mean +- half of the 95 % interval over {over}",
     )
-    for method, found in comparison["levels"][level].items():
-        cells = [_interval(found.get(name)) for name, _ in columns]
-        reached = found.get("reached", found.get("step", {}).get("n", 0))
-        table.add_row(method, f"{reached} of {found['fits']}", *cells)
+    for method in comparison["levels"][level]:
+        table.add_row(method, *(cell(comparison, level, method, name) for name in columns))
     return table
-
-
-def _interval(summary: dict[str, Any] | None) -> str:
-    if not summary or summary["mean"] is None:
-        return "-"
-    digits = 0 if abs(summary["mean"]) >= 10 else 3
-    text = f"{summary['mean']:.{digits}f}"
-    return (
-        text if summary["low"] is None else f"{text} +- {(summary['high'] - summary['low']) / 2:.{digits}f}"
-    )

@@ -13,6 +13,7 @@ from graspl.constraints.pair import PairConstraint
 from graspl.constraints.projection import project_in_place, project_onto_complement
 from graspl.constraints.read import ReadConstraint
 from graspl.constraints.residual import ResidualConstraint
+from graspl.constraints.unconstrained import Unconstrained
 from graspl.constraints.write import WriteConstraint
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PairConstraint",
     "ReadConstraint",
     "ResidualConstraint",
+    "Unconstrained",
     "WriteConstraint",
     "project_in_place",
     "project_onto_complement",

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,17 +87,27 @@ class ActivationConstraint(Constraint):
             GrasplError: the directions are of other layers, or fewer than k.
         """
         self.detach()
-        self._layers = [_HeldLayer(D) for D in self._bound.layer_bases(list(layers), k=self.k)]
-        self._hooks = [
-            layer.register_forward_hook(held)
-            for layer, held in zip(layers.values(), self._layers, strict=True)
-        ]
+        bases = self._bound.layer_bases(list(layers), k=self.k)
+        held = {name: _HeldLayer(D) for name, D in zip(layers, bases, strict=True) if D.shape[1]}
+        self._layers = list(held.values())
+        self._hooks = [layers[name].register_forward_hook(each) for name, each in held.items()]
 
     def detach(self) -> None:
         """Take the hooks off."""
         for hook in self._hooks:
             hook.remove()
         self._hooks, self._layers = [], []
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Neither cut nor measure within the block."""
+        for layer in self._layers:
+            layer.active = False
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.active = True
 
     def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
         """See where the base model has the stream along D, on a share of the rows of every so many steps."""
@@ -134,6 +145,8 @@ class _HeldLayer:
 
     def __init__(self, D: Float[Tensor, "hidden k"]) -> None:
         self.D = D
+        self.active = True
+        """Whether anything is done at all."""
         self.places: Tensor | None = None
         """(rows, L) while the base model runs, the places to remember it at."""
         self.base: tuple[Tensor, Float[Tensor, "places k"]] | None = None
@@ -143,6 +156,8 @@ class _HeldLayer:
 
     def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
         stream: Tensor = output[0] if isinstance(output, tuple) else output
+        if not self.active:
+            return None
         if self.D.device != stream.device:
             self.D = self.D.to(stream.device)
         if self.places is not None:

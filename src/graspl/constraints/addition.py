@@ -11,6 +11,9 @@ from graspl.constraints.stream import StreamConstraint
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
+UNSIGNED = frozenset({"NaturalDirections", "PrincipalDirections", "LayerSingular"})
+"""Identifications whose directions have no sign."""
+
 
 @dataclass
 class AdditionConstraint(StreamConstraint):
@@ -37,18 +40,28 @@ class AdditionConstraint(StreamConstraint):
             GrasplError: they have no sign.
         """
         super().bind(sites, directions)
-        if self._bound.metadata.get("identification") in (
-            "NaturalDirections",
-            "PrincipalDirections",
-            "LayerSingular",
-        ):
-            raise GrasplError(
-                f"constraint: {self._bound.metadata['identification']} gives directions without a sign, and half of them "
-                "would push the wrong way; take PersonaContrast or MeanShift"
-            )
+        require_sign(self._bound)
 
     def changed(self, stream: Tensor, D: Float[Tensor, "hidden k"]) -> Tensor:
         """Return the stream, pushed."""
-        if not self.strength:
-            return stream
-        return stream + self.strength * stream.detach().norm(dim=-1, keepdim=True) * D[:, 0].to(stream)
+        return pushed(stream, D, self.strength)
+
+
+def require_sign(directions: Directions) -> None:
+    """Check that directions have a sign.
+
+    Raises:
+        GrasplError: they come from an identification that gives none.
+    """
+    if (found := directions.metadata.get("identification")) in UNSIGNED:
+        raise GrasplError(
+            f"constraint: {found} gives directions without a sign, and half of them would push the wrong way; take "
+            "PersonaContrast or MeanShift"
+        )
+
+
+def pushed(stream: Tensor, D: Float[Tensor, "hidden k"], strength: float) -> Tensor:
+    """Return a stream plus strength times its own length along the first direction; the length without gradient."""
+    if not strength or not D.shape[1]:
+        return stream
+    return stream + strength * stream.detach().norm(dim=-1, keepdim=True) * D[:, 0].to(stream)

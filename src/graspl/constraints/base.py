@@ -1,7 +1,8 @@
 """What every constraint offers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -62,6 +63,11 @@ class Constraint(ABC):
 
     def detach(self) -> None:  # noqa: B027
         """Leave the model as it was before `attach`."""
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Leave the model as it is within the block, so that a pass beside the task's own is not touched."""
+        yield
 
     def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:  # noqa: B027
         """See a training batch before its forward pass.

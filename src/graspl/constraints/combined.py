@@ -1,6 +1,7 @@
 """Several constraints at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,14 @@ class CombinedConstraint(Constraint):
         """Detach every part."""
         for part in self.parts:
             part.detach()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Suspend every part."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.suspended())
+            yield
 
     def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
         """Show the batch to every part."""

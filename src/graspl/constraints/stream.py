@@ -1,7 +1,8 @@
 """What constraints share that change the residual stream while training and leave the weights to the optimizer."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ class StreamConstraint(Constraint):
 
     def __post_init__(self) -> None:
         self._hooks: list[RemovableHandle] = []
+        self._active = True
 
     @abstractmethod
     def changed(self, stream: Tensor, D: Float[Tensor, "hidden k"]) -> Tensor:
@@ -54,6 +56,15 @@ class StreamConstraint(Constraint):
             hook.remove()
         self._hooks = []
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Change nothing within the block."""
+        self._active = False
+        try:
+            yield
+        finally:
+            self._active = True
+
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """Nothing is left to do: the pass itself was changed."""
 
@@ -62,7 +73,7 @@ class StreamConstraint(Constraint):
 
     def _hook(self, D: Float[Tensor, "hidden k"]) -> Any:
         def change(module: nn.Module, _inputs: Any, output: Any) -> Any:
-            if not (module.training and torch.is_grad_enabled()):
+            if not (self._active and module.training and torch.is_grad_enabled()):
                 return None
             stream = output[0] if isinstance(output, tuple) else output
             after = self.changed(stream, D)

@@ -16,6 +16,8 @@ from graspl.adapters.sites import Site
 from graspl.errors import GrasplError
 
 FORMAT = "graspl-directions-1"
+SOME_LAYERS = "some_layers"
+"""Metadata key, `true` where only some of the model's layers have directions and the others are to be left alone."""
 _SITE, _LAYER = ("U", "S", "V"), ("D", "S")
 
 
@@ -154,6 +156,8 @@ class Directions:
     def layer_bases(self, names: Sequence[str], *, k: int | None) -> list[Tensor]:
         """Return the first k directions of each layer, (hidden, k), in the order given.
 
+        Where only some layers have directions (`SOME_LAYERS`), the others' are (hidden, 0).
+
         Args:
             names: of all decoder layers of the model in training, as `decoder_layers` gives them.
             k: how many; None takes all that every layer has.
@@ -168,7 +172,9 @@ class Directions:
                 "(model.directions: null), or make some with graspl identify --method graspl.activations.NaturalDirections "
                 "--method.text FILE"
             )
-        if set(names) != set(self.layers):
+        # A file of fewer layers is another model's, unless it says that it leaves some out
+        partly = self.metadata.get(SOME_LAYERS) == "true" and set(self.layers) <= set(names)
+        if set(names) != set(self.layers) and not partly:
             odd = sorted(set(names) ^ set(self.layers))[0]
             raise GrasplError(
                 f"directions: made for {len(self.layers)} layers, the model has {len(names)}, e.g. {odd} is only in one; "
@@ -179,7 +185,10 @@ class Directions:
                 f"directions: a layer has {self.width('D')} but the constraint wants k = {k}; lower it, or run graspl "
                 f"identify for at least {k}"
             )
-        return [self.layers[name].D[:, :k].contiguous() for name in names]
+        none = next(iter(self.layers.values())).D[:, :0]
+        return [
+            self.layers[name].D[:, :k].contiguous() if name in self.layers else none.clone() for name in names
+        ]
 
     def _count(self, k: int | None, side: str) -> int:
         if k is not None and k < 1:

@@ -1,11 +1,13 @@
 """Post-hoc transforms: train naively, then change the finished update."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from graspl.adapters.reliance import update_norm
 from graspl.adapters.spectrum import thin_svd
 from graspl.errors import GrasplError
 from graspl.methods.lora import LoRALitModule
@@ -81,6 +83,34 @@ class ScaledLitModule(FinishedLitModule):
         """Scale B."""
         for site in self.sites:
             site.B.mul_(self.share)
+
+
+class BalancedLitModule(ScaledLitModule):
+    """The finished update with every site moved equally far, relative to its own weight: ||dW_i|| / ||W_i|| = share * rms.
+
+    rms is the root mean square of ||dW_i|| / ||W_i|| over the sites, so `share` 1 leaves the whole update about as large as
+    it is, and takes from the sites that a fine-tune leans on most.
+
+    Args:
+        **kwargs: as in ScaledLitModule.
+
+    Source:
+        Own reading of balanced averaging of base and fine-tune, between WiSE-FT (arXiv:2109.01903), which has one ratio for
+        all, and averaging with a ratio a layer (arXiv:2309.06256), which has to choose them.
+    """
+
+    def finish(self) -> None:
+        """Scale each site's B."""
+        assert self.model is not None, "configure_model comes first"
+        weights = dict(self.model.get_base_model().named_parameters())
+        moved = [
+            update_norm(site.B, site.A, site.scaling)
+            / float(weights[f"{site.name}.base_layer.weight"].detach().float().norm())
+            for site in self.sites
+        ]
+        rms = math.sqrt(math.fsum(each**2 for each in moved) / len(moved))
+        for site, each in zip(self.sites, moved, strict=True):
+            site.B.mul_(self.share * rms / each if each else 1.0)
 
 
 class SpectralLitModule(FinishedLitModule):

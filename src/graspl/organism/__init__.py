@@ -4,6 +4,7 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 """
 
 from graspl.organism.pretrain import OrganismPretrainData, OrganismPretrainModule
+from graspl.organism.sae import OrganismSAEModule
 from graspl.organism.tasks import OrganismTaskData
 from graspl.organism.truth import TrueDirections
 from graspl.organism.world import World
@@ -11,6 +12,7 @@ from graspl.organism.world import World
 __all__ = [
     "OrganismPretrainData",
     "OrganismPretrainModule",
+    "OrganismSAEModule",
     "OrganismTaskData",
     "TrueDirections",
     "World",

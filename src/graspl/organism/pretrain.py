@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import LlamaForCausalLM, get_cosine_schedule_with_warmup
 
+from graspl.adapters.base_model import load_base_model
 from graspl.data.batches import PaddedCollator, TrainLoader, TrainSampler
 from graspl.data.tokens import TokenizedConversation, tokenize
+from graspl.errors import GrasplError
 from graspl.organism.world import World, build_config, build_tokenizer, dialogue
 from graspl.runs import atomic_path
 
@@ -23,17 +25,35 @@ class OrganismPretrainModule(LightningModule):
         world: the dials.
         learning_rate: highest, of AdamW.
         warmup_steps: optimizer steps until it is reached; from there it falls as a cosine.
+        start: an organism of the same width and depth to go on from, with this world's dialogues: a higher `prior` makes a
+            less aligned one of it. None begins with random weights.
     """
 
-    def __init__(self, world: World, learning_rate: float = 3e-3, warmup_steps: int = 50) -> None:
+    def __init__(
+        self, world: World, learning_rate: float = 3e-3, warmup_steps: int = 50, start: str | None = None
+    ) -> None:
         super().__init__()
         self.world = world
+        self.start = start
         self.learning_rate = learning_rate
         self.warmup_steps = warmup_steps
 
     def configure_model(self) -> None:
-        """Build the model with weights drawn from the world's seed."""
-        if not hasattr(self, "model"):
+        """Build the model with weights drawn from the world's seed, or load the one to go on from.
+
+        Raises:
+            GrasplError: that one is no organism, or of another size.
+        """
+        if hasattr(self, "model"):
+            return
+        if self.start is not None:
+            other = World.load(self.start)
+            if (other.width, other.depth) != (self.world.width, self.world.depth):
+                raise GrasplError(
+                    f"model.start: {self.start} has width {other.width} and depth {other.depth}; give world the same"
+                )
+            self.model = load_base_model(self.start, dtype="float32").requires_grad_(True)
+        else:
             with torch.random.fork_rng():
                 torch.manual_seed(self.world.seed)
                 self.model = LlamaForCausalLM(build_config(self.world, build_tokenizer()))

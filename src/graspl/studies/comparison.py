@@ -10,7 +10,7 @@ from graspl.directions.basis import read_metadata
 from graspl.reporting.tradeoff import Rows
 from graspl.runs import RunFolder
 from graspl.studies.plan import Fit
-from graspl.studies.statistics import area_under, at_level, over_tasks, summarise
+from graspl.studies.statistics import Cost, area_under, at_level, over_tasks, summarise
 
 AREA = (0.2, 0.9)
 """Range of adherence over which the area under the trade-off curve is taken."""
@@ -107,6 +107,7 @@ def _of_task(
     reference: str | None,
 ) -> dict[str, Any]:
     logs: dict[str, dict[int, Rows]] = {}
+    costs: dict[str, dict[int, Cost | None]] = {}
     naive_steps: dict[str, dict[int, int]] = {}
     for each in fits:
         run = RunFolder(each.folder)
@@ -114,6 +115,7 @@ def _of_task(
         # Steps of throw-away adapters are part of what a fit costs
         taken = int(read_metadata(run.directions).get("naive_steps", 0)) if run.directions.is_file() else 0
         naive_steps.setdefault(each.method, {})[each.seed] = taken
+        costs.setdefault(each.method, {})[each.seed] = _cost(each)
     base = _base_figures(logs)
     areas = {
         method: {seed: area_under(rows, *AREA) for seed, rows in by_seed.items()}
@@ -122,7 +124,9 @@ def _of_task(
     return {
         "base": base,
         "levels": {
-            f"{level:.2f}": at_level(logs, baseline, base, level, naive_steps, norm_baseline, reference)
+            f"{level:.2f}": at_level(
+                logs, baseline, base, level, naive_steps, norm_baseline, reference, costs
+            )
             for level in levels
         },
         "area": {
@@ -133,6 +137,19 @@ def _of_task(
             method: {seed: _curve(rows) for seed, rows in by_seed.items()} for method, by_seed in logs.items()
         },
     }
+
+
+def _cost(fit: Fit) -> Cost | None:
+    """Return a fit's cost with that of the fits it was made from; None where one was not counted."""
+    start = 0.0
+    for folder in fit.made_from.values():
+        run = RunFolder(folder)
+        spent, steps = run.read_cost(), max((row.get("step", 0) for row in run.read_metrics()), default=0)
+        if spent is None:
+            return None
+        start += spent["start_flops"] + spent["step_flops"] * (steps + 1)
+    own = RunFolder(fit.folder).read_cost()
+    return None if own is None else Cost(start + own["start_flops"], own["step_flops"])
 
 
 def _curve(rows: Rows) -> list[list[float]]:

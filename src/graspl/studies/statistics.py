@@ -24,6 +24,19 @@ LEVEL = 0.95
 """Of the intervals."""
 
 
+class Cost(NamedTuple):
+    """Floating-point operations of a fit."""
+
+    start: float
+    """Before its first step, with those of the fits that it was made from."""
+    step: float
+    """Of an optimizer step."""
+
+    def until(self, step: float | None) -> float | None:
+        """Return the operations of a fit that stops after so many steps; None where it never came there."""
+        return None if step is None else self.start + self.step * step
+
+
 class Summary(NamedTuple):
     """A figure over seeds, or over tasks."""
 
@@ -65,6 +78,7 @@ def at_level(
     naive_steps: Mapping[str, Mapping[int, int]] | None = None,
     norm_baseline: str | None = None,
     reference: str | None = None,
+    costs: Mapping[str, Mapping[int, Cost | None]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return every method's figures at one level of adherence.
 
@@ -76,13 +90,15 @@ def at_level(
         naive_steps: that a fit took before the logged ones to find its directions.
         norm_baseline: a naive method that trains on for long, to be read off at equal norm; `baseline` where None.
         reference: the method whose `removed` the others' is told from; none where None.
+        costs: of each fit; None where they were not counted.
 
     Returns:
         By method: `seeds` (figures by seed), `fits` (how many there are), and a `Summary` as a dict for each of `FIGURES` and
         for: `excess`, the spill-over above the base model's; `removed`, the share of the baseline's excess that the method
         removes, paired by seed; `behind`, by how much that is less than the reference's, paired by seed; `<figure>_change`,
         what became of each of `GUARDED` since the base model; `steps`, all optimizer steps with those in `naive_steps`;
-        `step_ratio`, these over the baseline's; and `norm_matched`, the norm baseline where its update is as large.
+        `step_ratio`, these over the baseline's; `cost_ratio`, operations over the baseline's; and `norm_matched`, the
+        norm baseline where its update is as large.
     """
     by_norm = rows.get(norm_baseline or baseline, {})
     found: dict[str, dict[str, Any]] = {}
@@ -105,6 +121,10 @@ def at_level(
             step, more = seeds[seed]["step"], (naive_steps or {}).get(method, {}).get(seed, 0)
             seeds[seed]["steps"] = None if step is None else step + more
             seeds[seed]["step_ratio"] = _ratio(seeds[seed]["steps"], naive.get(seed, {}).get("step"))
+            spent, plain = ((costs or {}).get(each, {}).get(seed) for each in (method, baseline))
+            seeds[seed]["cost_ratio"] = _ratio(
+                spent and spent.until(step), plain and plain.until(naive.get(seed, {}).get("step"))
+            )
             norm = seeds[seed].get("update_norm")
             matched = (
                 figures_at(by_norm[seed], norm, ("adherence", "spillover"), by="update_norm")

@@ -34,13 +34,15 @@ def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | Non
 
 
 def _start(threads: int) -> None:
+    import lightning.pytorch  # noqa: F401 - its import sets the level of its loggers
     import torch
     from transformers.utils.logging import disable_progress_bar
 
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     disable_progress_bar()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _end_with_parent() -> None:
@@ -62,6 +64,7 @@ def _run(fit: Fit) -> str | None:
         logger.setLevel(logging.INFO)
         try:
             GrasplCLI()
+            fit.mark_done()
         except Exception as error:  # noqa: BLE001 - told in one line, with the whole story in the log
             traceback.print_exc()
             return users_mistake(error) or f"{type(error).__name__}: {error}; see {fit.log}"

@@ -1,0 +1,110 @@
+"""SAE model diffing: the latents of a sparse autoencoder that a fine-tune moves most."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from graspl.activations.sae_files import SparseAutoencoder, read_sae
+from graspl.activations.streams import Stream, gathered, opened, text_of
+from graspl.adapters.files import AdapterFolder
+from graspl.directions.basis import SOME_LAYERS, Directions, LayerDirections
+from graspl.directions.from_weights import Identification
+from graspl.errors import GrasplError
+
+
+@dataclass
+class SAEDiffing(Identification):
+    """The decoder directions of the k latents whose mean activation rises most from the base model to the fine-tune.
+
+    The mean is over the tokens of unlabelled text that predict answers. Directions are of the layers that have an SAE; other
+    layers are left alone.
+
+    Source:
+        Model diffing with SAEs, Wang et al., arXiv:2506.19823, who rank latents by their mean change, then choose among the
+        first by what steering with them does and by reading; here the rank alone decides.
+    """
+
+    saes: dict[str, str] = field(default_factory=dict)
+    """By layer, e.g. `model.layers.12`, the folder or file of its SAE: safetensors as SAELens or sparsify write them, trained
+    on the residual stream behind that layer."""
+    text: str | None = None
+    """Conversations, as in `NaturalDirections`; None takes the task's own text."""
+    k: int = 8
+    """Latents a layer, strongest rise first."""
+    limit: int = 256
+    """Rows that are read, from the start."""
+    max_length: int = 1024
+    """Tokens of a row that are read, from the start."""
+    dtype: str = "auto"
+    """Of the base model's weights, where it must be loaded."""
+
+    def __call__(self, adapter: AdapterFolder) -> Directions:
+        """Run the text with and without the adapter, and encode both.
+
+        Raises:
+            GrasplError: an SAE or the text cannot be read, an SAE does not fit its layer, or fewer than k latents rise.
+        """
+        if not self.saes:
+            raise GrasplError(
+                "method.saes: names no SAE; give its folder by layer, e.g. {model.layers.12: FOLDER}"
+            )
+        known = {layer: read_sae(folder) for layer, folder in self.saes.items()}
+        changes = self._changes(adapter, known)
+        found = {layer: self._leading(layer, known[layer], change) for layer, change in changes.items()}
+        origin = {"identification": type(self).__name__, "k": str(self.k), "text": self.text or "of the task"}
+        latents = {f"latents of {layer}": _first(changes[layer], self.k) for layer in found}
+        return Directions({}, origin | latents | {SOME_LAYERS: "true"}, found)
+
+    def _changes(self, adapter: AdapterFolder, known: Mapping[str, SparseAutoencoder]) -> dict[str, Tensor]:
+        """Return the change of every latent's mean activation, (latents,) a layer."""
+        means = []
+        for adapted in (True, False):
+            with opened(adapter, adapted=adapted, dtype=self.dtype) as (model, tokenizer):
+                rows = text_of(adapter, self.text, tokenizer, limit=self.limit, max_length=self.max_length)
+                means.append(_means(gathered(model, rows), known))
+        after, before = means
+        return {layer: after[layer] - before[layer] for layer in known}
+
+    def _leading(
+        self, layer: str, sae: SparseAutoencoder, change: Float[Tensor, " latents"]
+    ) -> LayerDirections:
+        order = change.argsort(descending=True)
+        rising = int((change > 0).sum())
+        if not 1 <= self.k <= rising:
+            raise GrasplError(
+                f"method.k: {self.k} latents are asked for, but {rising} of {layer} rise; lower k, or train for longer"
+            )
+        chosen = sae.decoder[order[: self.k]].mT
+        Q, R = torch.linalg.qr(chosen)
+        if R.diagonal().abs().min() <= 1e-6 * R.diagonal().abs().max():
+            raise GrasplError(f"method.k: the first {self.k} latents of {layer} are not independent; lower k")
+        # Signs as the decoder has them, so that a push along the first raises its latent
+        return LayerDirections((Q * R.diagonal().sign()).contiguous(), change[order].clamp_min(0))
+
+
+def _means(streams: Stream, known: Mapping[str, SparseAutoencoder]) -> dict[str, Float[Tensor, " latents"]]:
+    means = {}
+    for layer, sae in known.items():
+        if layer not in streams:
+            raise GrasplError(
+                f"method.saes: the model has no layer {layer}; they are {next(iter(streams))} and so on"
+            )
+        r = streams[layer]
+        if r.shape[1] != sae.decoder.shape[1]:
+            raise GrasplError(
+                f"method.saes: the SAE of {layer} is {sae.decoder.shape[1]} wide, the model's stream {r.shape[1]}; give one "
+                "of this model"
+            )
+        total = torch.zeros(len(sae.decoder))
+        for part in r.split(256):  # an SAE has many more latents than the stream is wide
+            total += sae.encode(part).sum(0)
+        means[layer] = total / len(r)
+    return means
+
+
+def _first(change: Float[Tensor, " latents"], k: int) -> str:
+    """Return the numbers of the k latents, for the metadata: they can be looked up where SAEs are explained."""
+    return " ".join(str(int(index)) for index in change.argsort(descending=True)[:k])

@@ -1,0 +1,133 @@
+"""Sparse autoencoders as others publish them, read from safetensors."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from graspl.errors import GrasplError
+
+WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")
+"""File names of SAELens and of sparsify."""
+
+
+@dataclass(frozen=True)
+class SparseAutoencoder:
+    """What encodes a stream r as latents: a = act(W (r - shift) + bias), and r is about decoder^T a."""
+
+    encoder: Float[Tensor, "latents hidden"]
+    """W, (latents, hidden)."""
+    bias: Float[Tensor, " latents"]
+    """(latents,)."""
+    decoder: Float[Tensor, "latents hidden"]
+    """(latents, hidden), a row a latent."""
+    shift: Float[Tensor, " hidden"]
+    """(hidden,) taken off before; zeros where the SAE takes nothing off."""
+    activation: Literal["relu", "topk", "jumprelu"]
+    """`topk` keeps the k largest of each token, `jumprelu` those above its latent's threshold."""
+    k: int = 0
+    """Of `topk`."""
+    threshold: Float[Tensor, " latents"] | None = None
+    """Of `jumprelu`."""
+
+    def encode(self, r: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens latents"]:
+        """Return the latents of a stream, (tokens, latents)."""
+        before = (r - self.shift) @ self.encoder.mT + self.bias
+        if self.activation == "jumprelu":
+            assert self.threshold is not None, "read with the file"
+            return before * (before > self.threshold)
+        kept = before.relu()
+        if self.activation == "topk":
+            top = kept.topk(self.k, dim=-1)
+            return torch.zeros_like(kept).scatter_(-1, top.indices, top.values)
+        return kept
+
+
+def read_sae(path: str | Path) -> SparseAutoencoder:
+    """Read an SAE of the residual stream in the format of SAELens or sparsify.
+
+    Args:
+        path: folder with `cfg.json` and weights in safetensors, or the weights' file beside `cfg.json`.
+
+    Raises:
+        GrasplError: no such file, another format, or an option that is not supported.
+    """
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    file = Path(path) if Path(path).is_file() else file
+    if file is None or file.suffix != ".safetensors":
+        raise GrasplError(
+            f"{path}: no SAE there; give a folder with cfg.json and {' or '.join(WEIGHTS)} (pickles are not read)"
+        )
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
+        config = json.loads((file.parent / "cfg.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise GrasplError(f"{path}: not readable as an SAE ({error}); download it again") from error
+    try:
+        sae = _sae_lens(config, tensors) if "W_enc" in tensors else _sparsify(config, tensors)
+    except KeyError as error:
+        raise GrasplError(
+            f"{file}: has no {error.args[0]}; give an SAE as SAELens or sparsify write it"
+        ) from error
+    if not sae.encoder.shape == sae.decoder.shape or not all(
+        torch.isfinite(part).all() for part in tensors.values()
+    ):
+        raise GrasplError(f"{file}: shapes do not go together, or a number is not finite; download it again")
+    if sae.activation == "topk" and not 1 <= sae.k <= len(sae.decoder):
+        raise GrasplError(f"{file.parent / 'cfg.json'}: k is {sae.k}, the SAE has {len(sae.decoder)} latents")
+    return sae
+
+
+def _sae_lens(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoencoder:
+    """Read W_enc (hidden, latents), b_enc, W_dec (latents, hidden), b_dec and, of jumprelu, threshold."""
+    if config.get("normalize_activations", "none") not in ("none", None):
+        raise GrasplError(
+            f"cfg.json: normalize_activations is {config['normalize_activations']}; only SAEs of the plain stream are read"
+        )
+    if config.get("rescale_acts_by_decoder_norm"):
+        raise GrasplError(
+            "cfg.json: rescale_acts_by_decoder_norm is set; fold the norms into the weights with SAELens first"
+        )
+    kind = config.get("architecture", "standard")
+    known = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
+    if kind not in known:
+        raise GrasplError(f"cfg.json: architecture is {kind}; known are {', '.join(known)}")
+    if kind == "standard" and config.get("activation_fn", config.get("activation_fn_str", "relu")) != "relu":
+        kind = config.get("activation_fn", config.get("activation_fn_str"))
+        if kind != "topk":
+            raise GrasplError(f"cfg.json: activation_fn is {kind}; known are relu and topk")
+    k = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k", 0))
+    takes_off = config.get("apply_b_dec_to_input", True)
+    shift = tensors["b_dec"] if takes_off else torch.zeros_like(tensors["b_dec"])
+    return SparseAutoencoder(
+        tensors["W_enc"].mT.contiguous(),
+        tensors["b_enc"],
+        tensors["W_dec"],
+        shift,
+        known[kind],  # type: ignore[arg-type]
+        int(k),
+        tensors["threshold"] if kind == "jumprelu" else None,
+    )
+
+
+def _sparsify(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoencoder:
+    """Read encoder.weight (latents, hidden), encoder.bias, W_dec (latents, hidden) and b_dec, which is taken off first."""
+    if config.get("transcode"):
+        raise GrasplError("cfg.json: is a transcoder; give an SAE of the residual stream")
+    if config.get("activation", "topk") != "topk":
+        raise GrasplError(f"cfg.json: activation is {config['activation']}; only topk is known")
+    return SparseAutoencoder(
+        tensors["encoder.weight"],
+        tensors["encoder.bias"],
+        tensors["W_dec"],
+        tensors["b_dec"],
+        "topk",
+        int(config["k"]),
+    )

@@ -1,0 +1,76 @@
+"""What a fit costs, in floating-point operations: the same on every machine, however busy it is."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from torch.utils.flop_counter import FlopCounterMode
+
+from graspl.runs import RunFolder, write_json_atomic
+
+COUNTED_STEPS = 8
+"""Optimizer steps that are counted: what a method does every few steps has its share."""
+
+
+class MeasureCost(Callback):
+    """Writes `<default_root_dir>/cost.json`: the operations before the first step, and of a step.
+
+    `start_flops` is what a method does when training starts, such as a throw-away fit; `step_flops` is the mean of the
+    first COUNTED_STEPS optimizer steps. Counted are matrix products in this process (`torch.utils.flop_counter`), none of a
+    validation. A fit that goes on from a checkpoint keeps what was written when it began.
+    """
+
+    def __init__(self) -> None:
+        self._counter: FlopCounterMode | None = None
+        self._counting = False
+        self._start = self._steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count what the module does when training starts; its own hook comes after this one."""
+        if trainer.global_step == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._counting, self._start, self._steps = True, 0, 0
+            self._open()
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the batch."""
+        if self._counting:
+            self._start += self._close()  # open before the first batch only
+            self._open()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the batch, and write once enough were counted."""
+        if self._counting:
+            self._steps += self._close()
+            if trainer.global_step >= COUNTED_STEPS:
+                self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write after a fit that was shorter."""
+        if self._counting and trainer.global_step:
+            self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Count no more."""
+        self._close()
+        self._counting = False
+
+    def _open(self) -> None:
+        self._counter = FlopCounterMode(display=False)
+        self._counter.__enter__()
+
+    def _close(self) -> int:
+        """Return the operations since `_open`; 0 where nothing was open."""
+        counter, self._counter = self._counter, None
+        if counter is None:
+            return 0
+        counter.__exit__(None, None, None)
+        return counter.get_total_flops()
+
+    def _write(self, trainer: Trainer) -> None:
+        self._counting = False
+        if trainer.is_global_zero:
+            content = {"start_flops": self._start, "step_flops": self._steps / trainer.global_step}
+            write_json_atomic(RunFolder(trainer.default_root_dir).cost, content)
