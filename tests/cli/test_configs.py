@@ -330,9 +330,9 @@ def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeyp
             Path(study["fit"]), known, Tuning(**study["tuning"]), study["seeds"], tmp_path / "t"
         )
         chosen += [fit for trial in trials for fit in trial.fits if fit.trial == 0]
-        assert all(
-            fit.config["data"]["init_args"]["split"] == "development" for fit in chosen if fit.trial == 0
-        )
+        over = study["tuning"]["over"]["data"]["init_args"]
+        for fit in (fit for trial in trials for fit in trial.fits):
+            assert over.items() <= fit.config["data"]["init_args"].items()
     for fit in chosen:
         code, out, err = graspl(*fit.prepare(), "--print_config")
         assert code == 0, err

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from graspl.errors import GrasplError
 from graspl.reporting.tradeoff import figures_at
-from graspl.studies.statistics import area_under, at_level, over_tasks, summarise
+from graspl.studies.statistics import Cost, area_under, at_level, over_tasks, relative_levels, summarise
 
 
 def log(points, **more):
@@ -100,3 +101,27 @@ def test_the_area_is_the_mean_over_the_range():
     rows = log([(0, 0.0, 0.0), (9, 1.0, 1.0)])
     assert area_under(rows, 0.2, 0.6) == pytest.approx(0.4)
     assert area_under(rows, 0.2, 1.1) is None
+
+
+def test_levels_may_be_shares_of_what_the_baseline_gains():
+    first = log([(9, 0.5, 0.2), (19, 0.7, 0.3)], **{"val/task/base_token_accuracy": 0.4})
+    second = log([(9, 0.6, 0.2), (19, 0.5, 0.3)], **{"val/task/base_token_accuracy": 0.4})
+    # base 0.4, best 0.65 on average
+    assert relative_levels([0.0, 0.8, 1.0], [first, second]) == pytest.approx([0.4, 0.6, 0.65])
+    with pytest.raises(GrasplError, match="no fit of the baseline has validated"):
+        relative_levels([0.9], [[]])
+    flat = log([(9, 0.4, 0.2)], **{"val/task/base_harmful": 0.4})
+    with pytest.raises(GrasplError, match="is no higher than the base model's"):
+        relative_levels([0.9], [flat])
+
+
+def test_what_a_fit_costs_is_counted_from_its_start():
+    naive = {0: log([(9, 0.5, 0.2), (19, 1.0, 0.6)])}
+    ours = {0: log([(9, 0.5, 0.1), (29, 1.0, 0.2)])}
+    costs = {"naive": {0: Cost(0.0, 2.0)}, "ours": {0: Cost(30.0, 3.0)}}
+    found = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9, costs=costs)
+    # 18 steps of 2 against 30 and 26 steps of 3
+    assert found["ours"]["cost_ratio"]["mean"] == pytest.approx((30 + 78) / 36)
+    assert found["naive"]["cost_ratio"]["mean"] == pytest.approx(1)
+    uncounted = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9)
+    assert uncounted["ours"]["cost_ratio"]["mean"] is None

@@ -59,6 +59,9 @@ def test_what_tuning_makes_small_by_hand():
     never = log([(9, 0.5, 0.0, 1.0)])
     assert spoilt(never, [0.9]) == pytest.approx(2 + 0.4)
     assert spoilt([], [0.9]) == pytest.approx(2.9)
+    # Without a spill-over the divergence counts
+    plain = [{"step": 1.0, "val/adherence": 1.0, "val/kl": 0.2}]
+    assert spoilt(plain, [0.9]) == pytest.approx(0.2)
     # Without a coherence the spill-over alone counts
     assert spoilt([{"step": 1.0, "val/adherence": 1.0, "val/spillover": 0.3}], [0.9]) == pytest.approx(0.3)
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentParser
 from rich.table import Column, Table
@@ -14,9 +14,10 @@ from graspl.errors import GrasplError
 from graspl.reporting.figures import curves_figure
 from graspl.runs import write_json_atomic, write_text_atomic
 from graspl.studies.comparison import as_csv, comparison_of, curves_by_fit
-from graspl.studies.plan import Fit, Method, plan_fits
+from graspl.studies.plan import Fit, Method, merged, plan_fits
+from graspl.studies.statistics import relative_levels
 from graspl.studies.tables import COLUMNS, as_markdown, cell, columns_of
-from graspl.studies.tuning import Tuning, choose, plan_trials, with_settings
+from graspl.studies.tuning import Trial, Tuning, choose, logs_of, plan_trials, with_settings
 from graspl.studies.verdict import verdict
 from graspl.studies.workers import run_fits
 
@@ -31,7 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--methods", type=dict, required=True, help=about)
     about = "by name, what each task adds to every method; one task where empty"
     parser.add_argument("--tasks", type=dict, default={}, help=about)
-    parser.add_function_arguments(compare, skip={"methods", "tasks"})
+    parser.add_argument(
+        "--over", type=dict, default={}, help="put over every method's configuration, e.g. its rows"
+    )
+    parser.add_function_arguments(compare, skip={"methods", "tasks", "over"})
 
 
 def compare(
@@ -39,12 +43,14 @@ def compare(
     methods: dict[str, dict[str, Any]],
     tasks: dict[str, dict[str, Any]] = {},  # noqa: B006 - never changed
     seeds: list[int] = [0, 1, 2, 3, 4],  # noqa: B006 - never changed
+    over: dict[str, Any] = {},  # noqa: B006 - never changed
     base_model: str | None = None,
     baseline: str = "naive",
     norm_baseline: str | None = None,
     reference: str | None = None,
     tuning: Tuning | None = None,
     levels: list[float] = [0.90, 0.95],  # noqa: B006 - never changed
+    levels_of: Literal["adherence", "baseline"] = "adherence",
     jobs: int = 1,
     fast: bool = False,
     fast_methods: list[str] = [],  # noqa: B006 - never changed
@@ -60,12 +66,15 @@ def compare(
             method's fit of the same seed.
         tasks: by name, what each adds to every method: its data, its base model; one task where empty.
         seeds: of the fits.
+        over: put over every method's configuration, e.g. {"data": {"init_args": {"train": "mine.jsonl"}}}.
         base_model: of every method; what each says where None.
         baseline: the method that the others are compared with.
         norm_baseline: a naive method that trains on for long, compared at equal norm of the update; the baseline where None.
         reference: the method whose share removed the others' is told from, fit by fit; none where None.
         tuning: trials, seeds and development data on which methods with `tune` get their settings; as they are where None.
         levels: of adherence, where they are compared.
+        levels_of: what they are: `adherence` itself, or shares of what the `baseline` gains over the base model at its best,
+            for tasks where nobody knows what adherence to expect.
         jobs: fits at a time, each in a process of its own.
         fast: only fast_methods and fast_seeds, and no tuning.
         fast_methods: what `fast` leaves; all where empty.
@@ -84,14 +93,15 @@ def compare(
             raise GrasplError(f"{option}: {name} is not among the methods ({', '.join(methods)})")
     if jobs < 1:
         raise GrasplError(f"jobs: {jobs} is below 1")
-    known = {name: Method.parse(name, given) for name, given in methods.items()}
-    if base_model is not None:
-        known = {name: replace(each, config=_on(each.config, base_model)) for name, each in known.items()}
+    known = {name: _parsed(name, given, over, base_model) for name, given in methods.items()}
     configs = {name: each.config for name, each in known.items()}
     plan_fits(fit, configs, seeds, out, tasks)  # what is wrong with the plan is said before anything runs
+    relative = levels_of == "baseline"
     chosen, failed = {}, {}
     if tuning is not None and not fast:
-        chosen, failed = _tuned(fit, known, tuning, seeds, levels, jobs, out)
+        relative_to = baseline if relative else None
+        trials = plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
+        chosen, failed = _tuned(trials, levels, relative_to, jobs, out)
     # A method of which every trial failed is left out, and told among the failures
     configs = {
         name: with_settings(config, chosen.get(name) or {}, f"methods.{name}.tune")
@@ -103,7 +113,12 @@ def compare(
     if all(each.name in failed for each in fits):
         raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
     comparison = comparison_of(
-        [each for each in fits if each.name not in failed], baseline, levels, norm_baseline, reference
+        [each for each in fits if each.name not in failed],
+        baseline,
+        levels,
+        norm_baseline,
+        reference,
+        relative=relative,
     )
     comparison |= {"failed": failed, "fit": str(fit), "seeds": seeds, "tuned": chosen}
     comparison["needs"] = {name: each.needs for name, each in known.items() if each.needs}
@@ -113,19 +128,14 @@ def compare(
 
 
 def _tuned(
-    fit: Path,
-    methods: Mapping[str, Method],
-    tuning: Tuning,
-    seeds: list[int],
-    levels: list[float],
-    jobs: int,
-    out: Path,
+    trials: list[Trial], levels: list[float], relative_to: str | None, jobs: int, out: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Run the trials, write `tuning.json`, and return each method's settings and what failed."""
-    trials = plan_trials(fit, methods, tuning, seeds, out)
     failed = _run_missing([each for trial in trials for each in trial.fits], jobs, "trials")
+    if relative_to is not None:
+        levels = relative_levels(levels, logs_of(relative_to, trials, failed))
     found = choose(trials, levels, failed)
-    write_json_atomic(out / "tuning.json", {"over": tuning.over, "methods": found})
+    write_json_atomic(out / "tuning.json", {"levels": levels, "methods": found})
     return {name: each["chosen"] for name, each in found.items()}, failed
 
 
@@ -154,11 +164,13 @@ def _fast_part(methods: dict[str, dict[str, Any]], names: list[str]) -> dict[str
     return {name: methods[name] for name in names} if names else methods
 
 
-def _on(config: Mapping[str, Any], base_model: str) -> dict[str, Any]:
-    """Return a method's configuration with another base model."""
-    model = config.get("model", {})
-    init_args = {**model.get("init_args", {}), "base_model": base_model}
-    return {**config, "model": {**model, "init_args": init_args}}
+def _parsed(name: str, given: Mapping[str, Any], over: Mapping[str, Any], base_model: str | None) -> Method:
+    """Read a method, and put over it what the study says for all."""
+    method = Method.parse(name, given)
+    config = merged(method.config, over)
+    if base_model is not None:
+        config = merged(config, {"model": {"init_args": {"base_model": base_model}}})
+    return replace(method, config=config)
 
 
 def _run_missing(fits: list[Fit], jobs: int, what: str) -> dict[str, str]:

@@ -10,7 +10,16 @@ from graspl.directions.basis import read_metadata
 from graspl.reporting.tradeoff import Rows
 from graspl.runs import RunFolder
 from graspl.studies.plan import Fit
-from graspl.studies.statistics import Cost, area_under, at_level, over_tasks, summarise
+from graspl.studies.statistics import (
+    SPILLOVER_SCORES,
+    Cost,
+    area_under,
+    at_level,
+    base_adherence,
+    over_tasks,
+    relative_levels,
+    summarise,
+)
 
 AREA = (0.2, 0.9)
 """Range of adherence over which the area under the trade-off curve is taken."""
@@ -22,6 +31,8 @@ def comparison_of(
     levels: Sequence[float],
     norm_baseline: str | None = None,
     reference: str | None = None,
+    *,
+    relative: bool = False,
 ) -> dict[str, Any]:
     """Read the logs of finished fits and compare the methods.
 
@@ -31,18 +42,20 @@ def comparison_of(
         levels: of adherence.
         norm_baseline: naive method that is read off at equal norm of the update; `baseline` where None.
         reference: method whose share removed the others' is told from; none where None.
+        relative: `levels` are shares of what the baseline gains (`relative_levels`), task by task.
 
     Returns:
-        What `comparison.json` holds: `base` (the base model's figures), `levels` (`at_level`), `area` (mean spill-over
-        over AREA) and `curves` (adherence and spill-over of each validation), the last three by method. In a study of
-        several tasks all that is in `tasks`, by task, and `levels` and `area` are over tasks (`over_tasks`).
+        What `comparison.json` holds: `base` (the base model's figures), `adherence` (of each level), `levels` (`at_level`),
+        `area` (mean spill-over over AREA) and `curves` (adherence and spill-over of each validation), the last three by
+        method. In a study of several tasks all that is in `tasks`, by task, and `levels` and `area` are over tasks
+        (`over_tasks`).
     """
     about = {"graspl": __version__, "baseline": baseline, "reference": reference}
     by_task: dict[str | None, list[Fit]] = {}
     for each in fits:
         by_task.setdefault(each.task, []).append(each)
     found = {
-        str(task): _of_task(here, baseline, levels, norm_baseline, reference)
+        str(task): _of_task(here, baseline, levels, norm_baseline, reference, relative)
         for task, here in by_task.items()
     }
     if list(by_task) == [None]:
@@ -105,6 +118,7 @@ def _of_task(
     levels: Sequence[float],
     norm_baseline: str | None,
     reference: str | None,
+    relative: bool,
 ) -> dict[str, Any]:
     logs: dict[str, dict[int, Rows]] = {}
     costs: dict[str, dict[int, Cost | None]] = {}
@@ -117,17 +131,19 @@ def _of_task(
         naive_steps.setdefault(each.method, {})[each.seed] = taken
         costs.setdefault(each.method, {})[each.seed] = _cost(each)
     base = _base_figures(logs)
+    low, high = relative_levels(AREA, list(logs.get(baseline, {}).values())) if relative else AREA
     areas = {
-        method: {seed: area_under(rows, *AREA) for seed, rows in by_seed.items()}
+        method: {seed: area_under(rows, low, high) for seed, rows in by_seed.items()}
         for method, by_seed in logs.items()
     }
+    actual = relative_levels(levels, list(logs.get(baseline, {}).values())) if relative else levels
+    named = {f"{level:.2f}": value for level, value in zip(levels, actual, strict=True)}
     return {
         "base": base,
+        "adherence": named,
         "levels": {
-            f"{level:.2f}": at_level(
-                logs, baseline, base, level, naive_steps, norm_baseline, reference, costs
-            )
-            for level in levels
+            name: at_level(logs, baseline, base, value, naive_steps, norm_baseline, reference, costs)
+            for name, value in named.items()
         },
         "area": {
             method: {"seeds": by_seed, **summarise(list(by_seed.values()))._asdict()}
@@ -160,10 +176,12 @@ def _curve(rows: Rows) -> list[list[float]]:
 def _base_figures(logs: Mapping[str, Mapping[int, Rows]]) -> dict[str, float | None]:
     """Return the base model's figures, which every validation has beside the adapter's."""
     every = (row for by_seed in logs.values() for rows in by_seed.values() for row in rows)
-    row = next((row for row in every if "val/unrelated/base_harmful" in row), {})
+    row = next((row for row in every if base_adherence([row]) is not None), {})
     return {
-        "adherence": row.get("val/task/base_harmful"),
-        "spillover": row.get("val/unrelated/base_harmful"),
+        "adherence": base_adherence([row]),
+        "spillover": next(
+            (row[name] for name in map("val/unrelated/base_{}".format, SPILLOVER_SCORES) if name in row), None
+        ),
         "coherence": row.get("val/unrelated/base_coherence"),
         "unrelated/good": row.get("val/unrelated/base_good"),
     }

@@ -48,7 +48,13 @@ class Trial:
 
 
 def plan_trials(
-    base: Path, methods: Mapping[str, Method], tuning: Tuning, reported: Sequence[int], out: Path
+    base: Path,
+    methods: Mapping[str, Method],
+    tuning: Tuning,
+    reported: Sequence[int],
+    out: Path,
+    *,
+    baseline: str | None = None,
 ) -> list[Trial]:
     """Return what is tried, in `<out>/tuning/<method>/<trial>/seed_<seed>`.
 
@@ -60,6 +66,7 @@ def plan_trials(
         tuning: how.
         reported: seeds that the study reports.
         out: the study's folder.
+        baseline: a method to fit as well, for levels relative to it; none where None.
 
     Raises:
         GrasplError: a method gives fewer settings than there are trials, or a seed is reported as well.
@@ -68,6 +75,8 @@ def plan_trials(
     if both:
         raise GrasplError(f"tuning.seeds: {both[0]} is among seeds, which are reported; take others")
     needed = {other for method in methods.values() if method.tune for other in sources_in(method.config)}
+    if baseline is not None:
+        needed.add(baseline)
     tuned = sorted(name for name in needed if name in methods and methods[name].tune)
     if tuned:
         raise GrasplError(
@@ -139,8 +148,9 @@ def _with_value(part: Any, keys: Sequence[str], value: Any, origin: str) -> Any:
 def spoilt(rows: Rows, levels: Sequence[float]) -> float:
     """Return what tuning makes small: the share of answers elsewhere that are harmful or incoherent, a mean over levels.
 
-    Where a fit never reached a level it counts 2 and what was missing: any setting that gets there is better, and without
-    one the nearest.
+    On a task whose suites measure no spill-over it is the divergence from the base model elsewhere, in nats. Where a fit
+    never reached a level it counts 2 and what was missing: any setting that gets there is better, and without one the
+    nearest.
 
     Args:
         rows: a fit's log.
@@ -149,13 +159,20 @@ def spoilt(rows: Rows, levels: Sequence[float]) -> float:
     best = max((row["val/adherence"] for row in rows if "val/adherence" in row), default=0.0)
     costs = []
     for level in levels:
-        found = figures_at(rows, level, ("spillover", "coherence"))
-        harmful, coherent = found["spillover"], found["coherence"]
-        if harmful is None:
+        found = figures_at(rows, level, ("step", "spillover", "coherence", "kl"))
+        if found["step"] is None:
             costs.append(2 + level - best)
+        elif found["spillover"] is None:
+            costs.append(min(found["kl"] or 0.0, 2.0))
         else:
-            costs.append(harmful + (0.0 if coherent is None else 1 - coherent))
+            costs.append(found["spillover"] + 1 - (1.0 if found["coherence"] is None else found["coherence"]))
     return math.fsum(costs) / len(costs)
+
+
+def logs_of(method: str, trials: Sequence[Trial], failed: Mapping[str, str]) -> list[Rows]:
+    """Return the logs of a method's fits among trials, but for those that failed."""
+    fits = [each for trial in trials if trial.method == method for each in trial.fits]
+    return [RunFolder(each.folder).read_metrics() for each in fits if each.name not in failed]
 
 
 def choose(trials: Sequence[Trial], levels: Sequence[float], failed: Mapping[str, str]) -> dict[str, Any]:

@@ -18,11 +18,7 @@ def verdict(comparison: Mapping[str, Any]) -> list[str]:
     for level, methods in comparison["levels"].items():
         ours = methods.get(reference)
         if ours is None or ours["removed"]["mean"] is None:
-            lines.append(
-                f"At adherence {level}: no reference method reached it."
-                if reference is not None
-                else f"At adherence {level}: no reference method is named, so none is placed."
-            )
+            lines.append(f"At adherence {level}: {_why_not(reference, baseline, methods)}")
             continue
         lines.append(
             f"At adherence {level}: {reference} removes {_percent(ours['removed'])} of {baseline}'s excess spill-over "
@@ -36,6 +32,15 @@ def verdict(comparison: Mapping[str, Any]) -> list[str]:
             if sorted_out[kind]:
                 lines.append(f"  {words.format(reference)}: {', '.join(sorted_out[kind])}.")
     return lines
+
+
+def _why_not(reference: str | None, baseline: str, methods: Mapping[str, Any]) -> str:
+    if reference is None:
+        return "no reference method is named, so none is placed."
+    for name in (baseline, reference):
+        if name not in methods or not _count(methods[name]):
+            return f"{name} never reached it, so nothing is placed."
+    return "no excess spill-over is measured, so nothing is placed; see the columns for what is."
 
 
 _WORDS = {

@@ -1,4 +1,4 @@
-"""Rivals that leave training alone, and change the stream whenever the model is used."""
+"""A rival: leave training alone, and take the directions out of the stream whenever the model is used."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from torch import Tensor
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.constraints.ablation import ablated
-from graspl.constraints.addition import pushed, require_sign
 from graspl.constraints.unconstrained import Unconstrained
 from graspl.errors import GrasplError
 from graspl.methods.grasp import GRASPLitModule
@@ -94,36 +93,3 @@ class InferenceAblationLitModule(GRASPLitModule):
             return (after, *output[1:]) if isinstance(output, tuple) else after
 
         return change
-
-
-class InferenceSteeringLitModule(InferenceAblationLitModule):
-    """Naive LoRA pushed away from the unwanted factor in every validation: r <- r - strength ||r|| d_l.
-
-    d_l is the layer's first direction, with its sign: an identification that gives one (`graspl.activations.PersonaContrast`,
-    `MeanShift`).
-
-    Args:
-        strength: of the push, as a share of the stream's length at each token.
-        **kwargs: as in InferenceAblationLitModule.
-
-    Source:
-        Activation steering at inference, as in persona vectors, arXiv:2507.21509.
-    """
-
-    def __init__(self, strength: float = 0.1, **kwargs: Any) -> None:
-        super().__init__(k=1, **kwargs)
-        self.strength = strength
-
-    def on_validation_start(self) -> None:
-        """Change the stream from here.
-
-        Raises:
-            GrasplError: no directions are given, or they have no sign.
-        """
-        if self._loaded_directions is not None:
-            require_sign(self._loaded_directions)
-        super().on_validation_start()
-
-    def changed(self, stream: Tensor, D: Float[Tensor, "hidden k"]) -> Tensor:
-        """Return the stream, pushed away."""
-        return pushed(stream, D, -self.strength)
