@@ -275,7 +275,7 @@ def test_the_documents_commands_are_accepted(graspl, command, monkeypatch):
         monkeypatch.chdir(ROOT)
         code, out, err = graspl(*arguments, "--print_config")
         assert code == 0, err
-        assert yaml.safe_load(out)["model"]["class_path"].startswith("graspl.methods")
+        assert yaml.safe_load(out)["model"]["class_path"].startswith("graspl.")
     else:
         monkeypatch.chdir(ROOT)
         code, _, err = graspl(*arguments, "--print_config")

@@ -178,6 +178,10 @@ def _run_missing(fits: list[Fit], jobs: int, what: str) -> dict[str, str]:
     missing = [each for each in fits if not each.is_done()]
     terminal = console()
     terminal.print(f"{len(fits)} {what}, {len(fits) - len(missing)} of them done already", highlight=False)
+    if missing:
+        terminal.print(
+            f"what each says: beside its folder, e.g. {missing[0].log}", soft_wrap=True, highlight=False
+        )
     # What others are made from comes first
     waves = [[each for each in missing if bool(each.made_from) is last] for last in (False, True)]
     ended = (result for wave in waves if wave for result in run_fits(wave, jobs=jobs))
