@@ -20,6 +20,7 @@ TOOLS = {
     "subspaces": "how much the updates of several adapters have in common",
     "interpolate": "write the adapter that lies between two",
     "compare": "run a study, methods by seeds, and compare them with intervals",
+    "plan": "memory, communication and time of a fit, from the model's configuration alone",
     "report": "compare runs: a table, trade-off curves and a self-contained page",
 }
 ABOUT = "Fine-tune language models for the skill without the side effect."
