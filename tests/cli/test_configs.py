@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -321,18 +322,20 @@ def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeyp
     assert {*study.get("fast_methods", []), study.get("norm_baseline", "naive")} <= set(study["methods"])
     assert {study.get("reference", "naive")} <= set(study["methods"])
     known = {name: Method.parse(name, each) for name, each in study["methods"].items()}
+    if "tuning" in study:
+        trials = plan_trials(
+            Path(study["fit"]), known, Tuning(**study["tuning"]), study["seeds"], tmp_path / "trials"
+        )
+        over = study["tuning"]["over"]["data"]["init_args"]
+        for fit in (fit for trial in trials for fit in trial.fits):
+            assert over.items() <= fit.config["data"]["init_args"].items()
+        # Another setting than the one written down, so that the keys of `tune` are tried as well
+        for trial in trials:
+            known[trial.method] = replace(known[trial.method], config=trial.fits[0].config)
     configs = {name: each.config for name, each in known.items()}
     every = plan_fits(Path(study["fit"]), configs, [7], tmp_path, study.get("tasks"))
     # Every method on the first task, and the first method on every task
     chosen = [each for each in every if each.task == every[0].task or each.method == every[0].method]
-    if "tuning" in study:
-        trials = plan_trials(
-            Path(study["fit"]), known, Tuning(**study["tuning"]), study["seeds"], tmp_path / "t"
-        )
-        chosen += [fit for trial in trials for fit in trial.fits if fit.trial == 0]
-        over = study["tuning"]["over"]["data"]["init_args"]
-        for fit in (fit for trial in trials for fit in trial.fits):
-            assert over.items() <= fit.config["data"]["init_args"].items()
     for fit in chosen:
         code, out, err = graspl(*fit.prepare(), "--print_config")
         assert code == 0, err
