@@ -10,7 +10,7 @@ from graspl.constraints.base import Constraint
 from graspl.constraints.combined import CombinedConstraint
 from graspl.constraints.jacobian import JacobianConstraint
 from graspl.constraints.pair import PairConstraint
-from graspl.constraints.projection import project_in_place, project_onto_complement
+from graspl.constraints.projection import project_in_place, project_onto_complement, project_together
 from graspl.constraints.read import ReadConstraint
 from graspl.constraints.residual import ResidualConstraint
 from graspl.constraints.unconstrained import Unconstrained
@@ -30,4 +30,5 @@ __all__ = [
     "WriteConstraint",
     "project_in_place",
     "project_onto_complement",
+    "project_together",
 ]

@@ -10,7 +10,7 @@ from graspl.adapters.residual import layer_names, writers_by_layer
 from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
 from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.projection import project_in_place
+from graspl.constraints.projection import project_in_place, project_together
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
@@ -81,16 +81,15 @@ class ResidualConstraint(Constraint):
     @torch.no_grad()
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """G_B <- G_B - D (D^T G_B) at writers, G_A <- G_A - (G_A d) d^T at readers."""
-        for number, side, D in self._held:
-            grad = getattr(sites[number], side).grad
-            if grad is not None:
-                project_in_place(grad if side == "B" else grad.mT, D)
+        grads = [(getattr(sites[number], side).grad, side, D) for number, side, D in self._held]
+        project_together([(g if side == "B" else g.mT, D) for g, side, D in grads if g is not None])
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:
         """B <- B - D (D^T B) at writers, A <- A - (A d) d^T at readers."""
-        for number, side, D in self._held:
-            project_in_place(sites[number].B if side == "B" else sites[number].A.mT, D)
+        project_together(
+            [(sites[number].B if side == "B" else sites[number].A.mT, D) for number, side, D in self._held]
+        )
 
 
 def _on(D: Tensor, site: Site) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graspl.adapters.sites import Site
 from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.projection import project_in_place
+from graspl.constraints.projection import project_together
 from graspl.directions.basis import Directions
 
 
@@ -45,12 +45,10 @@ class WriteConstraint(Constraint):
     @torch.no_grad()
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """G_B <- G_B - D (D^T G_B)."""
-        for site, D in zip(sites, self._bases, strict=True):
-            if site.B.grad is not None:
-                project_in_place(site.B.grad, D)
+        pairs = zip(sites, self._bases, strict=True)
+        project_together([(site.B.grad, D) for site, D in pairs if site.B.grad is not None])
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:
         """B <- B - D (D^T B)."""
-        for site, D in zip(sites, self._bases, strict=True):
-            project_in_place(site.B, D)
+        project_together([(site.B, D) for site, D in zip(sites, self._bases, strict=True)])
