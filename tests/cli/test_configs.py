@@ -262,7 +262,7 @@ def commands_of(text):
     return [line.strip() for line in lines if line.strip().startswith("graspl ")]
 
 
-DOCUMENTS = ("README.md", "docs/tasks.md")
+DOCUMENTS = ("README.md", "docs/tasks.md", "docs/choosing.md")
 
 
 @pytest.mark.parametrize(
