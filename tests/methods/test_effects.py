@@ -1,8 +1,10 @@
 """Every rival's effect is tested: with the line that has it taken away, its test fails."""
 
 import pytest
+import test_one_fit
 import test_rivals as rivals
 import torch
+from test_one_fit import fit as one_fit  # noqa: F401 - a fixture
 from test_rivals import finished, layer_directions, signed_directions, unaligned  # noqa: F401 - fixtures
 from test_training import directions, fit  # noqa: F401 - fixtures
 
@@ -83,3 +85,9 @@ def test_without_its_effect_a_rivals_test_fails(rival, request, monkeypatch):
     monkeypatch.setattr(place, name, without)
     with pytest.raises(AssertionError):
         check(**arguments)
+
+
+def test_without_its_effect_the_test_of_direct_subtraction_fails(one_fit, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(methods.SubtractionLitModule, "finish", _nothing)
+    with pytest.raises(AssertionError):
+        test_one_fit.test_direct_subtraction_trains_naively_and_saves_without_the_directions(one_fit)
