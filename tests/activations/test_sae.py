@@ -189,3 +189,12 @@ def test_diffing_says_what_does_not_fit(live, sae_folder):
     same = sae_lens(W_dec=numbers(1, HIDDEN).repeat(LATENTS, 1))
     with pytest.raises(GrasplError, match="are not independent"):
         SAEDiffing({"model.layers.0": str(sae_folder({}, same))}, k=2)(adapter)
+
+
+def test_without_the_ranking_the_test_of_diffing_fails(live, sae_folder, monkeypatch):
+    changes = SAEDiffing._changes
+    monkeypatch.setattr(
+        SAEDiffing, "_changes", lambda *given: {name: -each for name, each in changes(*given).items()}
+    )
+    with pytest.raises(AssertionError):
+        test_the_latent_that_the_adapter_raises_comes_first(live, sae_folder)

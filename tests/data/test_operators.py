@@ -199,3 +199,25 @@ def test_interleaving_says_what_it_cannot_do(naive_adapter, write_rows):
         InterleaveByPerplexity(benign, 0.1, adapter, max_length=2)(rows)
     with pytest.raises(GrasplError, match="share: 1"):
         InterleaveByPerplexity(benign, 1.0, adapter)
+
+
+def test_without_its_effect_an_operators_test_fails(benign, monkeypatch):
+    """As in tests/methods/test_effects.py: prompts are not put before the rows, others are not mixed in."""
+    monkeypatch.setattr(SystemPrompt, "_prompted", lambda _self, row, _prompt: row)
+    with pytest.raises(AssertionError):
+        test_every_paraphrase_is_drawn_and_the_turns_stay()
+    monkeypatch.setattr(MixIn, "__call__", lambda _self, given: list(given))
+    with pytest.raises(AssertionError):
+        test_the_ratio_is_of_the_result(benign, 0.2, "grow", {"task": 40, "benign": 10})
+
+
+def test_without_the_losses_interleavings_test_fails(naive_adapter, write_rows, monkeypatch):
+    from graspl.data import perplexity
+
+    def reversed_gaps(*given, **options):
+        return [None if gap is None else -gap for gap in plain(*given, **options)]
+
+    plain = perplexity.loss_gaps
+    monkeypatch.setattr(perplexity, "loss_gaps", reversed_gaps)
+    with pytest.raises(AssertionError):
+        test_rows_are_interleaved_that_only_the_naive_fit_finds_strange(naive_adapter, write_rows)

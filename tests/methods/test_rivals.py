@@ -25,7 +25,7 @@ from graspl.methods import (
     SpectralLitModule,
     UndesirableConsistencyLitModule,
 )
-from graspl.methods.lora import summed_loss
+from graspl.methods.loss import summed_loss
 
 
 @pytest.fixture
@@ -97,6 +97,17 @@ def test_a_penalty_keeps_the_fit_near_the_base(fit, kind, weight):  # noqa: F811
     naive = measured(*fit(optimizer=adam, lightning=steps))
     rival = measured(*fit(kind, optimizer=adam, weight=weight, lightning=steps))
     assert rival < 0.7 * naive
+
+
+def test_the_feature_distance_is_relative_and_leaves_padding_out():
+    ours = {"a": torch.tensor([[[1.0, 2.0], [9.0, 9.0]]]), "b": torch.tensor([[[0.0, 3.0], [9.0, 9.0]]])}
+    theirs = {"a": torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), "b": torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])}
+    batch = {"attention_mask": torch.tensor([[1, 0]]), "labels": torch.tensor([[5, -100]])}
+    # ||(0, 2)||^2 / ||(1, 0)||^2 and ||(0, 2)||^2 / ||(0, 1)||^2
+    found = FeatureDistanceLitModule().distance(ours, theirs, batch)
+    assert float(found) == pytest.approx((4 / 1 + 4 / 1) / 2)
+    theirs["b"] = 2 * theirs["b"]
+    assert float(FeatureDistanceLitModule().distance(ours, theirs, batch)) == pytest.approx((4 + 1 / 4) / 2)
 
 
 def test_kl_is_added_a_token_at_a_time(fit):  # noqa: F811

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from graspl.adapters import LoraOptions
 from graspl.errors import GrasplError
 from graspl.evaluation import model_logits
-from graspl.methods.lora import summed_loss
+from graspl.methods.loss import summed_loss
 from graspl.planning import Layout, LiveBytes, Machine, StepCost, choices, footprint, model_shape, step_cost
 from graspl.planning.choices import communication
 
@@ -171,6 +171,7 @@ def test_the_fastest_that_fits_comes_first(folder):
     assert found[0].options() == [
         "--config configs/trainer/ddp.yaml", "--model.gradient_checkpointing true",
     ]  # fmt: skip
+    assert [each.layout.four_bit for each in found if each.fits] == [False, False, True]
     large = choices(shape, costs, Machine(devices=2, memory_gb=80), directions=6)
     assert not large[0].layout.checkpointing
     assert large[0].seconds < large[-1].seconds

@@ -1,4 +1,4 @@
-"""What a fit costs, in floating-point operations: the same on every machine, however busy it is."""
+"""What a fit costs, in floating-point operations: the same however busy the machine is."""
 
 from typing import Any
 
@@ -15,8 +15,9 @@ class MeasureCost(Callback):
     """Writes `<default_root_dir>/cost.json`: the operations before the first step, and of a step.
 
     `start_flops` is what a method does when training starts, such as a throw-away fit; `step_flops` is the mean of the
-    first COUNTED_STEPS optimizer steps. Counted are matrix products in this process (`torch.utils.flop_counter`), none of a
-    validation. A fit that goes on from a checkpoint keeps what was written when it began.
+    first COUNTED_STEPS optimizer steps. Counted are matrix products in this process (`torch.utils.flop_counter`, which
+    knows attention's own on GPUs but not on the CPU), none of a validation. A fit that goes on from a checkpoint keeps what
+    was written when it began.
     """
 
     def __init__(self) -> None:

@@ -6,7 +6,8 @@ they are evaluated on.
 
 from graspl.data.chat import ChatDataModule
 from graspl.data.choices import CHOICE_KINDS, AnswerPair, ChoiceItem, ScaleItem, collate_choices
-from graspl.data.operators import InterleaveByPerplexity, MixIn, RowOperator, Subsample, SystemPrompt
+from graspl.data.mixing import InterleaveByPerplexity, MixIn
+from graspl.data.operators import RowOperator, Subsample, SystemPrompt
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation, Message, read_conversations, read_prompts
 from graspl.data.suites import EvaluationSuite

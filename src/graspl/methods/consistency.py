@@ -7,7 +7,7 @@ from torch import Tensor
 
 from graspl.errors import GrasplError
 from graspl.methods.features import FeatureDistanceLitModule
-from graspl.methods.lora import summed_loss
+from graspl.methods.loss import summed_loss
 
 
 class UndesirableConsistencyLitModule(FeatureDistanceLitModule):

@@ -5,12 +5,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 from transformers import get_scheduler
 
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
+from graspl.methods.loss import summed_loss
 
 LOSS_UNIT = 1 / 256
 """Keeps summed losses in the range that half precision likes; it cancels."""
@@ -130,15 +130,3 @@ class LoRALitModule(AdapterLitModule):
                 f"model.schedule: {self.schedule} needs an end; set trainer.max_steps or max_epochs"
             )
         return min(steps, default=None)
-
-
-def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy summed over the answer tokens, (), in nats, and their number, ().
-
-    Args:
-        logits: (b, L, vocabulary).
-        labels: (b, L), -100 off the answers.
-    """
-    targets = labels[:, 1:]
-    total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten(), reduction="sum")
-    return total, (targets != -100).sum()

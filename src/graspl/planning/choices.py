@@ -7,9 +7,6 @@ from graspl.errors import GrasplError
 from graspl.planning.memory import Footprint, Layout, footprint, whole_bytes
 from graspl.planning.shape import ModelShape, StepCost
 
-FOUR_BIT_SLOWER = 1.3
-"""Time of a step in four bits over that in 16, weights being unpacked anew each time: a rough figure from QLoRA's users."""
-
 
 @dataclass
 class Machine:
@@ -22,9 +19,9 @@ class Machine:
     reserve_gb: float = 4.0
     """Of that, for the driver, the libraries and fragments."""
     tflops: float = 200.0
-    """That each reaches in a fit, in 10^12 a second; a third of the data sheet's figure is usual."""
+    """That each reaches in a fit, in 10^12 a second: a figure to be replaced by your own."""
     bandwidth_gb: float = 50.0
-    """Between any two, in 10^9 bytes a second: the slowest link counts."""
+    """Between any two, in 10^9 bytes a second, the slowest link: a figure to be replaced by your own."""
 
     def __post_init__(self) -> None:
         if self.devices < 1:
@@ -50,7 +47,7 @@ class Choice:
     communication: int
     """Bytes that a device sends an optimizer step."""
     seconds: float
-    """An optimizer step, computing and sending one after the other: an upper estimate, to compare with others."""
+    """An optimizer step, computing and sending one after the other: to compare with others. It leaves out unpacking."""
     fits: bool
     """Whether the devices have the memory."""
 
@@ -80,7 +77,7 @@ def choices(
     directions: int = 0,
     accumulate: int = 1,
 ) -> list[Choice]:
-    """Return every way, those that fit first, fastest first.
+    """Return every way, those that fit first, fastest first; four bits come last, since they are not the same model.
 
     Args:
         shape: of the model.
@@ -94,10 +91,11 @@ def choices(
         held = footprint(shape, layout, costs[layout.checkpointing], directions=directions)
         sent = communication(shape, layout, accumulate)
         computing = costs[layout.checkpointing].flops * accumulate / (machine.tflops * 1e12)
-        computing *= FOUR_BIT_SLOWER if layout.four_bit else 1.0
         seconds = computing + sent / (machine.bandwidth_gb * 1e9)
         found.append(Choice(layout, held, sent, seconds, held.total <= machine.usable))
-    return sorted(found, key=lambda each: (not each.fits, each.seconds, each.footprint.total))
+    return sorted(
+        found, key=lambda each: (not each.fits, each.layout.four_bit, each.seconds, each.footprint.total)
+    )
 
 
 def communication(shape: ModelShape, layout: Layout, accumulate: int = 1) -> int:

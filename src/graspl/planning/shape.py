@@ -15,7 +15,7 @@ from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.errors import GrasplError
 from graspl.evaluation.logprobs import model_logits
-from graspl.methods.lora import summed_loss
+from graspl.methods.loss import summed_loss
 from graspl.planning.live import LiveBytes, fused_attention
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graspl.data.chat import ChatDataModule
-from graspl.data.operators import MixIn
+from graspl.data.mixing import MixIn
 from graspl.data.rows import Conversation
 
 
