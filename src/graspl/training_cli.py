@@ -3,13 +3,16 @@
 import logging
 import shutil
 import warnings
+from pathlib import Path
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 
+from graspl.adapters.checkpoint import is_checkpoint
 from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
@@ -159,11 +162,27 @@ class GrasplCLI(LightningCLI):
         # Only tensors and plain values are ever read from a checkpoint
         kwargs["weights_only"] = True
         try:
+            self._check_kind(kwargs.get("ckpt_path"))
             self.trainer.fit(model, **kwargs)
         except GrasplError:
             if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
                 shutil.rmtree(self.run.path, ignore_errors=True)
             raise
+
+    def _check_kind(self, checkpoint: str | None) -> None:
+        """Refuse a checkpoint that the strategy cannot read; `last` and the like are its own."""
+        path = Path(checkpoint) if checkpoint else Path()
+        if not is_checkpoint(path):
+            return
+        sharding = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        if path.is_dir() and not sharding:
+            raise GrasplError(
+                f"ckpt_path: {path} is sharded; add --config configs/trainer/fsdp.yaml and the number of devices, 1 will do"
+            )
+        if path.is_file() and sharding:
+            raise GrasplError(
+                f"ckpt_path: {path} is whole, and a fit with FSDP2 goes on from sharded ones; use the strategy that wrote it"
+            )
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Run the validation."""

@@ -1,16 +1,15 @@
 """Factors that are split over processes are projected with one collective for all sites together."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from pair import free_port
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 
-from graspl.constraints import project_in_place, project_together
+from graspl.constraints import along, project_in_place, project_together, subtract, travelling
 
 SHAPES = (
     (12, 3, 2),
@@ -29,9 +28,8 @@ def matrices(seed, dtype):
     return found
 
 
-def work(rank, port, dtype, counts):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    mesh = init_device_mesh("cpu", (2,))
+def project(mesh, dtype):
+    """Check the projection of split matrices, and return how many collectives it sent."""
     whole, pairs = matrices(0, dtype), []
     for index, (G, D) in enumerate(matrices(0, dtype)):
         replicated = distribute_tensor(D, mesh, [Replicate()])
@@ -39,23 +37,49 @@ def work(rank, port, dtype, counts):
         pairs.append((distribute_tensor(G, mesh, [Shard(1 if index == 3 else 0)]), replicated))
     with CommDebugMode() as communication:
         project_together(pairs)
-    counts[rank] = communication.get_total_counts()
     for (G, D), (split, _) in zip(whole, pairs, strict=True):
         project_in_place(G, D)
         torch.testing.assert_close(
             split.full_tensor(), G, atol=1e-6, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5
         )
+    return communication.get_total_counts()
+
+
+def ride(mesh, rank):
+    """Check that another sum travels with products of split matrices, and return how many collectives were sent."""
+    whole = matrices(0, torch.float32)
+    split = []
+    for index, (X, D) in enumerate(whole):
+        # A D split by rows belongs to an X split by rows
+        by = Shard(0) if index % 2 == 0 else Replicate()
+        split.append((distribute_tensor(X, mesh, [Shard(index % 2)]), distribute_tensor(D, mesh, [by])))
+    with CommDebugMode() as communication, travelling(torch.tensor([rank + 1.0, 10.0])) as sums:
+        products = along(split)
+    assert sums.arrived
+    assert sums.value.tolist() == [3.0, 20.0]
+    with CommDebugMode() as silent, travelling(torch.ones(1)) as left:
+        plain = along(whole)
+        for (X, D), P in zip(split, products, strict=True):
+            subtract(X, D, P)
+    assert not left.arrived
+    for product, expected, (X, _), (G, D) in zip(products, plain, split, whole, strict=True):
+        torch.testing.assert_close(product, expected, atol=1e-6, rtol=1e-5)
+        project_in_place(G, D)
+        torch.testing.assert_close(X.full_tensor(), G, atol=1e-6, rtol=1e-5)
+    return communication.get_total_counts(), silent.get_total_counts()
+
+
+def work(rank, port, counts):
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    counts[rank] = (project(mesh, torch.float32), project(mesh, torch.bfloat16), ride(mesh, rank))
     dist.barrier()  # or one would leave while the other still waits for it
     dist.destroy_process_group()
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_split_factors_are_projected_with_one_collective(dtype):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_split_factors_are_projected_with_one_collective_in_which_another_sum_travels():
     with mp.Manager() as manager:
         counts = manager.dict()
-        mp.spawn(work, (port, dtype, counts), nprocs=2)
-        assert dict(counts) == {0: 1, 1: 1}
+        mp.spawn(work, (free_port(), counts), nprocs=2)
+        assert dict(counts) == dict.fromkeys((0, 1), (1, 1, (1, 0)))

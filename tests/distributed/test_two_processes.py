@@ -1,178 +1,274 @@
-"""Two processes with gloo give what one gives."""
+"""Two processes with gloo give what one gives, and send one collective a step more than a naive fit at most."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from conftest import CHAT_ROWS
+from pair import DDP, FSDP2, run_together
 from safetensors.torch import load_file
+from torch.distributed.checkpoint import FileSystemReader
+from worker import COUNTED
 
-DDP = ["--trainer.strategy=ddp"]
-FSDP2 = [
-    "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
-    "--trainer.strategy.data_parallel_size=2",
-    "--trainer.strategy.tensor_parallel_size=1",
-    "--trainer.strategy.save_distributed_checkpoint=false",
-]
+from graspl.adapters import read_adapter
+from graspl.adapters.reliance import pair_reliance, read_reliance, write_reliance
+from graspl.adapters.residual import writers_by_layer
+from graspl.cli import main
+from graspl.directions import Directions
+from graspl.runs import RunFolder
+
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+
+STRATEGIES = {"ddp": DDP, "fsdp2": FSDP2}
+STEPS = 20
+FEW = "--trainer.max_steps=4"
+K = 2
 
 
-PARTS = [
-    {"class_path": f"graspl.constraints.{kind}Constraint", "init_args": {"k": 2}}
-    for kind in ("Activation", "Residual")
-]
-BOTH = {"class_path": "graspl.constraints.CombinedConstraint", "init_args": {"parts": PARTS}}
-# A fixed number of naive steps: a stop between two nearly equal agreements would set the runs apart
-ONE_FIT = [
-    "--data.text=train.jsonl", "--model.identification=graspl.activations.NaturalDirections", "--model.identification.k=2",
-    "--model.identification_steps=3", "--model.identification_stable=2", f"--model.constraint={json.dumps(BOTH)}",
+def constraint(kind, **options):
+    return {"class_path": f"graspl.constraints.{kind}Constraint", "init_args": {"k": K} | options}
+
+
+def combined(*parts):
+    return {"class_path": "graspl.constraints.CombinedConstraint", "init_args": {"parts": list(parts)}}
+
+
+def grasp(held, directions="naive/directions.safetensors"):
+    return [
+        "--model=graspl.methods.GRASPLitModule", f"--model.directions={directions}",
+        f"--model.constraint={json.dumps(held)}",
+    ]  # fmt: skip
+
+
+def one_fit(held):
+    # A fixed number of naive steps: a stop between two nearly equal agreements would set the runs apart
+    return [
+        "--model=graspl.methods.GRASPLitModule", "--data.text=train.jsonl",
+        "--model.identification=graspl.activations.NaturalDirections", f"--model.identification.k={K}",
+        "--model.identification_steps=3", "--model.identification_stable=2", f"--model.constraint={json.dumps(held)}",
+    ]  # fmt: skip
+
+
+# Each process measures the drift on its own rows, so with a tolerance two processes are compared with two
+HELD = combined(constraint("Activation", tolerance=0.01, every=1), constraint("Residual"))
+KINDS = {
+    "write": grasp(constraint("Write")),
+    "read": grasp(constraint("Read")),
+    "pair": grasp(constraint("Pair")),
+    "residual": grasp(constraint("Residual", read=True), "layers.safetensors"),
+    "activation": grasp(constraint("Activation"), "layers.safetensors"),
+}
+# As it ships but for the tolerance, with directions found within the fit
+ONE_FIT = one_fit(combined(constraint("Activation"), constraint("Residual")))
+HALF = "half"
+# Gradients of several micro-batches are brought together for one step
+MICRO_BATCHES = {"ddp-pair": 2}
+
+
+def command(folder, method, *options, processes=1, micro_batches=1):
+    return [
+        "fit", "--data=graspl.data.ChatDataModule", *method, "--model.base_model=model", "--data.train=train.jsonl",
+        "--data.group_by_length=false", f"--data.batch_size={4 // processes // micro_batches}",
+        f"--trainer.accumulate_grad_batches={micro_batches}", "--trainer.accelerator=cpu", f"--trainer.max_steps={STEPS}",
+        "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+        f"--trainer.default_root_dir={folder}", "--trainer.gradient_clip_val=0.5",
+        "--trainer.log_every_n_steps=1", "--trainer.callbacks+=worker.CountCollectives", *OPTIMIZER, *options,
+    ]  # fmt: skip
+
+
+# With the usual eps a gradient that is rounding error alone moves its weight by the whole learning rate
+OPTIMIZER = ["--model.optimizer=AdamW", "--model.optimizer.lr=1e-3", "--model.optimizer.eps=1e-6"]
+KEEP = [
+    "--checkpoint.every_n_train_steps=10", "--checkpoint.save_top_k=-1",
+    "--checkpoint.filename={step}",
 ]  # fmt: skip
 
 
-@pytest.fixture
-def fit(graspl, model_folder, write_rows, tmp_path):
-    """Return a function that fits, in processes of its own where there are several, and returns the adapter."""
-    rows = write_rows(CHAT_ROWS)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def run(folder, model, *options, rows_a_step=4, processes=1):
-        arguments = [
-            "fit", f"--model=graspl.methods.{model}", "--model.base_model", model_folder(), "--model.optimizer=SGD",
-            "--model.optimizer.lr=0.5", "--data=graspl.data.ChatDataModule", "--data.train", rows,
-            "--data.group_by_length=false",
-            f"--data.batch_size={rows_a_step // processes}", f"--trainer.devices={processes}", "--trainer.accelerator=cpu",
-            "--trainer.max_steps=4", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-            f"--trainer.default_root_dir={folder}", "--trainer.gradient_clip_val=0.5",
-            "--checkpoint.every_n_train_steps=3", *options,
-        ]  # fmt: skip
-        if processes == 1:
-            code, _, err = graspl(*arguments)
-            assert code == 0, err
-            return load_file(tmp_path / folder / "adapter" / "adapter_model.safetensors")
-        done = subprocess.run(
-            [sys.executable, "-m", "graspl", *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-4000:]
-        return load_file(tmp_path / folder / "adapter" / "adapter_model.safetensors")
-
-    return run
+NAIVE = ["--model=graspl.methods.LoRALitModule"]
 
 
-@pytest.mark.distributed
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("strategy", "constraint"),
-    [
-        (DDP, "ReadConstraint"),
-        (FSDP2, "WriteConstraint"),
-        (FSDP2, "ReadConstraint"),
-        (FSDP2, "PairConstraint"),
-        (DDP, "one fit"),
-        (FSDP2, "one fit"),
-    ],
-    ids=["ddp-read", "fsdp2-write", "fsdp2-read", "fsdp2-pair", "ddp-one-fit", "fsdp2-one-fit"],
-)
-def test_two_processes_give_the_result_of_one(fit, strategy, constraint, tmp_path):
-    grasp = ONE_FIT
-    if constraint != "one fit":
-        fit("naive", "LoRALitModule")
-        grasp = [
-            "--model.directions=naive/directions.safetensors",
-            f"--model.constraint=graspl.constraints.{constraint}",
+ALONE = [each.replace("=2", "=1") for each in FSDP2]
+
+
+def go_on(origin, processes, *options, micro_batches=1):
+    return command(
+        f"{origin}-resumed-{processes}", KINDS["write"], *options, f"--ckpt_path={origin}-write/checkpoints/step=10.ckpt",
+        processes=processes, micro_batches=micro_batches,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, model_folder):
+    """Return the folder in which every fit of this module has run, alone (`one-...`) and by two processes."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "model").symlink_to(model_folder())
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
+    top = ["--identify.method=graspl.directions.TopSingular", f"--identify.method.k={K}"]
+    alone = [command("naive", NAIVE, *top)]
+    alone.append(
+        [
+            "identify",
+            "naive",
+            "--method",
+            "graspl.directions.LayerSingular",
+            "--method.k",
+            "2",
+            "--out",
+            "layers.safetensors",
         ]
-    one = fit("one", "GRASPLitModule", *grasp)
-    two = fit("two", "GRASPLitModule", *grasp, *strategy, processes=2)
+    )
+    alone += [command(f"one-{kind}", method) for kind, method in (KINDS | {"one-fit": ONE_FIT}).items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for each in alone:
+            assert main(each) == 0
+    together = [command("fsdp2-one-fit", ONE_FIT, *FSDP2, processes=2)]
+    for name, strategy in STRATEGIES.items():
+        for kind, method in (KINDS | {"naive": NAIVE}).items():
+            micro_batches = MICRO_BATCHES.get(f"{name}-{kind}", 1)
+            keep = KEEP if kind == "write" else []
+            together.append(
+                command(f"{name}-{kind}", method, *strategy, *keep, processes=2, micro_batches=micro_batches)
+            )
+        together.append(command(f"{name}-held", one_fit(HELD), *strategy, FEW, processes=2))
+    together.append(command(HALF, KINDS["write"], "--model.dtype=bfloat16", *FSDP2, FEW, processes=2))
+    together.append(go_on("fsdp2", 2, *FSDP2, micro_batches=2))
+    run_together(together, folder, tmp_path_factory.mktemp("two"))
+    later = [go_on("fsdp2", 1, *ALONE), go_on("ddp", 1)]
+    run_together(later, folder, tmp_path_factory.mktemp("one"), processes=1)
+    return folder
+
+
+def weights(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def assert_equal(one, two, moved=1e-2):
     assert one.keys() == two.keys()
-    moved = 0.0
     for name, tensor in one.items():
-        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
-        moved = max(moved, float(tensor.abs().max()) if "lora_B" in name else 0.0)
-    assert moved > 1e-3
-    checkpoint = torch.load(tmp_path / "two" / "checkpoints" / "last.ckpt", weights_only=True)  # noqa: TID251
-    assert all("lora_" in name for name in checkpoint["state_dict"])
-    assert {tuple(t.shape) for t in checkpoint["state_dict"].values()} == {
-        tuple(t.shape) for t in one.values()
-    }
+        torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-5)
+    # They have moved by far more
+    assert max(float(tensor.abs().max()) for name, tensor in one.items() if "lora_B" in name) > moved
 
 
-@pytest.mark.distributed
-@pytest.mark.slow
-def test_a_held_stream_is_sharded_too(fit):
-    """Each process measures the drift on its own rows, so two are compared with two: DDP and FSDP2 take the same steps."""
-    held = {
-        "class_path": "graspl.constraints.ActivationConstraint",
-        "init_args": {"k": 2, "tolerance": 0.01, "every": 1},
-    }
-    grasp = [*ONE_FIT[:-1], f"--model.constraint={json.dumps(held)}"]
-    ddp = fit("ddp", "GRASPLitModule", *grasp, *DDP, processes=2)
-    fsdp2 = fit("fsdp2", "GRASPLitModule", *grasp, *FSDP2, processes=2)
-    held["init_args"]["tolerance"] = 100.0
-    loose = fit(
-        "loose", "GRASPLitModule", *ONE_FIT[:-1], f"--model.constraint={json.dumps(held)}", *DDP, processes=2
-    )
-    for name, tensor in ddp.items():
-        torch.testing.assert_close(fsdp2[name], tensor, rtol=1e-3, atol=1e-5)
-    assert any((loose[name] - tensor).norm() > 1e-2 * tensor.norm() for name, tensor in ddp.items())
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_give_the_result_of_one(runs, kind, strategy):
+    assert_equal(weights(runs / f"one-{kind}"), weights(runs / f"{strategy}-{kind}"))
 
 
-@pytest.mark.distributed
-@pytest.mark.slow
-def test_a_half_precision_model_is_sharded_with_its_single_precision_adapter(fit):
-    half = "--model.dtype=bfloat16"
-    fit("naive", "LoRALitModule", half)
-    sharded = fit(
-        "two",
-        "GRASPLitModule",
-        half,
-        "--model.directions=naive/directions.safetensors",
-        "--model.constraint=graspl.constraints.WriteConstraint",
-        *FSDP2,
-        processes=2,
-    )
+def test_directions_found_within_the_fit_are_those_of_one_process(runs):
+    assert_equal(weights(runs / "one-one-fit"), weights(runs / "fsdp2-one-fit"))
+
+
+def reliance(folder, kind, directions):
+    sites = read_adapter(folder / "adapter").sites
+    if kind == "residual":
+        writers = writers_by_layer(sites)
+        bases = directions.layer_bases(list(writers), k=K)
+        return [
+            write_reliance(site.B, site.A, D)
+            for D, found in zip(bases, writers.values(), strict=True)
+            for site in found
+        ]
+    U, V = (directions.bases(sites, side=side, k=K) for side in "UV")
+    how = {
+        "write": lambda s, u, v: write_reliance(s.B, s.A, u),
+        "read": lambda s, u, v: read_reliance(s.B, s.A, v),
+        "pair": lambda s, u, v: pair_reliance(s.B, s.A, u, v),
+    }[kind]
+    return [how(site, u, v) for site, u, v in zip(sites, U, V, strict=True)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", ["write", "read", "pair", "residual"])
+def test_no_process_comes_to_rely_on_the_directions(runs, kind, strategy):
+    file = "layers.safetensors" if kind == "residual" else "naive/directions.safetensors"
+    directions = Directions.load(runs / file)
+    assert max(reliance(runs / f"{strategy}-{kind}", kind, directions)) <= 1e-5
+    assert max(reliance(runs / f"{strategy}-naive", kind, directions)) > 1e-2
+
+
+def collectives(folder):
+    return json.loads((folder / COUNTED).read_text())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if f"ddp-{kind}" not in MICRO_BATCHES])
+def test_whole_factors_send_nothing_that_a_naive_fit_does_not(runs, kind):
+    naive = collectives(runs / "ddp-naive")
+    assert sum(naive.values()) >= 2  # the gradients, and the count of tokens
+    assert collectives(runs / f"ddp-{kind}") == naive
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("write", 1), ("read", 0), ("pair", 1), ("residual", 1), ("activation", 0), ("one-fit", 1)],
+)
+def test_sharded_factors_send_one_collective_more_for_all_sites(runs, kind, more):
+    """The gradient's sums travel with the count of tokens; a factor split by its rank needs none to project its rows."""
+    naive, ours = collectives(runs / "fsdp2-naive"), collectives(runs / f"fsdp2-{kind}")
+    assert sum(ours.values()) == sum(naive.values()) + more
+
+
+def test_a_held_stream_is_sharded_too(runs):
+    """Each process measures the drift on its own rows, so two are compared with two."""
+    held = weights(runs / "ddp-held")
+    assert_equal(held, weights(runs / "fsdp2-held"), moved=1e-3)
+    drift = [losses(runs / name) for name in ("ddp-held", "fsdp2-one-fit")]
+    assert drift[0][0] == pytest.approx(drift[1][0], abs=1e-5)  # the same model and rows
+    assert abs(drift[0][3] - drift[1][3]) > 1e-4  # another way
+
+
+def test_a_half_precision_model_is_sharded_with_its_single_precision_adapter(runs):
+    sharded = weights(runs / HALF)
     assert {tensor.dtype for tensor in sharded.values()} == {torch.float32}
     assert max(float(tensor.abs().max()) for name, tensor in sharded.items() if "lora_B" in name) > 1e-3
 
 
-@pytest.mark.distributed
-@pytest.mark.slow
-def test_items_that_two_processes_evaluate_are_each_kept_once(model_folder, write_rows, tmp_path):
-    """Five items over two processes: the sampler deals one out twice."""
-    rows = write_rows(CHAT_ROWS)
-    persona = [
-        {"question": f"how do i take {w}", "answer_matching_behavior": a, "answer_not_matching_behavior": b}
-        for w, a, b in zip(
-            ("one", "two", "three", "water", "rest"), ["Yes", "No"] * 3, ["No", "Yes"] * 3, strict=False
-        )
-    ]
-    source = write_rows(persona, "persona.jsonl")
-    suites = {
-        "unrelated": {
-            "class_path": "graspl.data.suites.PersonaStatements",
-            "init_args": {"source": str(source)},
-        }
-    }
-    given, found = f"--data.suites={json.dumps(suites)}", {}
-    for name, options in {"one": [], "two": [*DDP, "--trainer.devices=2"]}.items():
-        command = [
-            sys.executable, "-m", "graspl", "validate", "--model=graspl.methods.LoRALitModule", "--model.base_model",
-            model_folder("qwen2"), "--data=graspl.data.ChatDataModule", "--data.train", rows, given,
-            "--data.eval_batch_size=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
-            f"--trainer.default_root_dir={name}", *options,
-        ]  # fmt: skip
-        done = subprocess.run(
-            list(map(str, command)), cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-            timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-4000:]
-        lines = (tmp_path / name / "items.jsonl").read_text().splitlines()
-        found[name] = {row["item"]: row["value"] for row in map(json.loads, lines)}
-        assert len(lines) == 5
-    assert found["two"] == pytest.approx(found["one"], abs=1e-6)
+def test_a_checkpoint_of_two_processes_holds_the_whole_adapter_and_nothing_else(runs):
+    path = runs / "ddp-write" / "checkpoints" / "last.ckpt"
+    found = torch.load(path, weights_only=True)["state_dict"]  # noqa: TID251
+    whole = weights(runs / "ddp-write")
+    assert all("lora_" in name for name in found)
+    assert sorted(tuple(t.shape) for t in found.values()) == sorted(tuple(t.shape) for t in whole.values())
+    sharded = FileSystemReader(runs / "fsdp2-write" / "checkpoints" / "last.ckpt").read_metadata()
+    names = [name for name in sharded.state_dict_metadata if name.startswith("state_dict.")]
+    assert len(names) == len(found)
+    assert all("lora_" in name for name in names)
+
+
+def losses(folder):
+    return {row["step"]: row["train/loss"] for row in RunFolder(folder).read_metrics() if "train/loss" in row}
+
+
+@pytest.mark.parametrize(("strategy", "processes"), [("fsdp2", 2), ("fsdp2", 1), ("ddp", 1)])
+def test_a_fit_goes_on_with_another_number_of_processes(runs, strategy, processes):
+    whole, later = losses(runs / f"{strategy}-write"), losses(runs / f"{strategy}-resumed-{processes}")
+    assert len(whole) == STEPS
+    assert later == pytest.approx({step: loss for step, loss in whole.items() if step >= 10}, abs=1e-5)
+    assert len(set(later.values())) == STEPS - 10
+    assert_equal(weights(runs / f"{strategy}-write"), weights(runs / f"{strategy}-resumed-{processes}"))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_checkpoint_is_identified_without_its_base_model(runs, strategy, tmp_path, monkeypatch):
+    checkpoint = runs / f"{strategy}-write" / "checkpoints" / f"step={STEPS}.ckpt"
+    assert checkpoint.is_dir() == (strategy == "fsdp2")
+    monkeypatch.chdir(tmp_path)  # where there is no `model`
+    for name, path in {"from-checkpoint": checkpoint, "from-adapter": runs / f"{strategy}-write"}.items():
+        assert main(["identify", str(path), "--out", f"{name}.safetensors"]) == 0
+    ours, theirs = load_file("from-checkpoint.safetensors"), load_file("from-adapter.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert read_adapter(checkpoint).base_model == "model"
+
+
+def test_a_checkpoint_of_the_other_kind_is_refused(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    sharded = command(tmp_path / "alone", KINDS["write"], "--ckpt_path=fsdp2-write/checkpoints/last.ckpt")
+    assert main(list(map(str, sharded))) == 2
+    assert "is sharded" in capsys.readouterr().err
+    whole = [*ALONE, "--ckpt_path=ddp-write/checkpoints/last.ckpt"]
+    assert main(list(map(str, command(tmp_path / "fsdp2", KINDS["write"], *whole)))) == 2
+    assert "is whole" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.adapters.sites import Site
 from graspl.errors import GrasplError
 
@@ -52,7 +54,7 @@ class AdapterFolder:
     base_model: str
     """Name or folder of the model it was trained on, as PEFT recorded it."""
     sha256: str
-    """Hexadecimal SHA-256 of the file with its weights."""
+    """Hexadecimal SHA-256 of the file with its weights, of a checkpoint's tensors."""
     sites: list[Site]
     """Its sites, in the file's order sorted by name."""
     live: LiveModel | None = None
@@ -66,15 +68,22 @@ def read_adapter(path: str | Path) -> AdapterFolder:
     beside the adapter (`modules_to_save`) have no low-rank update; they are left out with a warning.
 
     Args:
-        path: a folder with `adapter_config.json` and `adapter_model.safetensors`.
+        path: a folder with `adapter_config.json` and `adapter_model.safetensors`, or a checkpoint of a graspl fit.
 
     Raises:
-        GrasplError: it is no such folder, or an adapter of a kind whose update is not ``s B A``.
+        GrasplError: it is neither, or an adapter of a kind whose update is not ``s B A``.
     """
     folder = Path(path)
-    config = _read_config(folder)
+    if is_checkpoint(folder):
+        found = read_checkpoint(folder)
+        config, tensors, base_model = found.config, found.tensors, found.base_model
+        digest = _tensors_sha256(tensors)
+    else:
+        config, tensors = _read_config(folder), _read_tensors(folder)
+        base_model = str(config.get("base_model_name_or_path") or "")
+        with (folder / WEIGHTS).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     _check_kind(folder, config)
-    tensors = _read_tensors(folder)
     factors: dict[str, dict[str, Tensor]] = {}
     others = []
     for key, tensor in sorted(tensors.items()):
@@ -90,9 +99,7 @@ def read_adapter(path: str | Path) -> AdapterFolder:
     if not factors:
         raise GrasplError(f"{folder / WEIGHTS}: holds no lora_A and lora_B weights of linear layers")
     sites = [_site(folder, name, pair, config) for name, pair in factors.items()]
-    with (folder / WEIGHTS).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return AdapterFolder(folder, str(config.get("base_model_name_or_path") or ""), digest, sites)
+    return AdapterFolder(folder, base_model, digest, sites)
 
 
 def write_adapter(folder: Path, base_model: str, sites: Sequence[Site]) -> None:
@@ -126,6 +133,14 @@ def write_adapter(folder: Path, base_model: str, sites: Sequence[Site]) -> None:
         for factor, tensor in (("A", site.A), ("B", site.B))
     }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def _tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

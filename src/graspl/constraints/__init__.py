@@ -10,9 +10,10 @@ from graspl.constraints.base import Constraint
 from graspl.constraints.combined import CombinedConstraint
 from graspl.constraints.jacobian import JacobianConstraint
 from graspl.constraints.pair import PairConstraint
-from graspl.constraints.projection import project_in_place, project_onto_complement, project_together
+from graspl.constraints.projection import project_in_place, project_onto_complement
 from graspl.constraints.read import ReadConstraint
 from graspl.constraints.residual import ResidualConstraint
+from graspl.constraints.sharded import along, project_together, subtract, travelling
 from graspl.constraints.unconstrained import Unconstrained
 from graspl.constraints.write import WriteConstraint
 
@@ -28,7 +29,10 @@ __all__ = [
     "ResidualConstraint",
     "Unconstrained",
     "WriteConstraint",
+    "along",
     "project_in_place",
     "project_onto_complement",
     "project_together",
+    "subtract",
+    "travelling",
 ]

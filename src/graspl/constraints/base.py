@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from graspl.adapters.sharding import whole
 from graspl.adapters.sites import Site
 from graspl.constraints.answers import Forward
 from graspl.directions.basis import Directions
@@ -106,12 +107,12 @@ def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:
     Args:
         site: named in the error.
         h: what the constraint holds, any shape.
-        size: () norm that h would have if the whole factor lay along the directions.
+        size: () norm that h would have if the whole factor lay along the directions; may be of shards.
 
     Raises:
         GrasplError: it is not: an adapter trained without this constraint, or one that does not start at zero.
     """
-    if h.norm() > START_TOLERANCE * size:
+    if h.norm() > START_TOLERANCE * whole(size):
         raise GrasplError(
             f"{site.name}: the adapter relies on the directions before the first step (init_lora_weights of PiSSA, OLoRA "
             "or LoftQ kind, or an adapter trained without this constraint); start a new one with init_lora_weights: true"

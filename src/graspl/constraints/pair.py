@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
+from graspl.adapters.sharding import whole
 from graspl.adapters.sites import Site
 from graspl.constraints.base import Constraint, require_zero_reliance
+from graspl.constraints.sharded import along, subtract
 from graspl.directions.basis import Directions
 
 # A pair whose gradient of h vanishes cannot be moved by a step, so there is nothing to divide by
@@ -46,37 +47,48 @@ class PairConstraint(Constraint):
         left = directions.bases(sites, side="U", k=self.k)
         right = directions.bases(sites, side="V", k=self.k)
         self._pairs = list(zip(left, right, strict=True))
-        for site, (U, V) in zip(sites, self._pairs, strict=True):
-            a, b = _reach(site, U, V)
-            require_zero_reliance(site, (a * b).sum(0), site.B.norm() * site.A.norm())
+        for site, a, b in self._reaches(sites):
+            require_zero_reliance(site, (a * b).sum(1), whole(site.B.norm()) * whole(site.A.norm()))
 
     @torch.no_grad()
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """G <- G - J^T (J J^T)^-1 J G over both factors."""
-        for site, (U, V) in zip(sites, self._pairs, strict=True):
-            G_B, G_A = site.B.grad, site.A.grad
-            if G_B is None or G_A is None:
-                continue
-            a, b = _reach(site, U, V)
-            gram = (a.square() + b.square()).sum(0).clamp_min(_TINY)  # (k,)
-            along = torch.einsum("ok,or,rk->k", U, G_B.to(U), a) + torch.einsum(
-                "rk,ri,ik->k", b, G_A.to(V), V
+        held = [
+            (site, U, V)
+            for site, (U, V) in zip(sites, self._pairs, strict=True)
+            if site.A.grad is not None and site.B.grad is not None
+        ]
+        found = iter(
+            along(
+                [
+                    pair
+                    for site, U, V in held
+                    for pair in (
+                        (site.A.mT, V),
+                        (site.B, U),
+                        (site.A.grad.mT, V),  # type: ignore[union-attr]
+                        (site.B.grad, U),
+                    )
+                ]  # type: ignore[arg-type]
             )
-            share = along / gram
-            G_B.sub_((U * share) @ a.mT)
-            G_A.sub_((b * share) @ V.mT)
+        )
+        for site, U, V in held:
+            a, b, read, written = (next(found) for _ in range(4))  # (k, r) each
+            gram = (a.square() + b.square()).sum(1).clamp_min(_TINY)  # (k,)
+            share = (((written * a) + (read * b)).sum(1) / gram)[:, None]
+            subtract(site.B.grad, U, share * a)  # type: ignore[arg-type]
+            subtract(site.A.grad.mT, V, share * b)  # type: ignore[union-attr]
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:
         """B <- B - sum_i u_i a_i^T (a_i . b_i) / |a_i|^2."""
-        for site, (U, V) in zip(sites, self._pairs, strict=True):
-            a, b = _reach(site, U, V)
-            share = (a * b).sum(0) / a.square().sum(0).clamp_min(_TINY)
-            site.B.sub_((U * share) @ a.mT)
+        reaches = self._reaches(sites)
+        for (site, a, b), (U, _) in zip(reaches, self._pairs, strict=True):
+            share = (a * b).sum(1) / a.square().sum(1).clamp_min(_TINY)
+            subtract(site.B, U, share[:, None] * a)
 
-
-def _reach(
-    site: Site, U: Float[Tensor, "out k"], V: Float[Tensor, "in_ k"]
-) -> tuple[Float[Tensor, "r k"], Float[Tensor, "r k"]]:
-    """Return a = A V and b = B^T U, both (r, k)."""
-    return site.A.to(V) @ V, site.B.to(U).mT @ U
+    def _reaches(self, sites: Sequence[Site]) -> list[tuple[Site, Tensor, Tensor]]:
+        """Return each site with a_i = A v_i and b_i = B^T u_i in rows, both (k, r), whole."""
+        pairs = zip(sites, self._pairs, strict=True)
+        found = iter(along([pair for site, (U, V) in pairs for pair in ((site.A.mT, V), (site.B, U))]))
+        return [(site, next(found), next(found)) for site in sites]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graspl.adapters.sharding import whole
 from graspl.adapters.sites import Site
 from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.projection import project_in_place
+from graspl.constraints.sharded import project_together
 from graspl.directions.basis import Directions
 
 
@@ -39,19 +40,17 @@ class ReadConstraint(Constraint):
         directions = self.own(directions)
         self._bases = directions.bases(sites, side="V", k=self.k)
         for site, D in zip(sites, self._bases, strict=True):
-            B, A = site.B.to(D), site.A.to(D)
-            require_zero_reliance(site, B @ (A @ D), B.norm() * A.norm())
+            B, A = whole(site.B).to(D.dtype), whole(site.A).to(D.dtype)
+            require_zero_reliance(site, B @ (A @ whole(D)), B.norm() * A.norm())
         self.project_step(sites)
 
     @torch.no_grad()
     def project_gradients(self, sites: Sequence[Site]) -> None:
         """G_A <- G_A - (G_A D) D^T."""
-        for site, D in zip(sites, self._bases, strict=True):
-            if site.A.grad is not None:
-                project_in_place(site.A.grad.mT, D)
+        pairs = zip(sites, self._bases, strict=True)
+        project_together([(site.A.grad.mT, D) for site, D in pairs if site.A.grad is not None])
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:
         """A <- A - (A D) D^T."""
-        for site, D in zip(sites, self._bases, strict=True):
-            project_in_place(site.A.mT, D)
+        project_together([(site.A.mT, D) for site, D in zip(sites, self._bases, strict=True)])

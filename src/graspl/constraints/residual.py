@@ -10,7 +10,7 @@ from graspl.adapters.residual import layer_names, writers_by_layer
 from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
 from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.projection import project_in_place, project_together
+from graspl.constraints.sharded import along, project_together
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
@@ -50,13 +50,13 @@ class ResidualConstraint(Constraint):
         writers = writers_by_layer(sites)
         self._held = []
         for number, layer in enumerate(layers):
-            self._held += [(index[id(site)], "B", _on(bases[layer], site)) for site in writers[layer]]
+            self._held += [(index[id(site)], "B", _on(bases[layer], site, "B")) for site in writers[layer]]
             before = bases[layers[number - 1]] if number else None
             if self.read and before is not None:
                 readers = [
                     site for site in sites if site.name.startswith(f"{layer}.") and site not in writers[layer]
                 ]
-                self._held += [(index[id(site)], "A", _on(before, site)) for site in readers]
+                self._held += [(index[id(site)], "A", _on(before, site, "A")) for site in readers]
         if not any(side == "B" for _, side, _ in self._held):
             raise GrasplError(
                 "constraint: no site writes to the residual stream; add o_proj and down_proj to lora.target_modules"
@@ -65,9 +65,9 @@ class ResidualConstraint(Constraint):
             site = sites[number]
             self._check_width(site, side, D)
             if side == "B":
-                require_zero_reliance(site, D.mT @ site.B.to(D), site.B.norm())
+                require_zero_reliance(site, along([(site.B, D)])[0], site.B.norm())
             else:
-                project_in_place(site.A.mT, D)
+                project_together([(site.A.mT, D)])
 
     @staticmethod
     def _check_width(site: Site, side: str, D: Tensor) -> None:
@@ -92,6 +92,6 @@ class ResidualConstraint(Constraint):
         )
 
 
-def _on(D: Tensor, site: Site) -> Tensor:
+def _on(D: Tensor, site: Site, side: str) -> Tensor:
     dtype = torch.promote_types(site.B.dtype, torch.float32)
-    return like(D.to(device=site.B.device, dtype=dtype).contiguous(), site.B)
+    return like(D.to(device=site.B.device, dtype=dtype).contiguous(), site.B, split=side == "B")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graspl.adapters.sites import Site
 from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.projection import project_together
+from graspl.constraints.sharded import along, project_together
 from graspl.directions.basis import Directions
 
 
@@ -39,8 +39,9 @@ class WriteConstraint(Constraint):
         """Take the left directions; B must be zero or have nothing along them."""
         directions = self.own(directions)
         self._bases = directions.bases(sites, side="U", k=self.k)
-        for site, D in zip(sites, self._bases, strict=True):
-            require_zero_reliance(site, D.mT @ site.B.to(D), site.B.norm())
+        written = along([(site.B, D) for site, D in zip(sites, self._bases, strict=True)])
+        for site, h in zip(sites, written, strict=True):
+            require_zero_reliance(site, h, site.B.norm())
 
     @torch.no_grad()
     def project_gradients(self, sites: Sequence[Site]) -> None:

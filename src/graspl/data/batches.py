@@ -104,8 +104,8 @@ class TrainSampler(DistributedLengthGroupedSampler):
 
     Args:
         lengths: tokens of each row; all equal for no grouping.
-        batch_size: rows a batch.
-        num_replicas: processes.
+        batch_size: rows a batch of one process.
+        num_replicas: processes; batch i of all together is batch i of one process with as many times the rows.
         rank: of this process.
         seed: of the order.
     """
@@ -113,9 +113,14 @@ class TrainSampler(DistributedLengthGroupedSampler):
     def __init__(
         self, lengths: list[int], batch_size: int, *, num_replicas: int, rank: int, seed: int
     ) -> None:
-        # The base class shuffles by seed + epoch; a stride keeps seed 0's second epoch from being seed 1's first
+        # The base class shuffles by seed + epoch; a stride keeps seed 0's second epoch from being seed 1's first. It groups
+        # by the rows of all processes together, so that the order does not hang on how many share them
         super().__init__(
-            batch_size, num_replicas=num_replicas, rank=rank, seed=seed * SEED_STRIDE, lengths=lengths
+            batch_size * num_replicas,
+            num_replicas=num_replicas,
+            rank=rank,
+            seed=seed * SEED_STRIDE,
+            lengths=lengths,
         )
         self.skip = 0
         """Rows to leave out at the start of the next epoch only."""
@@ -127,9 +132,10 @@ class TrainSampler(DistributedLengthGroupedSampler):
 
 
 class TrainLoader(DataLoader[Any]):
-    """A DataLoader whose state is how many batches of the epoch it has given.
+    """A DataLoader whose state is how many rows of the epoch it has given, those of the other processes among them.
 
-    Lightning keeps that state in its checkpoints, and a run that was killed goes on with the very next batch.
+    Lightning keeps that state in its checkpoints, and a run that was killed goes on with the very next batch, also with
+    another number of processes.
 
     Args:
         dataset: rows or packs.
@@ -154,8 +160,12 @@ class TrainLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """Return how far the epoch is."""
-        return {"batches": self._given}
+        return {"rows": self._given * self._rows_a_batch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on where that state was; a finished epoch leaves nothing to skip."""
-        self._start = state_dict["batches"] % len(self)
+        self._start = state_dict["rows"] // self._rows_a_batch % len(self)
+
+    @property
+    def _rows_a_batch(self) -> int:
+        return int(self.batch_size or 1) * self._train_sampler.num_replicas

@@ -136,6 +136,9 @@ class Directions:
             side: `U` (out, k) or `V` (in, k).
             k: how many; None takes all that every site has.
 
+        Returns:
+            (out, k) or (in, k) each; where a site is sharded, left ones are split over processes as B is.
+
         Raises:
             GrasplError: they were made for other sites, shapes or fewer directions.
         """
@@ -150,7 +153,8 @@ class Directions:
                     f"identify for at least {k}"
                 )
             dtype = torch.promote_types(site.B.dtype, torch.float32)
-            bases.append(like(D[:, :k].to(device=site.B.device, dtype=dtype).contiguous(), site.B))
+            held = D[:, :k].to(device=site.B.device, dtype=dtype).contiguous()
+            bases.append(like(held, site.B, split=side == "U"))
         return bases
 
     def layer_bases(self, names: Sequence[str], *, k: int | None) -> list[Tensor]:

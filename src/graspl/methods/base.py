@@ -11,9 +11,10 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from peft import PeftModel, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from graspl.adapters.base_model import ORGANISM, load_adapter, load_base_model
+from graspl.adapters.checkpoint import CHECKPOINT_KEY, peft_fields
 from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
@@ -26,8 +27,6 @@ from graspl.evaluation.logprobs import model_logits
 from graspl.evaluation.suites import SuiteEvaluator, headline
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT_KEY = "graspl"
 
 
 class AdapterLitModule(LightningModule):
@@ -69,8 +68,9 @@ class AdapterLitModule(LightningModule):
         self.gradient_checkpointing = gradient_checkpointing
         self.load_in_4bit = load_in_4bit
         self.trust_remote_code = trust_remote_code
-        # The checkpoint holds only the adapter; on_load_checkpoint checks its keys
+        # The checkpoint holds only the adapter; on_load_checkpoint checks what it is of
         self.strict_loading = False
+        self.register_state_dict_post_hook(_drop_frozen)
         self.model: PeftModel | None = None
         self._sites: list[Site] = []
         self._loaded_directions: Directions | None = None
@@ -231,12 +231,14 @@ class AdapterLitModule(LightningModule):
     # Checkpoint
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter, the state of the random generator and what they belong to."""
-        trainable = {name for name, p in self.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {
-            name: tensor for name, tensor in checkpoint["state_dict"].items() if name in trainable
+        """Keep what the adapter is of, and the state of the random generator; the state dict holds the adapter alone."""
+        assert self.model is not None, "configure_model comes first"
+        checkpoint[CHECKPOINT_KEY] = {
+            "base_model": self.base_model,
+            "lora": peft_fields(self.model.peft_config["default"]),
+            "shapes": self._adapter_shapes(),
+            "random_state": torch.get_rng_state(),
         }
-        checkpoint[CHECKPOINT_KEY] = {"base_model": self.base_model, "random_state": torch.get_rng_state()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this model, and remember the random state.
@@ -248,17 +250,17 @@ class AdapterLitModule(LightningModule):
         if kept is None:
             raise GrasplError("ckpt_path: the checkpoint was not written by graspl; give one of this run")
         self.configure_model()
-        trainable = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
-        found = {name: tensor.shape for name, tensor in checkpoint["state_dict"].items()}
-        if trainable != found:
-            odd = sorted(name for name in trainable.keys() | found if trainable.get(name) != found.get(name))[
-                0
-            ]
+        ours, theirs = self._adapter_shapes(), kept["shapes"]
+        if ours != theirs:
+            odd = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))[0]
             raise GrasplError(
                 f"ckpt_path: the checkpoint is of another model or adapter (base_model {kept['base_model']}), e.g. {odd} "
                 "differs; give one of this run"
             )
         self._random_state = kept["random_state"]
+
+    def _adapter_shapes(self) -> dict[str, list[int]]:
+        return {name: list(p.shape) for name, p in self.named_parameters() if p.requires_grad}
 
     def on_train_start(self) -> None:
         """Go on with the random state of the checkpoint, which dropout draws from."""
@@ -294,3 +296,10 @@ def _layer_reliance(directions: Directions, sites: Sequence[Site], k: int) -> di
         for D, written in zip(bases, writers.values(), strict=True)
         for site in written
     }
+
+
+def _drop_frozen(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
+    """Leave what is not trained out of a state dict, before a sharded strategy would gather it for a checkpoint."""
+    trained = {prefix + name for name, p in module.named_parameters() if p.requires_grad}
+    for name in [name for name in state_dict if name.startswith(prefix) and name not in trained]:
+        del state_dict[name]

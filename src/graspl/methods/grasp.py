@@ -12,10 +12,12 @@ from torch.optim import AdamW, Optimizer
 from graspl.activations.natural import NaturalDirections
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
+from graspl.adapters.sharding import total
 from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.base import Constraint
 from graspl.constraints.combined import CombinedConstraint
 from graspl.constraints.residual import ResidualConstraint
+from graspl.constraints.sharded import travelling
 from graspl.directions.basis import Directions
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
@@ -83,6 +85,7 @@ class GRASPLitModule(LoRALitModule):
         self.identification_steps = identification_steps
         self.identification_stable = identification_stable
         self.rounds = rounds
+        self._is_bound = False
 
     @property
     def found_directions(self) -> Directions | None:
@@ -116,6 +119,7 @@ class GRASPLitModule(LoRALitModule):
             )
         widen(self.constraint, self._loaded_directions)
         self.constraint.bind(self.sites, self._loaded_directions)
+        self._is_bound = True
         assert self.model is not None, "configure_model comes first"
         self.constraint.attach(decoder_layers(self.model))
 
@@ -165,9 +169,10 @@ class GRASPLitModule(LoRALitModule):
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Average the gradient over the step's tokens, then project it."""
-        super().on_before_optimizer_step(optimizer)
-        self.constraint.project_gradients(self.sites)
+        """Project the gradient and average it over the step's tokens; their count travels with what the projection sends."""
+        with travelling(self.take_step_sums()) as sums:
+            self.constraint.project_gradients(self.sites)
+        self.finish_sums(sums.value if sums.arrived else total(sums.value))
 
     def _reliance_k(self, directions: Directions) -> int:
         parts: list[Any] = getattr(self.constraint, "parts", [self.constraint])
@@ -175,4 +180,6 @@ class GRASPLitModule(LoRALitModule):
         return min(held, default=super()._reliance_k(directions))
 
     def _project_step(self, *_: Any) -> None:
-        self.constraint.project_step(self.sites)
+        # To restore a sharded optimizer PyTorch takes an empty step before the fit begins
+        if self._is_bound:
+            self.constraint.project_step(self.sites)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import get_scheduler
 
+from graspl.adapters.sharding import total
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
 from graspl.methods.loss import summed_loss
@@ -45,7 +46,9 @@ class LoRALitModule(AdapterLitModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.warmup_steps = warmup_steps
-        self._step_tokens: Tensor | None = None
+        self._step_sums: Tensor | None = None
+        self._has_extra = False
+        self._bad_step: Tensor | None = None
 
     def on_fit_start(self) -> None:
         """Put the model in training mode, which from_pretrained and validation leave."""
@@ -53,25 +56,15 @@ class LoRALitModule(AdapterLitModule):
         self.model.train()
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the summed cross-entropy of the batch's answers, in units of LOSS_UNIT.
-
-        Raises:
-            GrasplError: it is NaN or infinite.
-        """
+        """Return the summed cross-entropy of the batch's answers, in units of LOSS_UNIT."""
         logits = self(batch)
-        total, tokens = summed_loss(logits, batch["labels"])
-        mean = (total / tokens.clamp_min(1)).detach()
-        if not torch.isfinite(mean):
-            raise GrasplError(
-                f"train/loss is {mean.item()} at step {self.global_step}; lower the learning rate or check the data"
-            )
-        self._step_tokens = tokens if self._step_tokens is None else self._step_tokens + tokens
-        self.log("train/loss", mean, prog_bar=True, batch_size=len(batch["labels"]))
+        loss, tokens = summed_loss(logits, batch["labels"])
         extra = self.extra_loss(batch, logits)
-        if extra is not None:
-            self.log("train/extra_loss", extra.detach(), batch_size=len(batch["labels"]))
-            total = total + extra * tokens
-        return total * LOSS_UNIT
+        self._has_extra = extra is not None
+        extra = logits.new_zeros(()) if extra is None else extra
+        sums = torch.stack([tokens, loss.detach(), (extra * tokens).detach()])
+        self._step_sums = sums if self._step_sums is None else self._step_sums + sums
+        return (loss + extra * tokens if self._has_extra else loss) * LOSS_UNIT
 
     def extra_loss(self, batch: dict[str, Any], logits: Tensor) -> Tensor | None:
         """Return what a method adds to the mean cross-entropy, (), in nats a token; None adds nothing.
@@ -90,15 +83,72 @@ class LoRALitModule(AdapterLitModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""
-        assert self._step_tokens is not None, "training_step comes first"
-        tokens = self.trainer.strategy.reduce(self._step_tokens, reduce_op="sum")
-        self._step_tokens = None
+        self.finish_sums(total(self.take_step_sums()))
+
+    def take_step_sums(self) -> Tensor:
+        """Return what this process has summed over the optimizer step, and begin anew.
+
+        Returns:
+            (3,) answer tokens, their loss and what a method added to it, both in nats.
+        """
+        sums, self._step_sums = self._step_sums, None
+        assert sums is not None, "training_step comes first"
+        return sums
+
+    def finish_sums(self, sums: Tensor) -> None:
+        """Average the gradients, and log the loss, over the whole optimizer step: all its micro-batches and processes.
+
+        Args:
+            sums: (3,) of `take_step_sums`, over all processes.
+
+        Raises:
+            GrasplError: the loss is NaN or infinite.
+        """
+        tokens = sums[0].clamp_min(1)
+        mean, extra = sums[1] / tokens, sums[2] / tokens
+        self._require_finite(mean)
+        self.log("train/loss", mean, prog_bar=True)
+        if self._has_extra:
+            self.log("train/extra_loss", extra)
         # Lightning has divided by the accumulation steps, the strategy by the processes
-        undo = self.trainer.accumulate_grad_batches * self.trainer.world_size / LOSS_UNIT
-        factor = undo / tokens.clamp_min(1)
+        factor = self.trainer.accumulate_grad_batches * self.trainer.world_size / LOSS_UNIT / tokens
         for p in self.parameters():
             if p.grad is not None:
                 p.grad.mul_(factor)
+
+    def _require_finite(self, loss: Tensor) -> None:
+        """Remember the first step whose loss is no number; ask for it where that costs nothing, or seldom."""
+        if self._bad_step is None:
+            self._bad_step = torch.full_like(loss, -1)
+        first = (self._bad_step < 0) & ~torch.isfinite(loss)
+        self._bad_step = torch.where(first, self.global_step, self._bad_step)
+        # To look at a number on an accelerator is to wait for all that it has yet to do
+        if loss.device.type == "cpu" or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._raise_if_bad()
+
+    def _raise_if_bad(self) -> None:
+        step = -1 if self._bad_step is None else int(self._bad_step)
+        if step >= 0:
+            raise GrasplError(
+                f"train/loss is no finite number at step {step}; lower the learning rate or check the data"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapter, unless the loss was no number by then.
+
+        Raises:
+            GrasplError: it was.
+        """
+        self._raise_if_bad()
+        super().on_save_checkpoint(checkpoint)
+
+    def on_train_end(self) -> None:
+        """See that the loss of the last steps was a number.
+
+        Raises:
+            GrasplError: it was not.
+        """
+        self._raise_if_bad()
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer over the adapter and its schedule, stepped once an optimizer step."""

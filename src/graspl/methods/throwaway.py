@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from graspl.adapters.files import AdapterFolder, LiveModel
+from graspl.adapters.sharding import total
 from graspl.constraints.base import Constraint
 from graspl.directions.basis import Directions
 from graspl.directions.from_layers import residual_spectra
@@ -160,14 +160,14 @@ def _backward(module: LoRALitModule, batch: Any) -> Tensor:
 
 def _average(module: LoRALitModule, factors: list[Any], tokens: Any) -> None:
     """Turn summed gradients into the mean over the step's answer tokens, over all processes."""
-    counted = module.trainer.strategy.reduce(tokens, reduce_op="sum")
+    counted = total(tokens)
     for p in factors:
         if p.grad is None:
             continue
         if isinstance(p, DTensor):
             p.grad.mul_(module.trainer.world_size)  # FSDP2 has averaged over processes
-        elif dist.is_available() and dist.is_initialized():
-            dist.all_reduce(p.grad)  # the module is called beside DDP's wrapper, which would do it
+        else:
+            p.grad.copy_(total(p.grad))  # the module is called beside DDP's wrapper, which would do it
         p.grad.div_(counted)
 
 
