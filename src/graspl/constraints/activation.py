@@ -149,8 +149,8 @@ class _HeldLayer:
         """Whether anything is done at all."""
         self.places: Tensor | None = None
         """(rows, L) while the base model runs, the places to remember it at."""
-        self.base: tuple[Tensor, Float[Tensor, "places k"]] | None = None
-        """Those places, and D^T r0 there."""
+        self.base: tuple[Tensor, Float[Tensor, "rows length k"]] | None = None
+        """Those places, and D^T r0 there, zero elsewhere."""
         self.drift: Tensor | None = None
         """() E ||D^T (r - r0)||^2 / E ||D^T r0||^2 of the last forward pass, with its graph."""
 
@@ -175,11 +175,13 @@ class _HeldLayer:
         cut.register_hook(_cutter(self.D))
         return (cut, *output[1:]) if isinstance(output, tuple) else cut
 
-    def _along(self, stream: Tensor, places: Tensor) -> Float[Tensor, "places k"]:
-        """Return D^T r at the places of the first rows, in float32 also under autocast."""
-        r = stream[: len(places)][places.to(stream.device)].float()
+    def _along(self, stream: Tensor, places: Tensor) -> Float[Tensor, "rows length k"]:
+        """Return D^T r at the places of the first rows, zero elsewhere, in float32 also under autocast."""
+        r = stream[: len(places)].float()
         with torch.autocast(r.device.type, enabled=False):
-            return r @ self.D.float()
+            along = r @ self.D.float()
+        # To pick the places would be to wait for the accelerator to count them
+        return along.masked_fill(~places.to(stream.device)[..., None], 0.0)
 
 
 def _cutter(D: Float[Tensor, "hidden k"]) -> Callable[[Tensor], Tensor]:

@@ -181,8 +181,14 @@ class TaskDataModule(LightningDataModule, ABC):
                 f"data: {len(rows)} rows or packs are fewer than the {world} processes; give more rows"
             )
         sampler = TrainSampler(lengths, self.batch_size, num_replicas=world, rank=rank, seed=self.seed)
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return TrainLoader(
-            rows, sampler, batch_size=self.batch_size, collate_fn=collator, num_workers=self.num_workers
+            rows,
+            sampler,
+            batch_size=self.batch_size,
+            collate_fn=collator,
+            num_workers=self.num_workers,
+            pin_memory=on_gpu,  # else every batch's copy would wait for the GPU
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

@@ -18,7 +18,7 @@ from graspl.adapters.checkpoint import CHECKPOINT_KEY, peft_fields
 from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
-from graspl.adapters.residual import writers_by_layer
+from graspl.adapters.residual import decoder_layers, writers_by_layer
 from graspl.adapters.sharding import shard_layers, whole
 from graspl.adapters.sites import Site, lora_sites
 from graspl.directions.basis import Directions
@@ -42,6 +42,7 @@ class AdapterLitModule(LightningModule):
         dtype: of the frozen weights; the adapter is float32.
         attn_implementation: as Transformers names it; None leaves the choice to it.
         gradient_checkpointing: compute activations again in the backward pass, which saves memory.
+        compile_layers: run each decoder layer through `torch.compile`; minutes to begin with, fewer kernels at each step.
         load_in_4bit: quantise the frozen weights (QLoRA); needs the `qlora` extra and a GPU.
         trust_remote_code: let the hub repository's own Python code run.
     """
@@ -55,6 +56,7 @@ class AdapterLitModule(LightningModule):
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         attn_implementation: str | None = None,
         gradient_checkpointing: bool = False,
+        compile_layers: bool = False,
         load_in_4bit: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
@@ -66,6 +68,7 @@ class AdapterLitModule(LightningModule):
         self.dtype_name = dtype
         self.attn_implementation = attn_implementation
         self.gradient_checkpointing = gradient_checkpointing
+        self.compile_layers = compile_layers
         self.load_in_4bit = load_in_4bit
         self.trust_remote_code = trust_remote_code
         # The checkpoint holds only the adapter; on_load_checkpoint checks what it is of
@@ -115,6 +118,10 @@ class AdapterLitModule(LightningModule):
             # The frozen embedding gives the first layer an input without gradient, and checkpointing would drop it
             base.enable_input_require_grads()
         self.model = self._adapted(base)
+        if self.compile_layers:
+            for layer in decoder_layers(self.model).values():
+                # The forward function alone, so that constraints' and FSDP's hooks run as they are; names stay
+                layer.forward = torch.compile(layer.forward, dynamic=True)
         if self.device_mesh is not None:
             shard_layers(self.model, self.device_mesh["data_parallel"])
         self._sites = lora_sites(self.model)

@@ -18,8 +18,8 @@ LOSS_UNIT = 1 / 256
 
 
 def default_optimizer(params: Any) -> Optimizer:
-    """Return AdamW at learning rate 2e-4 without weight decay, the usual start for LoRA."""
-    return AdamW(params, lr=2e-4, weight_decay=0.0)
+    """Return AdamW at learning rate 2e-4 without weight decay, the usual start for LoRA; fused: one kernel."""
+    return AdamW(params, lr=2e-4, weight_decay=0.0, fused=True)
 
 
 class LoRALitModule(AdapterLitModule):
