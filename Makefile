@@ -31,8 +31,11 @@ demo: $(STAMP) ## the whole loop on the embedded organism: naive fit, assumption
 	$(EVALUATE) --trainer.default_root_dir $(DEMO)/grasp
 	$(BIN)/graspl report $(DEMO)/base $(DEMO)/naive $(DEMO)/grasp --out $(DEMO)
 
-bench: $(STAMP) ## measure speed, ratios side by side in one run; writes bench.json
+DATA ?=
+bench: $(STAMP) ## measure speed, ratios side by side in one run; DATA=rows.jsonl for rows of your own; writes *.json
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/throughput.py $(if $(DATA),--data $(DATA))
 
 phase: $(STAMP) ## the phase diagram of identification on a grid of organisms, about an hour; writes docs/phase.*
 	$(BIN)/python benchmarks/phase_diagram.py

@@ -74,10 +74,12 @@ class ChoiceCollator:
 
     Args:
         tokenizer: fast, with a chat template and a padding token.
+        share_prefixes: give what the answers to a question begin with once, apart from how they go on.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, share_prefixes: bool = False) -> None:
         self.tokenizer = tokenizer
+        self.share_prefixes = share_prefixes
         # By identity: an item holds lists, which have no hash; the item is kept, so its identity is not given away
         self._encoded: dict[int, _Encoded] = {}
 
@@ -93,20 +95,25 @@ class ChoiceCollator:
             candidate's first token; `candidate_item` (c,); `candidate_kind` (c,), an index into `CHOICE_KINDS`;
             `item_place` (n,), each item's place in its suite; `num_items`; `prompts`, the rendered text of each item;
             `measure`, see `MEASURES`; of scales `candidate_stance` (c,), `effects` (n, axes) and `axes`, their names.
+            With `share_prefixes` the rows are what comes after `prefix_ids` (n, P), padded on the left as `prefix_mask`
+            (n, P) says; `row_prefix` (rows,) is the prefix of each.
 
         Raises:
             GrasplError: the chat template refuses an item.
         """
         rows: list[Tensor] = []
         columns: dict[str, list[int]] = {"row": [], "start": [], "item": [], "kind": []}
-        answers, prompts = [], []
+        answers, prompts, prefixes, row_prefix = [], [], [], []
         for index, item in enumerate(items):
             encoded = self._encode(item, f"choice item {index}")
+            shared = _shared(encoded) if self.share_prefixes else 0
+            prefixes.append(encoded.rows[0][:shared])
+            row_prefix += [index] * len(encoded.rows)
             columns["row"] += [len(rows) + place for place in encoded.place]
-            columns["start"] += encoded.start
+            columns["start"] += [start - shared for start in encoded.start]
             columns["item"] += [index] * len(encoded.place)
             columns["kind"] += [CHOICE_KINDS.index(kind) for kind in item.kinds]
-            rows += [torch.tensor(row) for row in encoded.rows]
+            rows += [torch.tensor(row[shared:]) for row in encoded.rows]
             answers += encoded.answers
             prompts.append(encoded.prompt)
         pad = int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
@@ -122,7 +129,17 @@ class ChoiceCollator:
             "prompts": prompts,
             "measure": MEASURES[type(items[0])],
             **(_scales(items) if isinstance(items[0], ScaleItem) else {}),
+            **(_prefixes(prefixes, row_prefix, pad) if self.share_prefixes else {}),
         }
+
+    def saves(self, items: Sequence[ChoiceItem]) -> float:
+        """Return the share of tokens that `share_prefixes` would spare the model, 0..1; 0 where a question has no prefix."""
+        every = [self._encode(item, f"choice item {index}") for index, item in enumerate(items)]
+        shared = [_shared(encoded) for encoded in every]
+        if min(shared, default=0) < 1:
+            return 0.0
+        whole = sum(len(row) for encoded in every for row in encoded.rows)
+        return sum(n * (len(encoded.rows) - 1) for n, encoded in zip(shared, every, strict=True)) / whole
 
     def _encode(self, item: ChoiceItem, origin: str) -> _Encoded:
         if id(item) not in self._encoded:
@@ -141,6 +158,25 @@ class ChoiceCollator:
                 render(self.tokenizer, item.messages, origin=origin, prompt=True),
             )
         return self._encoded[id(item)]
+
+
+def _shared(encoded: _Encoded) -> int:
+    """Return how many tokens all rows of a question begin with, before any of which an answer's token is predicted."""
+    limit = min(encoded.start)
+    first = encoded.rows[0]
+    for row in encoded.rows[1:]:
+        limit = next((i for i in range(limit) if row[i] != first[i]), limit)
+    return limit
+
+
+def _prefixes(prefixes: list[list[int]], row_prefix: list[int], pad: int) -> dict[str, Tensor]:
+    ids = [torch.tensor(prefix, dtype=torch.long) for prefix in prefixes]
+    ones = [torch.ones_like(each) for each in ids]
+    return {
+        "prefix_ids": pad_sequence(ids, batch_first=True, padding_value=pad, padding_side="left"),
+        "prefix_mask": pad_sequence(ones, batch_first=True, padding_side="left"),
+        "row_prefix": torch.tensor(row_prefix),
+    }
 
 
 def _scales(items: Sequence[Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from graspl.adapters.base_model import ORGANISM, load_tokenizer
 from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
 from graspl.data.choices import ChoiceCollator, ChoiceItem
 from graspl.data.operators import RowOperator
+from graspl.data.preparation import tokenize_rows
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation, read_conversations, with_shuffled_answers
 from graspl.data.suites.base import EvaluationSuite
@@ -22,6 +24,9 @@ from graspl.data.tokens import IGNORED, TokenizedConversation, tokenize, with_ch
 from graspl.errors import GrasplError
 
 log = logging.getLogger(__name__)
+
+WORTH_SHARING = 0.3
+"""Share of a suite's tokens from which sharing prefixes pays for a second pass through the model."""
 
 Suite = Sequence[Conversation] | Sequence[ChoiceItem]
 """Held-out data of one kind: conversations, or questions with answers to choose from."""
@@ -47,9 +52,13 @@ class TaskDataModule(LightningDataModule, ABC):
         shuffle_answers: deal the training answers out anew over the rows: a noise floor, in which nothing that answers
             have to do with questions can be learnt.
         num_workers: processes that prepare batches; 0 uses none.
+        prepare_processes: that tokenize where there are thousands of rows, once, for they are cached; None takes all cores,
+            8 at most.
         suites: further suites by name (`graspl.data.suites`), beside those of the task; one with the name of the task's
             replaces it. Questions to be answered in own words are written to `generations.jsonl`.
         only_suites: evaluate only these, of the task's and the further ones; all where None.
+        share_prefixes: run what the answers to a question begin with once, where that spares the model a good part of the
+            tokens; needs a model that keeps keys and values.
         operators: applied to the training rows one after the other (`graspl.data.operators`): mixing, subsampling, prompts.
     """
 
@@ -66,9 +75,11 @@ class TaskDataModule(LightningDataModule, ABC):
         text: str | None = None,
         shuffle_answers: bool = False,
         num_workers: int = 0,
+        prepare_processes: int | None = None,
         suites: dict[str, EvaluationSuite] | None = None,
         only_suites: list[str] | None = None,
         operators: list[RowOperator] | None = None,
+        share_prefixes: bool = True,
     ) -> None:
         super().__init__()
         self.base_model = base_model
@@ -82,7 +93,9 @@ class TaskDataModule(LightningDataModule, ABC):
         self.text = text
         self.shuffle_answers = shuffle_answers
         self.num_workers = num_workers
+        self.prepare_processes = prepare_processes
         self.operators = operators or []
+        self.share_prefixes = share_prefixes
         self._given_suites = suites or {}
         self.only_suites = only_suites
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -143,6 +156,12 @@ class TaskDataModule(LightningDataModule, ABC):
         """Return the unlabelled text, tokenized."""
         return [tokenize(self.tokenizer, row.messages, origin=row.origin) for row in self.text_rows()]
 
+    def prepare_data(self) -> None:
+        """Fill the cache of tokens, in one process a node, before the others want it."""
+        trainer = self.trainer
+        if trainer is not None and trainer.world_size > 1 and trainer.state.fn == "fit":
+            tokenize_rows(self.tokenizer, self._operated_rows(), processes=self.prepare_processes)
+
     def setup(self, stage: str) -> None:
         """Read and tokenize what the stage needs, once.
 
@@ -194,7 +213,12 @@ class TaskDataModule(LightningDataModule, ABC):
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """Return one loader a suite, in the order of `suites`."""
         assert self._suites is not None, "setup comes first"
-        return [self._suite_loader(suite) for suite in self._suites.values()]
+        return [self._suite_loader(suite, self.share_prefixes) for suite in self._suites.values()]
+
+    def whole_rows_loader(self, suite: str) -> DataLoader[Any]:
+        """Return a suite's loader whose rows are whole also where `val_dataloader` shares prefixes."""
+        assert self._suites is not None, "setup comes first"
+        return self._suite_loader(self._suites[suite], share_prefixes=False)
 
     def _operated_rows(self) -> Sequence[Conversation]:
         rows = self.train_rows()
@@ -219,10 +243,13 @@ class TaskDataModule(LightningDataModule, ABC):
                 raise GrasplError(f"data.suites.{name}: {error} ({hint})") from error
         return found
 
-    def _suite_loader(self, suite: Sequence[Any]) -> DataLoader[Any]:
+    def _suite_loader(self, suite: Sequence[Any], share_prefixes: bool) -> DataLoader[Any]:
         collator: Any = PaddedCollator(int(self.tokenizer.pad_token_id))  # type: ignore[arg-type]
         if isinstance(suite[0], ChoiceItem):
-            collator = self._choices = self._choices or ChoiceCollator(self.tokenizer)
+            collator = self._collator(share_prefixes)
+            # The whole suite decides, so that all processes run the model as often as one another
+            if share_prefixes and collator.saves(suite) < WORTH_SHARING:
+                collator = self._collator(share_prefixes=False)
         return DataLoader(
             suite,  # type: ignore[arg-type]
             batch_size=self.eval_batch_size,
@@ -231,6 +258,12 @@ class TaskDataModule(LightningDataModule, ABC):
             # The loader would draw from the global generator, which dropout uses
             generator=torch.Generator(),
         )
+
+    def _collator(self, share_prefixes: bool) -> ChoiceCollator:
+        self._choices = self._choices or ChoiceCollator(self.tokenizer)
+        collator = copy(self._choices)  # what is encoded is the same
+        collator.share_prefixes = share_prefixes
+        return collator
 
     def _prepare(self, name: str, suite: Suite) -> list[TokenizedConversation] | list[ChoiceItem]:
         if not suite:
@@ -245,8 +278,9 @@ class TaskDataModule(LightningDataModule, ABC):
                 "data: nothing is left to train on; give more rows or a smaller validation_share"
             )
         fitted = []
-        for row in rows:
-            conversation = self._fit(tokenize(self.tokenizer, row.messages, origin=row.origin), row.origin)
+        tokenized = tokenize_rows(self.tokenizer, rows, processes=self.prepare_processes)
+        for row, whole in zip(rows, tokenized, strict=True):
+            conversation = self._fit(whole, row.origin)
             if conversation is not None:
                 fitted.append(conversation)
         if len(fitted) < len(rows):

@@ -23,7 +23,7 @@ class Sampling:
     max_new_tokens: int = 256
     """Of an answer."""
     seed: int = 0
-    """Of the draws. A question's answers depend on the seed, its place and the batch size, nothing else."""
+    """Of the draws. A question's answers depend on the seed, the other questions and the batch size, nothing else."""
     batch_size: int = 16
     """Answers written at a time."""
 
@@ -66,7 +66,10 @@ class TransformersGenerator(Generator):
     @torch.no_grad()
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
         """Return the answers; the global random state is left as it was."""
-        rows = [prompt for prompt in prompts for _ in range(sampling.n)]
+        # Prompts of like length come together, longest first: less padding, and what does not fit fails at once
+        lengths = [len(ids) for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
+        order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
+        rows = [prompts[index] for index in order for _ in range(sampling.n)]
         written: list[str] = []
         was_training = self.model.training
         self.model.eval()
@@ -76,7 +79,8 @@ class TransformersGenerator(Generator):
                 torch.manual_seed(sampling.seed * 1_000_003 + start)
                 written += self._batch(rows[start : start + sampling.batch_size], sampling)
         self.model.train(was_training)
-        return [written[start : start + sampling.n] for start in range(0, len(rows), sampling.n)]
+        place = {index: start * sampling.n for start, index in enumerate(order)}
+        return [written[place[index] : place[index] + sampling.n] for index in range(len(prompts))]
 
     def _batch(self, rows: list[str], sampling: Sampling) -> list[str]:
         encoded = self.tokenizer(

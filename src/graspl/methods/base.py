@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.strategies import FSDPStrategy
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -92,8 +93,13 @@ class AdapterLitModule(LightningModule):
         """Read the directions, before the base model is loaded and before anything is computed.
 
         Raises:
-            GrasplError: the file cannot be read, or was made for another base model.
+            GrasplError: the file cannot be read, or was made for another base model, or the strategy is FSDP1.
         """
+        if isinstance(self.trainer.strategy, FSDPStrategy):
+            # It lays all parameters of a block end to end and cuts where it falls, so that no process has rows of a factor
+            raise GrasplError(
+                "trainer.strategy: FSDP1 is not supported; take FSDP2, --config configs/trainer/fsdp.yaml"
+            )
         if self.directions is not None:
             self._loaded_directions = Directions.load(self.directions)
             self._loaded_directions.require_base_model(self.base_model)

@@ -59,7 +59,7 @@ class Choice:
             found += ["--config configs/trainer/ddp.yaml"]
         if layout.strategy == "fsdp":
             size = f"--trainer.strategy.data_parallel_size {layout.world_size}"
-            found += ["--config configs/trainer/fsdp.yaml", size]
+            found += ["--config configs/trainer/fsdp.yaml", f"--trainer.devices {layout.world_size}", size]
         if layout.strategy == "single":
             found += ["--config configs/trainer/gpu.yaml"]
         if layout.checkpointing:

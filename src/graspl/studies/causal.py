@@ -121,7 +121,7 @@ def choice_batches(datamodule: TaskDataModule, suite: str, device: torch.device)
     Raises:
         GrasplError: the suite is text.
     """
-    for batch in datamodule.val_dataloader()[datamodule.suites.index(suite)]:
+    for batch in datamodule.whole_rows_loader(suite):
         if "candidate_ids" not in batch:
             raise GrasplError(
                 f"data: the {suite} suite is text; the causal check needs questions with choices"
