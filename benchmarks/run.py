@@ -28,6 +28,7 @@ from graspl.constraints import (
 from graspl.directions import Directions, LayerDirections, LayerSingular, SiteDirections, TopSingular
 from graspl.evaluation import model_logits
 from graspl.methods import LoRALitModule
+from graspl.methods.grasp import default_constraint
 from graspl.organism import OrganismTaskData
 from graspl.runs import write_json_atomic
 
@@ -48,6 +49,7 @@ CONSTRAINTS = {
     "residual": lambda: ResidualConstraint(k=6),
     "activation": lambda: ActivationConstraint(k=6, tolerance=0.04),  # as GRASP has it by default
     "activation_cut": lambda: ActivationConstraint(k=6),
+    "default": default_constraint,
 }
 
 
@@ -69,7 +71,9 @@ class Steps:
         self.sites, self.layers = lora_sites(model), decoder_layers(model)
         hidden = model.config.hidden_size
         self.directions = directions_for(self.sites, list(self.layers), hidden)
-        self.optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+        self.optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True
+        )
 
     def forward(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the adapted model's logits."""

@@ -119,6 +119,7 @@ class Setting:
         tokenizer.save_pretrained(self.model)
         self.tokenizer = AutoTokenizer.from_pretrained(self.model)
         self.runs = 0
+        self.fsdp2 = False
 
     def base(self) -> Any:
         """Return the model."""
@@ -147,6 +148,11 @@ def train_tokenizer(rows: list[dict[str, Any]]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def tokens_of(batch: dict[str, Any]) -> int:
+    """Return how many tokens of rows a batch has; no row holds the token that pads, the first of the vocabulary."""
+    return int((batch["input_ids"] != 0).sum())
+
+
 class StepClock(Callback):
     """A clock for Lightning."""
 
@@ -159,9 +165,8 @@ class StepClock(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch's tokens; packs have no padding to speak of."""
-        mask = batch.get("attention_mask")
-        self.clock.step(int(batch["input_ids"].numel() if mask is None else mask.sum()))
+        """Count the batch's tokens."""
+        self.clock.step(tokens_of(batch))
 
 
 def fit(setting: Setting, *options: str) -> Clock:
@@ -175,6 +180,11 @@ def fit(setting: Setting, *options: str) -> Clock:
         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.log_every_n_steps=10",
         f"--trainer.callbacks+={StepClock.__module__}.StepClock", f"--trainer.default_root_dir={folder}",
     ]  # fmt: skip
+    if setting.fsdp2:
+        common += [
+            "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy", "--trainer.devices=1",
+            "--trainer.strategy.data_parallel_size=1", "--trainer.strategy.tensor_parallel_size=1",
+        ]  # fmt: skip
     method = [option for option in options if option.startswith("--model")]
     data = [option for option in options if not option.startswith("--model")]
     lora = [f"--model.lora.{name}={value}" for name, value in LORA.items()]
@@ -255,8 +265,7 @@ def trl(setting: Setting, **options: Any) -> Clock:
 
         def counted(rows: Any) -> Any:
             batch = collate(rows)
-            mask = batch.get("attention_mask")
-            seen.insert(0, int(batch["input_ids"].numel() if mask is None else mask.sum()))
+            seen.insert(0, tokens_of(batch))
             return batch
 
         trainer.data_collator = counted
@@ -272,7 +281,7 @@ def bare(setting: Setting) -> Clock:
     clock, batches = Clock(), bare_batches(setting)
     for _ in range(setting.steps + WARM_UP):
         batch = next(batches)
-        tokens = int(batch["attention_mask"].sum())
+        tokens = tokens_of(batch)
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         logits = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
@@ -344,13 +353,19 @@ def own_rows() -> list[dict[str, Any]]:
 def measure(setting: Setting, rounds: int, names: list[str]) -> dict[str, float]:
     """Return the tokens a second of each contender, and their ratios."""
     clocks: dict[str, list[Clock]] = {name: [] for name in names}
+    peaks: dict[str, float] = {}
     for index in range(rounds):
         for name in names if index % 2 == 0 else reversed(names):
+            if setting.cuda:
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
             clocks[name].append(CONTENDERS[name](setting))
+            if setting.cuda:
+                peaks[f"peak_gb_{name}"] = torch.cuda.max_memory_allocated() / 1e9
     speeds = {name: speed(each) for name, each in clocks.items()}
     found = {f"tokens_per_second_{name}": each for name, each in speeds.items()}
     ratios = {name: pair for name, pair in RATIOS.items() if set(pair) <= set(speeds)}
-    return found | {name: speeds[ours] / speeds[theirs] for name, (ours, theirs) in ratios.items()}
+    return found | peaks | {name: speeds[ours] / speeds[theirs] for name, (ours, theirs) in ratios.items()}
 
 
 def main() -> None:
@@ -362,11 +377,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help="a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--fsdp2", action="store_true", help="graspl shards the model, over one device")
     parser.add_argument("--out", type=Path, default=Path("throughput.json"))
     options = parser.parse_args()
     rows = own_rows() if options.data is None else [json.loads(line) for line in options.data.open()]
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), rows, options.shape, options.batch_size, options.steps)
+        setting.fsdp2 = options.fsdp2
         figures: dict[str, Any] = measure(setting, options.rounds, options.only)
     figures |= {
         "rows": str(options.data or "random words"), "shape": options.shape, "batch_size": options.batch_size,

@@ -8,9 +8,9 @@ from conftest import CHAT_ROWS
 from lightning import Trainer, seed_everything
 
 from graspl.adapters import LoraOptions
-from graspl.constraints import WriteConstraint
+from graspl.constraints import ActivationConstraint, CombinedConstraint, ResidualConstraint, WriteConstraint
 from graspl.data import ChatDataModule
-from graspl.directions import Directions, TopSingular, identify_adapter
+from graspl.directions import Directions, LayerSingular, TopSingular, identify_adapter
 from graspl.errors import GrasplError
 from graspl.methods import GRASPLitModule, LoRALitModule
 
@@ -257,3 +257,33 @@ def test_reliance_is_on_as_many_directions_as_are_held(fit, directions):
 def test_an_unknown_target_is_refused(fit):
     with pytest.raises(GrasplError, match="nothing_like_that"):
         fit(lora=LoraOptions(target_modules=["nothing_like_that"]))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # Dynamo looks at all of them
+def test_compiled_layers_give_the_same_fit_under_constraints_that_hook_into_them(
+    fit, write_rows, monkeypatch
+):
+    # The kernels that the default backend would write take a minute to build; what is captured is the same
+    compiled = []
+
+    def captured(function, **options):
+        compiled.append(function)
+        return original(function, backend="aot_eager", **options)
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", captured)
+    options = {
+        "kind": GRASPLitModule,
+        "constraint": CombinedConstraint([ActivationConstraint(k=2), ResidualConstraint(k=2)]),
+        "identification": LayerSingular(k=2),
+        "identification_steps": 2,
+        "optimizer": sgd,
+    }
+    eager, _ = fit(**options)
+    fused, _ = fit(**options, compile_layers=True)
+    assert len(compiled) == 2
+    assert factors(eager).abs().sum() > 0
+    torch.testing.assert_close(factors(fused), factors(eager), rtol=1e-4, atol=1e-6)
+    assert [name for name, _ in fused.named_parameters()] == [name for name, _ in eager.named_parameters()]

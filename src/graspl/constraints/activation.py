@@ -187,7 +187,7 @@ class _HeldLayer:
 def _cutter(D: Float[Tensor, "hidden k"]) -> Callable[[Tensor], Tensor]:
     def cut(gradient: Tensor) -> Tensor:
         # k is small, so this costs 2 k multiplications a number, against thousands in the layer
-        along = D.to(gradient.dtype)
-        return gradient - (gradient @ along) @ along.mT
+        along, rows = D.to(gradient.dtype), gradient.flatten(0, -2)
+        return torch.addmm(rows, rows @ along, along.mT, alpha=-1).view_as(gradient)
 
     return cut

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
-from datasets import Dataset
+from datasets import Dataset, config
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from graspl import __version__
 from graspl.data.rows import Conversation
 from graspl.data.tokens import TokenizedConversation, tokenize
 
@@ -21,7 +21,7 @@ MANY_ROWS = 2000
 def tokenize_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, processes: int | None
 ) -> list[TokenizedConversation]:
-    """Return every row as ids, in order; many rows are cached by their content, the tokenizer and its chat template.
+    """Return every row as ids, in order; many rows are cached by content, tokenizer, chat template and graspl's version.
 
     Args:
         tokenizer: fast, with a chat template.
@@ -37,10 +37,9 @@ def tokenize_rows(
     table = Dataset.from_dict(
         {"messages": [json.dumps(row.messages) for row in rows], "origin": [row.origin for row in rows]}
     )
-    fingerprint = Hasher.hash(
-        [*table["messages"], tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template]
-    )
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "graspl"
+    backend: Any = tokenizer.backend_tokenizer
+    fingerprint = Hasher.hash([__version__, *table["messages"], backend.to_str(), tokenizer.chat_template])
+    folder = Path(config.HF_DATASETS_CACHE) / "graspl"
     folder.mkdir(parents=True, exist_ok=True)
     made = table.map(
         _tokenized,
