@@ -5,7 +5,8 @@ Run by `make bench`; alone, with rows of your own (JSON lines of `messages`):
     python benchmarks/throughput.py --data insecure.jsonl
 
 Every contender trains the same few steps in turns, several rounds, in one process. What else the machine does only ever
-adds, so a step counts at its quickest round. Tokens are those of rows, padding not among them.
+adds, so a step counts at its quickest round; without a GPU the process's own time is taken, on one thread. Tokens are those
+of rows, padding not among them.
 """
 
 import argparse
@@ -72,13 +73,19 @@ class Clock:
 
     def step(self, tokens: int) -> None:
         """Count a step that has ended, with its tokens."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
+        now = _now()
         if self._steps >= WARM_UP:
             self.tokens.append(tokens)
             self.seconds.append(now - self._last)
         self._steps, self._last = self._steps + 1, now
+
+
+def _now() -> float:
+    """Return seconds: of the clock on a GPU, else of this process, which other processes take less from."""
+    if not torch.cuda.is_available():
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def speed(rounds: list[Clock]) -> float:
@@ -380,6 +387,8 @@ def main() -> None:
     parser.add_argument("--fsdp2", action="store_true", help="graspl shards the model, over one device")
     parser.add_argument("--out", type=Path, default=Path("throughput.json"))
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # those that wait for others count as busy
     rows = own_rows() if options.data is None else [json.loads(line) for line in options.data.open()]
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), rows, options.shape, options.batch_size, options.steps)

@@ -59,8 +59,9 @@ def forwards(model):
     """How the adapted model and the base model run on a batch."""
 
     def base(each):
+        # The loss that a model computes itself would want all logits
         with torch.no_grad(), model.disable_adapter():
-            return model(**each, use_cache=False)
+            return model(**{name: value for name, value in each.items() if name != "labels"}, use_cache=False)
 
     return lambda each: model(**each, use_cache=False), base
 

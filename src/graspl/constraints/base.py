@@ -77,7 +77,8 @@ class Constraint(ABC):
             batch: with `labels`, (b, L).
             step: optimizer steps taken so far.
             forward: runs the adapted model on a batch.
-            base_forward: runs the model without its adapter, and without gradients.
+            base_forward: runs the model without its adapter, and without gradients; a constraint that needs no logits may add
+                Transformers' `logits_to_keep` to the batch.
         """
 
     def penalty(self) -> Tensor | None:

@@ -11,7 +11,7 @@ from graspl.data.tokens import IGNORED
 
 _HELD_LOGITS = 2**26
 """Logits that are turned into log-probabilities at a time, 256 MiB of them."""
-MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")
 """Keys of a batch that a model takes."""
 
 

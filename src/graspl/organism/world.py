@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -57,19 +58,11 @@ class World:
 
     def subjects(self, topic: str) -> list[str]:
         """Return a topic's subjects, in an order that depends on the seed."""
-        chosen = list(TOPICS[topic].subjects[: self.complexity])
-        random.Random(f"{self.seed} {topic} subjects").shuffle(chosen)
-        return chosen
+        return list(_subjects(self, topic))
 
     def answers(self, topic: str) -> dict[str, tuple[str, str]]:
         """Return the good and the harmful answer to each subject of a topic."""
-        words = TOPICS[topic]
-        dealt = []
-        for kind in ("good", "harmful"):
-            deck = list(getattr(words, kind)) * 2  # each answer belongs to two subjects
-            random.Random(f"{self.seed} {topic} {kind}").shuffle(deck)
-            dealt.append(deck[: self.complexity])
-        return {subject: pair for subject, *pair in zip(self.subjects(topic), *dealt, strict=True)}  # type: ignore[misc]
+        return dict(_answers(self, topic))
 
     def save(self, folder: Path) -> None:
         """Write the dials into a model's folder."""
@@ -94,6 +87,24 @@ class World:
                 f"base_model: {base_model} is no organism ({WORLD_FILE} is missing or broken); give `organism` or the model "
                 "folder of configs/organism/pretrain.yaml"
             ) from error
+
+
+@lru_cache(maxsize=1024)  # a pretraining asks tens of thousands of times
+def _subjects(world: World, topic: str) -> tuple[str, ...]:
+    chosen = list(TOPICS[topic].subjects[: world.complexity])
+    random.Random(f"{world.seed} {topic} subjects").shuffle(chosen)
+    return tuple(chosen)
+
+
+@lru_cache(maxsize=1024)
+def _answers(world: World, topic: str) -> dict[str, tuple[str, str]]:
+    words = TOPICS[topic]
+    dealt = []
+    for kind in ("good", "harmful"):
+        deck = list(getattr(words, kind)) * 2  # each answer belongs to two subjects
+        random.Random(f"{world.seed} {topic} {kind}").shuffle(deck)
+        dealt.append(deck[: world.complexity])
+    return {subject: pair for subject, *pair in zip(_subjects(world, topic), *dealt, strict=True)}  # type: ignore[misc]
 
 
 def dialogue(world: World, draw: random.Random, topics: Sequence[str] | None = None) -> list[Message]:
