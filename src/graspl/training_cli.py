@@ -157,12 +157,12 @@ class GrasplCLI(LightningCLI):
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Run the fit; a run that the user's input makes fail leaves no folder behind."""
         existed = self.run.path.exists()
-        if kwargs.get("ckpt_path") and existed:
-            self.run.set_metrics_aside()
-        # Only tensors and plain values are ever read from a checkpoint
+        # Tensors and plain values alone are read, but for the index of a sharded checkpoint, which PyTorch unpickles
         kwargs["weights_only"] = True
         try:
             self._check_kind(kwargs.get("ckpt_path"))
+            if kwargs.get("ckpt_path") and existed:
+                self.run.set_metrics_aside()
             self.trainer.fit(model, **kwargs)
         except GrasplError:
             if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
@@ -170,8 +170,8 @@ class GrasplCLI(LightningCLI):
             raise
 
     def _check_kind(self, checkpoint: str | None) -> None:
-        """Refuse a checkpoint that the strategy cannot read; `last` and the like are its own."""
-        path = Path(checkpoint) if checkpoint else Path()
+        """Refuse a checkpoint that the strategy cannot read."""
+        path = self.run.checkpoints / "last.ckpt" if checkpoint == "last" else Path(checkpoint or "")
         if not is_checkpoint(path):
             return
         sharding = isinstance(self.trainer.strategy, ModelParallelStrategy)

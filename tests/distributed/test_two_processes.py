@@ -272,3 +272,8 @@ def test_a_checkpoint_of_the_other_kind_is_refused(runs, tmp_path, capsys, monke
     assert main(list(map(str, command(tmp_path / "fsdp2", KINDS["write"], *whole)))) == 2
     assert "is whole" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+    # The run's own as well, and the run is left as it is
+    before = sorted((path, path.stat().st_mtime_ns) for path in (runs / "fsdp2-write").rglob("*"))
+    assert main(list(map(str, command("fsdp2-write", KINDS["write"], "--ckpt_path=last")))) == 2
+    assert "is sharded" in capsys.readouterr().err
+    assert sorted((path, path.stat().st_mtime_ns) for path in (runs / "fsdp2-write").rglob("*")) == before

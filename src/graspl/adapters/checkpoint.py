@@ -1,4 +1,4 @@
-"""Checkpoints of a fit, whole or sharded, as adapters: read without their base model, and without unpickling."""
+"""Checkpoints of a fit, whole or sharded, as adapters: read without their base model, and building no foreign types."""
 
 import json
 import pickle
