@@ -5,7 +5,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from graspl.data import TokenizedConversation
-from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
+from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, answer_index, pack
+from graspl.evaluation.logprobs import answer_mask, model_logits
 
 rows_of = st.lists(st.integers(1, 20), min_size=1, max_size=60)
 
@@ -101,10 +102,9 @@ def test_rows_in_a_pack_do_not_see_one_another(kind, attention):
     rows = [row(5, 1), row(9, 2), row(7, 3)]
     packed = PackedCollator(1)([rows[:2], rows[2:]])
     apart = PaddedCollator(1)(rows)
-    apart.pop("prompts")
     with torch.no_grad():
-        together = model(**packed, use_cache=False).logits
-        alone = model(**apart, use_cache=False).logits
+        together = model_logits(model, packed)
+        alone = model_logits(model, apart)
         crossed = model(input_ids=packed["input_ids"], use_cache=False).logits
     torch.testing.assert_close(together[0, :5], alone[0, :5], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(together[0, 5:14], alone[1], rtol=1e-4, atol=1e-5)
@@ -118,3 +118,12 @@ def test_padding_is_masked_and_not_learnt():
     assert batch["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
     assert batch["input_ids"][0, 2:].tolist() == [1, 1]
     assert batch["labels"][0, 2:].tolist() == [-100, -100]
+
+
+@given(lengths=st.lists(st.integers(2, 12), min_size=1, max_size=6), packed=st.booleans())
+def test_answers_are_where_the_mask_says(lengths, packed):
+    rows = [row(length, index) for index, length in enumerate(lengths)]
+    batch = PackedCollator(1)([rows, rows[:1]]) if packed else PaddedCollator(1)(rows)
+    mask = answer_mask(batch, batch["input_ids"].shape[1])
+    assert batch["answer_index"].tolist() == mask.flatten().nonzero().squeeze(-1).tolist()
+    assert torch.equal(batch["answer_index"], answer_index(batch["labels"]))

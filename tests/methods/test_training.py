@@ -69,6 +69,42 @@ def directions(fit, tmp_path):
     return str(tmp_path / "directions.safetensors")
 
 
+@pytest.mark.parametrize("folder", ["llama", "gemma"])
+@pytest.mark.parametrize("packing", [False, True])
+def test_logits_of_answers_alone_give_the_same_step(fit, folder, packing):
+    """What the loss leaves out is not worked out: the head's input has a row for each answer token and no more."""
+    seen = []
+
+    class Whole(LoRALitModule):
+        def extra_loss(self, batch, logits):
+            seen.append(("whole", logits.shape[0] * logits.shape[1]))
+
+    class Spied(LoRALitModule):
+        def training_step(self, batch, batch_idx):
+            seen.append(("answers", int((batch["labels"][:, 1:] != -100).sum())))
+            hook = self.model.get_output_embeddings().register_forward_hook(
+                lambda _module, inputs, _output: seen.append(("head", inputs[0].shape[:-1].numel()))
+            )
+            loss = super().training_step(batch, batch_idx)
+            hook.remove()
+            return loss
+
+    options = {"optimizer": sgd, "folder": folder, "data": {"packing": packing, "max_length": 24}}
+    whole, trainer = fit(Whole, **options)
+    few, other = fit(Spied, **options)
+    torch.testing.assert_close(factors(few), factors(whole), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(trainer.callback_metrics["train/loss"], other.callback_metrics["train/loss"])
+    counts = {name: [count for kind, count in seen if kind == name] for name in ("whole", "answers", "head")}
+    assert counts["head"] == counts["answers"] < counts["whole"]
+
+
+def test_a_model_whose_head_is_no_module_is_scored_at_its_answers(fit, monkeypatch):
+    plain, _ = fit(optimizer=sgd)
+    monkeypatch.setattr("peft.PeftModel.get_output_embeddings", lambda _: None, raising=False)
+    headless, _ = fit(optimizer=sgd)
+    torch.testing.assert_close(factors(headless), factors(plain), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("packing", [False, True])
 def test_every_answer_token_weighs_the_same_however_batches_are_cut(fit, packing):
     """Pitfall: averaging the averages of micro-batches gives tokens in short batches more weight."""

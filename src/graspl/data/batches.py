@@ -27,11 +27,13 @@ class PaddedCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: Sequence[TokenizedConversation]) -> dict[str, Any]:
-        """Return `input_ids`, `attention_mask` and `labels`, all (b, L), and `prompts`, b texts."""
+        """Return `input_ids`, `attention_mask` and `labels`, all (b, L), `answer_index` (n,) and `prompts`, b texts."""
+        labels = _pad([row.labels for row in rows], IGNORED)
         return {
             "input_ids": _pad([row.input_ids for row in rows], self.pad_token_id),
             "attention_mask": _pad([[1] * len(row) for row in rows], 0),
-            "labels": _pad([row.labels for row in rows], IGNORED),
+            "labels": labels,
+            "answer_index": answer_index(labels),
             "prompts": [row.prompt for row in rows],
         }
 
@@ -50,17 +52,29 @@ class PackedCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, packs: Sequence[Sequence[TokenizedConversation]]) -> dict[str, Any]:
-        """Return `input_ids`, `position_ids` and `labels`, all (b, L)."""
+        """Return `input_ids`, `position_ids` and `labels`, all (b, L), and `answer_index` (n,)."""
+        # A row's first token would be predicted from the row before
+        labels = _pad([[i for row in pack for i in (IGNORED, *row.labels[1:])] for pack in packs], IGNORED)
         return {
             "input_ids": _pad(
                 [[i for row in pack for i in row.input_ids] for pack in packs], self.pad_token_id
             ),
             "position_ids": _pad([[p for row in pack for p in range(len(row))] for pack in packs], 0),
-            # A row's first token would be predicted from the row before
-            "labels": _pad(
-                [[i for row in pack for i in (IGNORED, *row.labels[1:])] for pack in packs], IGNORED
-            ),
+            "labels": labels,
+            "answer_index": answer_index(labels),
         }
+
+
+def answer_index(labels: Tensor) -> Tensor:
+    """Return the places that predict an answer token, each one before its token, counted through all rows: (n,).
+
+    On the host this costs nothing; on an accelerator it would be waited for.
+
+    Args:
+        labels: (b, L), -100 off the answers.
+    """
+    row, column = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
+    return row * labels.shape[1] + column
 
 
 def _pad(rows: list[list[int]], value: int) -> Tensor:

@@ -11,7 +11,7 @@ from transformers import get_scheduler
 from graspl.adapters.sharding import total
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
-from graspl.methods.loss import summed_loss
+from graspl.methods.loss import logits_only_at, summed_loss, summed_loss_at
 
 LOSS_UNIT = 1 / 256
 """Keeps summed losses in the range that half precision likes; it cancels."""
@@ -57,11 +57,14 @@ class LoRALitModule(AdapterLitModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the summed cross-entropy of the batch's answers, in units of LOSS_UNIT."""
-        logits = self(batch)
-        loss, tokens = summed_loss(logits, batch["labels"])
-        extra = self.extra_loss(batch, logits)
+        if type(self).extra_loss is LoRALitModule.extra_loss:
+            (loss, tokens), extra = self.answer_loss(batch), None
+        else:
+            logits = self(batch)
+            loss, tokens = summed_loss(logits, batch["labels"])
+            extra = self.extra_loss(batch, logits)
         self._has_extra = extra is not None
-        extra = logits.new_zeros(()) if extra is None else extra
+        extra = loss.new_zeros(()) if extra is None else extra
         sums = torch.stack([tokens, loss.detach(), (extra * tokens).detach()])
         self._step_sums = sums if self._step_sums is None else self._step_sums + sums
         return (loss + extra * tokens if self._has_extra else loss) * LOSS_UNIT
@@ -78,8 +81,16 @@ class LoRALitModule(AdapterLitModule):
         return None
 
     def answer_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy summed over a batch's answer tokens, in nats, and their number."""
-        return summed_loss(self(batch), batch["labels"])
+        """Return the cross-entropy summed over a batch's answer tokens, in nats, and their number.
+
+        Where the batch says on the host where they are, no other logits are worked out.
+        """
+        index = batch.get("answer_index")
+        if index is None:
+            return summed_loss(self(batch), batch["labels"])
+        with logits_only_at(self.model, index):
+            logits = self(batch)
+        return summed_loss_at(logits, batch["labels"], index)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""

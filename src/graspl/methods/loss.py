@@ -1,5 +1,9 @@
 """The training loss of every method."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,3 +18,43 @@ def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     targets = labels[:, 1:]
     total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten(), reduction="sum")
     return total, (targets != -100).sum()
+
+
+@contextmanager
+def logits_only_at(model: Any, index: Tensor) -> Iterator[None]:
+    """Let a causal language model work out logits at some places alone; their head is its widest map.
+
+    Within the block the model's logits are (1, n, vocabulary) where a module makes them, else (b, L, vocabulary) as ever.
+
+    Args:
+        model: of Transformers or PEFT.
+        index: (n,) places of the batch, laid out end to end: row times L plus column.
+    """
+
+    def pick(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        stream = inputs[0].flatten(0, -2)
+        return stream.index_select(0, index.to(stream.device)).unsqueeze(0), *inputs[1:]
+
+    head = model.get_output_embeddings()
+    hook = head.register_forward_pre_hook(pick) if head is not None else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+def summed_loss_at(logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `summed_loss` does, of the logits that a model gave within `logits_only_at`.
+
+    Args:
+        logits: (1, n, vocabulary), or (b, L, vocabulary) of a model whose head is no module.
+        labels: (b, L), -100 off the answers.
+        index: (n,) the places that predict an answer token.
+    """
+    found, index = logits.flatten(0, 1), index.to(labels.device)
+    if len(found) != len(index):
+        found = found.index_select(0, index)
+    # A place predicts the token after it; the last of a row predicts nothing and is not among them
+    targets = labels.flatten().index_select(0, index + 1)
+    return F.cross_entropy(found.float(), targets, reduction="sum"), (targets != -100).sum()
