@@ -7,7 +7,7 @@ from graspl.constraints.ablation import AblationConstraint
 from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.addition import AdditionConstraint
 from graspl.constraints.base import Constraint
-from graspl.constraints.combined import CombinedConstraint
+from graspl.constraints.combined import CombinedConstraint, default_constraint
 from graspl.constraints.jacobian import JacobianConstraint
 from graspl.constraints.pair import PairConstraint
 from graspl.constraints.projection import project_in_place, project_onto_complement
@@ -30,6 +30,7 @@ __all__ = [
     "Unconstrained",
     "WriteConstraint",
     "along",
+    "default_constraint",
     "project_in_place",
     "project_onto_complement",
     "project_together",

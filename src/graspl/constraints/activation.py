@@ -109,6 +109,11 @@ class ActivationConstraint(Constraint):
             for layer in self._layers:
                 layer.active = True
 
+    @property
+    def needs_batch(self) -> bool:
+        """Whether there is a tolerance to measure for."""
+        return self.tolerance is not None
+
     def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
         """See where the base model has the stream along D, on a share of the rows of every so many steps."""
         if self.tolerance is None or step % self.every:

@@ -70,6 +70,11 @@ class Constraint(ABC):
         """Leave the model as it is within the block, so that a pass beside the task's own is not touched."""
         yield
 
+    @property
+    def needs_batch(self) -> bool:
+        """Whether `observe` must see every training batch, with its labels."""
+        return False
+
     def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:  # noqa: B027
         """See a training batch before its forward pass.
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from graspl.adapters.sites import Site
+from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.answers import Forward
 from graspl.constraints.base import Constraint
+from graspl.constraints.residual import ResidualConstraint
 from graspl.directions.basis import Directions
 
 
@@ -50,6 +52,11 @@ class CombinedConstraint(Constraint):
                 stack.enter_context(part.suspended())
             yield
 
+    @property
+    def needs_batch(self) -> bool:
+        """Whether any part needs it."""
+        return any(part.needs_batch for part in self.parts)
+
     def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
         """Show the batch to every part."""
         for part in self.parts:
@@ -69,3 +76,25 @@ class CombinedConstraint(Constraint):
         """Project for every part, in their order."""
         for part in self.parts:
             part.project_step(sites)
+
+
+def default_constraint() -> Constraint:
+    """Return what served best on development organisms: six directions a layer, held and not written along."""
+    return CombinedConstraint([ActivationConstraint(k=6, tolerance=0.04), ResidualConstraint(k=6)])
+
+
+def widen(constraint: Constraint, directions: Directions) -> None:
+    """Let a constraint hold all the directions that rounds have added up.
+
+    Args:
+        constraint: changed in place.
+        directions: found by `directions_by_rounds`.
+    """
+    if int(directions.metadata.get("rounds", "1")) > 1:
+        set_k(constraint, directions.width("D"))
+
+
+def set_k(constraint: Any, k: int) -> None:
+    """Let a constraint, or all parts of one, hold k directions."""
+    for part in getattr(constraint, "parts", [constraint]):
+        part.k = k

@@ -60,6 +60,11 @@ class JacobianConstraint(Constraint):
         self._layers = list(layers.values())
         self._bases = self._bound.layer_bases(list(layers), k=self.k)
 
+    @property
+    def needs_batch(self) -> bool:
+        """It is what J is taken on."""
+        return True
+
     def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
         """Remember the batch of the step."""
         self._observed = batch, forward

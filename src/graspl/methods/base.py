@@ -3,7 +3,6 @@
 import logging
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +17,12 @@ from graspl.adapters.base_model import ORGANISM, load_adapter, load_base_model
 from graspl.adapters.checkpoint import CHECKPOINT_KEY, peft_fields
 from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
-from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, write_reliance
-from graspl.adapters.residual import decoder_layers, writers_by_layer
+from graspl.adapters.reliance import update_norm
+from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sharding import shard_layers, whole
 from graspl.adapters.sites import Site, lora_sites
 from graspl.directions.basis import Directions
+from graspl.directions.reliance import reliance
 from graspl.errors import GrasplError
 from graspl.evaluation.logprobs import model_logits
 from graspl.evaluation.suites import SuiteEvaluator, headline
@@ -206,9 +206,13 @@ class AdapterLitModule(LightningModule):
         """Return the scores of the suites seen in this validation."""
         return {name: suite.compute() for name, suite in self._suites.items() if suite.seen}
 
-    def item_values(self) -> dict[str, list[tuple[int, float]]]:
-        """Return place and value of each item of choices by suite (`graspl.evaluation.items`); every process must call it."""
-        found = {name: suite.items() for name, suite in self._suites.items() if suite.seen}
+    def item_values(self, *, base: bool = False) -> dict[str, list[tuple[int, float]]]:
+        """Return place and value of each item of choices by suite (`graspl.evaluation.items`); every process must call it.
+
+        Args:
+            base: what the base model gives, adapter off.
+        """
+        found = {name: suite.items(base=base) for name, suite in self._suites.items() if suite.seen}
         return {name: items for name, items in found.items() if items}
 
     def reliance(self) -> dict[str, dict[str, float]]:
@@ -222,20 +226,7 @@ class AdapterLitModule(LightningModule):
         directions, sites = self._loaded_directions, self.whole_sites()
         if directions is None:
             return {}
-        k = self._reliance_k(directions)
-        if not directions.sites:
-            return _layer_reliance(directions, sites, k)
-        found: dict[str, dict[str, float]] = {site.name: {} for site in sites}
-        writes, reads = directions.width("U") >= k, directions.width("V") >= k
-        left = directions.bases(sites, side="U", k=k) if writes else []
-        right = directions.bases(sites, side="V", k=k) if reads else []
-        for site, U in zip(sites, left, strict=False):
-            found[site.name]["rho"] = write_reliance(site.B, site.A, U)
-        for site, V in zip(sites, right, strict=False):
-            found[site.name]["rho_read"] = read_reliance(site.B, site.A, V)
-        for site, U, V in zip(sites, left, right, strict=False):
-            found[site.name]["rho_pair"] = pair_reliance(site.B, site.A, U, V)
-        return found
+        return reliance(directions, sites, k=self._reliance_k(directions))
 
     def _reliance_k(self, directions: Directions) -> int:
         """Return how many directions a site the reliance is on: all that the file has at every site."""
@@ -298,17 +289,6 @@ class AdapterLitModule(LightningModule):
         assert self.model is not None, "configure_model comes first"
         # Embeddings are never trained here; asking PEFT to look would make it search the hub for the base model
         self.model.save_pretrained(str(folder), state_dict=tensors, save_embedding_layers=False)
-
-
-def _layer_reliance(directions: Directions, sites: Sequence[Site], k: int) -> dict[str, dict[str, float]]:
-    """Return how much of what each site writes to the residual stream lies along its layer's directions."""
-    writers = writers_by_layer(sites)
-    bases = directions.layer_bases(list(writers), k=k)
-    return {
-        site.name: {"rho": write_reliance(site.B, site.A, D.to(site.B.device))}
-        for D, written in zip(bases, writers.values(), strict=True)
-        for site in written
-    }
 
 
 def _drop_frozen(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:

@@ -13,22 +13,15 @@ from graspl.activations.natural import NaturalDirections
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sharding import total
-from graspl.constraints.activation import ActivationConstraint
 from graspl.constraints.base import Constraint
-from graspl.constraints.combined import CombinedConstraint
-from graspl.constraints.residual import ResidualConstraint
+from graspl.constraints.combined import default_constraint, widen
 from graspl.constraints.sharded import travelling
 from graspl.directions.basis import Directions
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
 from graspl.methods.base import CHECKPOINT_KEY
 from graspl.methods.lora import LoRALitModule
-from graspl.methods.rounds import directions_by_rounds, widen
-
-
-def default_constraint() -> Constraint:
-    """Return what served best on development organisms: six directions a layer, held and not written along."""
-    return CombinedConstraint([ActivationConstraint(k=6, tolerance=0.04), ResidualConstraint(k=6)])
+from graspl.methods.rounds import directions_by_rounds
 
 
 def default_optimizer(params: Any) -> Optimizer:

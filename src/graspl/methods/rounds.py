@@ -9,6 +9,7 @@ from torch import Tensor
 
 from graspl.adapters.residual import decoder_layers
 from graspl.constraints.base import Constraint
+from graspl.constraints.combined import set_k
 from graspl.directions.basis import Directions, LayerDirections
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
@@ -79,26 +80,10 @@ def directions_by_rounds(
     return found
 
 
-def widen(constraint: Constraint, directions: Directions) -> None:
-    """Let a constraint hold all the directions that rounds have added up.
-
-    Args:
-        constraint: changed in place.
-        directions: found by `directions_by_rounds`.
-    """
-    if int(directions.metadata.get("rounds", "1")) > 1:
-        _set_k(constraint, directions.width("D"))
-
-
 def _widened(constraint: Constraint, k: int) -> Constraint:
     copied = deepcopy(constraint)
-    _set_k(copied, k)
+    set_k(copied, k)
     return copied
-
-
-def _set_k(constraint: Any, k: int) -> None:
-    for part in getattr(constraint, "parts", [constraint]):
-        part.k = k
 
 
 def _counted(found: Directions, steps: int) -> Directions:

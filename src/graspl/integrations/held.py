@@ -1,0 +1,147 @@
+"""GRASP in any PyTorch loop: three lines beside an optimizer's own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from graspl.adapters.residual import decoder_layers
+from graspl.adapters.sites import lora_sites
+from graspl.constraints.base import Constraint
+from graspl.constraints.combined import default_constraint, widen
+from graspl.directions.basis import Directions
+from graspl.errors import GrasplError
+from graspl.evaluation.logprobs import MODEL_INPUTS
+
+LOSSES = ("loss", "log_probs")
+"""Fields of a model's output that a trainer makes its loss of; TRL reads the second, and gives both."""
+
+
+class HeldAdapter:
+    """Holds the LoRA adapter of a PEFT model in the null space of directions, whoever trains it.
+
+        held = HeldAdapter(model, "directions.safetensors")  # before the first step
+        for batch in batches:
+            model(**batch).loss.backward()
+            held.project_gradients()  # before clipping
+            optimizer.step()
+            held.project_step()
+
+    A constraint that needs the batch or adds to the loss (GRASP's default does) sees both through hooks on the model, so
+    the model must be given `labels` and its own loss be used. Gradients may be scaled, and DDP or FSDP2 wrapped around it.
+
+    Args:
+        model: with a LoRA adapter that was not trained, or trained under this constraint.
+        directions: a file that `graspl identify` made, or what it holds.
+        constraint: what is held; None takes GRASP's default, which needs directions a layer.
+
+    Raises:
+        GrasplError: the directions or the adapter do not fit.
+
+    Source:
+        Eq. 8-10 of arXiv:2605.27676; the projection of every step is own (docs/method.md).
+    """
+
+    def __init__(
+        self, model: PeftModel, directions: str | Path | Directions, constraint: Constraint | None = None
+    ) -> None:
+        if not isinstance(model, PeftModel):
+            raise GrasplError(
+                f"model: a {type(model).__name__} has no LoRA adapter; wrap it with peft.get_peft_model first"
+            )
+        found = directions if isinstance(directions, Directions) else Directions.load(str(directions))
+        name = model.active_adapter
+        if not isinstance(name, str):
+            raise GrasplError(
+                f"model: {len(name)} adapters are active at once; call model.set_adapter with the one to train"
+            )
+        config = model.peft_config[name]
+        found.require_base_model(config.base_model_name_or_path or model.config.name_or_path)
+        self.model = model
+        self.constraint = deepcopy(constraint) if constraint is not None else default_constraint()
+        self.sites = lora_sites(model, name)
+        flat = next((site.name for site in self.sites if site.A.ndim != 2 or site.B.ndim != 2), None)
+        if flat is not None:
+            raise GrasplError(
+                f"{flat}: its factors are pieces of a flat parameter (FSDP1, ZeRO-3), which have no rows; use FSDP2 or DDP"
+            )
+        self.step = 0
+        """Optimizer steps taken; set it where a run goes on from a checkpoint."""
+        widen(self.constraint, found)
+        self.constraint.bind(self.sites, found)
+        self.constraint.attach(decoder_layers(model))
+        self._looks = False
+        self._hooks = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after, with_kwargs=True),
+        ]
+
+    def project_gradients(self) -> None:
+        """Remove from the gradients what would change what is held; once a step, before clipping."""
+        self.constraint.project_gradients(self.sites)
+
+    def project_step(self) -> None:
+        """Bring the factors back to where nothing is held that should not be; right after the optimizer's step."""
+        self.constraint.project_step(self.sites)
+        self.step += 1
+
+    def release(self) -> None:
+        """Take all hooks off the model; the adapter stays as it is."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        self.constraint.detach()
+
+    def _before(self, model: Any, inputs: Any, fields: dict[str, Any]) -> None:
+        """Show the constraint the batch that is about to be trained on."""
+        wanted = self.constraint.needs_batch and model.training and torch.is_grad_enabled()
+        if self._looks or not wanted:
+            return
+        if fields.get("labels") is None:
+            raise GrasplError(
+                "constraint: it needs the batch's labels, and the model was not given them; call model(**batch) with labels "
+                "and use the loss that it returns, or take a constraint without a tolerance"
+            )
+        batch = {name: fields[name] for name in (*MODEL_INPUTS, "labels") if fields.get(name) is not None}
+        with self._looking():
+            self.constraint.observe(batch, self.step, self._forward, self._base_forward)
+
+    def _after(self, model: Any, inputs: Any, fields: dict[str, Any], output: Any) -> None:
+        """Add to the loss what the constraint asks for, in proportion to the loss."""
+        if self._looks or not model.training:
+            return
+        penalty = self.constraint.penalty()
+        if penalty is None:
+            return
+        given = [name for name in LOSSES if getattr(output, name, None) is not None]
+        if not given:
+            raise GrasplError(
+                "constraint: its tolerance adds to the loss, and the model returned none; take one without a tolerance"
+            )
+        for name in given:
+            value: Tensor = output[name]
+            # Summed or averaged later on, this is the loss times 1 + penalty, and its own gradient is not scaled
+            output[name] = value + value.detach() * penalty
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Run the model without these hooks."""
+        self._looks = True
+        try:
+            yield
+        finally:
+            self._looks = False
+
+    def _forward(self, batch: dict[str, Any]) -> Tensor:
+        inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+        return self.model(**inputs, use_cache=False).logits
+
+    @torch.no_grad()
+    def _base_forward(self, batch: dict[str, Any]) -> Tensor:
+        with self.model.disable_adapter():
+            return self._forward(batch)
