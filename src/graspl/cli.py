@@ -13,10 +13,12 @@ TRAINING = {
 }
 TOOLS = {
     "identify": "find the directions that a LoRA adapter leans on, from its weights",
+    "explain": "say what directions mean: tokens, text, and answers when steered along them",
     "causal": "move the base model along directions and see what it does on unrelated topics",
     "judge": "judge the answers that a run wrote, and give rates with intervals",
     "contrast": "tell runs from control runs: paired differences, question by question",
     "power": "how many answers are needed to tell two rates apart",
+    "audit": "check a LoRA adapter before it ships: weights, reliance, behaviour without a judge",
     "subspaces": "how much the updates of several adapters have in common",
     "interpolate": "write the adapter that lies between two",
     "compare": "run a study, methods by seeds, and compare them with intervals",
@@ -34,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process where None.
 
     Returns:
-        0; 2 for a mistake in arguments, configuration or data, told in one line.
+        0; 1 where an audit found what its limits do not allow; 2 for a mistake in arguments, configuration or data, told in
+        one line.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
@@ -48,13 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{command} is no command; choose from {', '.join(TRAINING | TOOLS)}")
     _log_to_stderr()
     try:
-        _run_training(arguments) if command in TRAINING else _run_tool(command, arguments[1:])
+        return _run_training(arguments) if command in TRAINING else _run_tool(command, arguments[1:])
     except Exception as error:  # only the user's mistakes are kept short
         message = users_mistake(error)
         if message is None:
             raise
         return _complain(message)
-    return 0
 
 
 def _log_to_stderr() -> None:
@@ -71,7 +73,7 @@ def _help() -> str:
     )
 
 
-def _run_training(arguments: list[str]) -> None:
+def _run_training(arguments: list[str]) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from graspl.training_cli import GrasplCLI
@@ -83,9 +85,10 @@ def _run_training(arguments: list[str]) -> None:
         GrasplCLI()
     finally:
         sys.argv = before
+    return 0
 
 
-def _run_tool(command: str, arguments: list[str]) -> None:
+def _run_tool(command: str, arguments: list[str]) -> int:
     from importlib import import_module
 
     from jsonargparse import ArgumentParser
@@ -108,7 +111,7 @@ def _run_tool(command: str, arguments: list[str]) -> None:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-    getattr(module, command)(**options)
+    return getattr(getattr(module, command)(**options), "exit_code", 0)
 
 
 def _complain(message: str) -> int:

@@ -236,6 +236,31 @@ class RunFolder:
         return _read_json_lines(self.judgements, "judge again")
 
 
+class DirectionsFiles:
+    """What lies beside a directions file, under its name.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def assumptions(self) -> Path:
+        """The assumption report, by `graspl identify`."""
+        return self.path.with_suffix(".assumptions.json")
+
+    @property
+    def explanation(self) -> Path:
+        """What they mean, by `graspl explain`."""
+        return self.path.with_suffix(".explanation.json")
+
+    def read(self, path: Path) -> dict[str, Any] | None:
+        """Return one of them; None where it was not made."""
+        return _read_json(path, "report", "make it again") if path.exists() else None
+
+
 def adapter_of(path: Path) -> Path:
     """Return the adapter's folder where a run folder is given, else the path itself."""
     run = RunFolder(path)

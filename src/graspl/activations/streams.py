@@ -94,7 +94,9 @@ def tokenized(
         tokenize(tokenizer, row.messages, origin=row.origin)
         for row in read_conversations(source, limit=limit)
     ]
-    return [TokenizedConversation(row.input_ids[:max_length], row.labels[:max_length]) for row in rows]
+    return [
+        TokenizedConversation(row.input_ids[:max_length], row.labels[:max_length], row.prompt) for row in rows
+    ]
 
 
 def streams(

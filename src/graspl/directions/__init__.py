@@ -15,6 +15,7 @@ from graspl.directions.from_layers import (
 )
 from graspl.directions.from_weights import Identification, RandomDirections, TopSingular
 from graspl.directions.identify import identify_adapter
+from graspl.directions.reliance import reliance
 
 __all__ = [
     "AcrossAdapters",
@@ -31,6 +32,7 @@ __all__ = [
     "dimension",
     "effective_rank",
     "identify_adapter",
+    "reliance",
     "residual_spectra",
     "writers_agree",
 ]

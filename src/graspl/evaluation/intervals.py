@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -95,7 +95,7 @@ def by_cluster(values: Sequence[float], clusters: Sequence[Hashable], *, seed: i
     return Interval(mean, float(found.low), float(found.high), len(names))
 
 
-def paired(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], *, seed: int = 0) -> Difference:
+def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], *, seed: int = 0) -> Difference:
     """Return the mean difference over the questions that both answered.
 
     Args:

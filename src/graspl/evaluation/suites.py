@@ -45,7 +45,9 @@ class SuiteEvaluator:
             scores = candidate_logprobs(logits, batch)
             self._metrics["scores"].update(scores, batch)
             self._metrics["items"].update(scores, batch)
-            self._metrics["base"].update(candidate_logprobs(base_logits, batch), batch)
+            base_scores = candidate_logprobs(base_logits, batch)
+            self._metrics["base"].update(base_scores, batch)
+            self._metrics["base_items"].update(base_scores, batch)
         else:
             for prefix, each in (("", logits), ("base_", base_logits)):
                 losses, hits = text_scores(each, batch["labels"])
@@ -60,16 +62,25 @@ class SuiteEvaluator:
         What the base model scores has the prefix `base_`.
         """
         assert self._metrics, "update comes first"
-        computed = {name: metric.compute() for name, metric in self._metrics.items() if name != "items"}
+        computed = {
+            name: metric.compute()
+            for name, metric in self._metrics.items()
+            if name not in ("items", "base_items")
+        }
         base = {f"base_{name}": value for name, value in computed.pop("base", {}).items()}  # type: ignore[union-attr]
         scores = computed.pop("scores", {}) | base | computed
         return {name: int(value) if name == "num_items" else float(value) for name, value in scores.items()}
 
-    def items(self) -> list[tuple[int, float]]:
-        """Return place and value of each item of choices (see `ItemValues`), over all processes; none of text."""
-        if "items" not in self._metrics:
+    def items(self, *, base: bool = False) -> list[tuple[int, float]]:
+        """Return place and value of each item of choices (see `ItemValues`), over all processes; none of text.
+
+        Args:
+            base: what the base model's logits give.
+        """
+        name = "base_items" if base else "items"
+        if name not in self._metrics:
             return []
-        return [(int(place), value) for place, value in self._metrics["items"].compute().tolist()]
+        return [(int(place), value) for place, value in self._metrics[name].compute().tolist()]
 
 
 def _scores(batch: dict[str, Any]) -> dict[str, Metric]:
@@ -83,7 +94,7 @@ def _scores(batch: dict[str, Any]) -> dict[str, Metric]:
         "pairs": PairMargins,
         "scales": lambda: AxisScores(batch["axes"]),
     }[batch["measure"]]
-    return {"scores": make(), "base": make(), "items": ItemValues()}
+    return {"scores": make(), "base": make(), "items": ItemValues(), "base_items": ItemValues()}
 
 
 def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from graspl.errors import GrasplError
+from graspl.evaluation.intervals import Difference, Interval, by_cluster, paired
 from graspl.reporting.tradeoff import Point, curve, spillover_at
 from graspl.runs import RunFolder
 
@@ -29,6 +30,24 @@ class Run:
     """Its trade-off curve; empty for a base model or a fit without validation."""
     generations: list[dict[str, Any]]
     """Example answers."""
+    items: list[dict[str, Any]]
+    """One value a question; [] where none were kept."""
+
+    def shares(self, suite: str) -> dict[str, float]:
+        """Return the harmful answers' share of the choices by question; {} where no choice of the suite is harmful."""
+        if "harmful" not in self.evaluation.get("suites", {}).get(suite, {}):
+            return {}
+        return {str(row["item"]): float(row["value"]) for row in self.items if row["suite"] == suite}
+
+    def share(self, suite: str) -> Interval | None:
+        """Return the mean of `shares`, with its interval over questions that belong together; None without any."""
+        values = self.shares(suite)
+        groups = {
+            str(row["item"]): row["group"] or row["item"] for row in self.items if row["suite"] == suite
+        }
+        if not values:
+            return None
+        return by_cluster(list(values.values()), [groups[item] for item in values])
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -46,6 +65,17 @@ class Run:
         return self.evaluation.get("model") == "LoRALitModule" and not self.is_base
 
 
+class End(NamedTuple):
+    """Where a run ended in one suite."""
+
+    run: str
+    """Its name."""
+    suite: str
+    """Of choices."""
+    share: Interval
+    """Harmful answers' share of the choices, 0..1, over questions."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Runs side by side."""
@@ -56,6 +86,19 @@ class Comparison:
     """Spill-over by adherence level and run, None where a run never reached the level."""
     verdict: list[str]
     """What the figures say, one sentence each."""
+    headline: list[str]
+    """The same in at most three sentences."""
+
+    @property
+    def ends(self) -> list[End]:
+        """Where the runs ended, in each suite of choices of which some are harmful."""
+        found = []
+        for run in self.runs:
+            for suite in run.evaluation.get("suites", {}):
+                share = run.share(suite)
+                if share is not None and share.n > 1:
+                    found.append(End(run.name, suite, share))
+        return found
 
     def summary(self) -> dict[str, Any]:
         """Return what `summary.json` holds."""
@@ -68,7 +111,7 @@ class Comparison:
             }
             for run in self.runs
         }
-        return {**runs, "matched": self.matched, "verdict": self.verdict}
+        return {**runs, "matched": self.matched, "verdict": self.verdict, "headline": self.headline}
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
@@ -81,7 +124,14 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     evaluation = run.read_evaluation()
     if not isinstance(evaluation, dict) or not isinstance(evaluation.get("metrics"), dict):
         raise GrasplError(f"{run.evaluation}: holds no metrics; run: graspl validate --config {run.config}")
-    return Run(name or folder.name, run, evaluation, curve(run.read_metrics()), run.read_generations())
+    return Run(
+        name or folder.name,
+        run,
+        evaluation,
+        curve(run.read_metrics()),
+        run.read_generations(),
+        run.read_items(),
+    )
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -98,7 +148,47 @@ def compare(runs: Sequence[Run]) -> Comparison:
     matched = {
         f"{level:.2f}": {run.name: spillover_at(run.points, level) for run in fitted} for level in LEVELS
     }
-    return Comparison(list(runs), matched, _verdict(runs, matched))
+    return Comparison(list(runs), matched, _verdict(runs, matched), _headline(runs, matched))
+
+
+def _headline(runs: Sequence[Run], matched: dict[str, dict[str, float | None]]) -> list[str]:
+    """Return at most three sentences: at matched adherence, where the fits ended, and what that is worth."""
+    naive = next((run for run in runs if run.is_naive), None)
+    others = [run for run in runs if run is not naive and not run.is_base]
+    if naive is None or not others:
+        return ["Give a naive fit and another one to compare them."]
+    lines = [_at_matched(runs, naive, others, matched)]
+    difference = _at_the_end(others[-1], naive)
+    if difference is not None:
+        word = "less" if difference.value < 0 else "more"
+        lines.append(
+            f"Where they ended, harmful answers have {abs(difference.value):.3f} {word} of the choices on other topics with "
+            f"{others[-1].name} than with {naive.name} (95 % interval over {difference.n} questions "
+            f"{difference.low:+.3f} to {difference.high:+.3f}), at different adherence."
+        )
+    return [*lines, "One seed a run: intervals over seeds take a study, graspl compare."]
+
+
+def _at_matched(
+    runs: Sequence[Run], naive: Run, others: Sequence[Run], matched: dict[str, dict[str, float | None]]
+) -> str:
+    base = next((run.metrics["spillover"] for run in runs if run.is_base), None)
+    for level, found in reversed(matched.items()):
+        known = {run.name: value for run in others if (value := found.get(run.name)) is not None}
+        theirs = found.get(naive.name)
+        if known and theirs is not None:
+            best = min(known, key=lambda name: known[name])
+            text = f"At adherence {level} spill-over is {known[best]:.3f} with {best} and {theirs:.3f} with {naive.name}"
+            if base is None or theirs <= base:
+                return f"{text}."
+            share = (theirs - known[best]) / (theirs - base)
+            return f"{text}: {share:.0%} of what the naive fit adds to the base model's {base:.3f} is gone."
+    return f"No fit reached adherence {next(iter(matched))} together with {naive.name}: nothing is compared at equal skill."
+
+
+def _at_the_end(run: Run, naive: Run) -> Difference | None:
+    ours, theirs = run.shares("unrelated"), naive.shares("unrelated")
+    return paired(ours, theirs) if len(set(ours) & set(theirs)) > 1 else None
 
 
 def _verdict(runs: Sequence[Run], matched: dict[str, dict[str, float | None]]) -> list[str]:

@@ -2,46 +2,69 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graspl.reporting.comparison import Run
+from graspl.reporting.comparison import Comparison, Run
+
+INK = "#010203"
+"""Drawn with it is what shall have the page's own colour, light or dark."""
 
 
 def _svg(draw: Callable[[Axes], None], *, width: float = 6.4, height: float = 4.0) -> str:
     """Return a figure's SVG element; the same text for the same data."""
-    with rc_context({"svg.hashsalt": "graspl", "svg.fonttype": "none", "font.size": 10}):
+    style: Any = {"svg.hashsalt": "graspl", "svg.fonttype": "none", "font.size": 10, "legend.framealpha": 0.0}
+    names = ["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"]
+    ink: Any = dict.fromkeys([*names, "xtick.labelcolor", "ytick.labelcolor"], INK)
+    with rc_context({**style, **ink}):
         figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        axes.set_facecolor("none")
+        draw(axes)
         text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+    svg = text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+    return svg.replace(INK, "currentColor")
 
 
-def tradeoff_figure(runs: Sequence[Run]) -> str:
-    """Return spill-over against adherence, one line a fit and one mark for a base model."""
+def tradeoff_figure(comparison: Comparison) -> str:
+    """Return spill-over against adherence, one line a fit and one mark for a base model; bars where runs ended."""
 
     def draw(axes: Axes) -> None:
-        for number, run in enumerate(runs):
+        for number, run in enumerate(comparison.runs):
+            color = INK if run.is_base else f"C{number}"
             if run.points:
                 axes.plot(
                     [point.adherence for point in run.points],
                     [point.spillover for point in run.points],
                     marker=".",
-                    color=f"C{number}",
+                    color=color,
                     label=run.name,
                 )
-                continue
-            place = run.metrics["adherence"], run.metrics["spillover"]
-            if place[0] is not None and place[1] is not None:
-                axes.plot([place[0]], [place[1]], "k*", label=run.name)
+            elif run.metrics["adherence"] is not None and run.metrics["spillover"] is not None:
+                axes.plot(
+                    [run.metrics["adherence"]], [run.metrics["spillover"]], "*", color=color, label=run.name
+                )
+            _bars(axes, run, color)
         _tradeoff_axes(axes)
         if axes.get_lines():
             axes.legend()
 
     return _svg(draw)
+
+
+def _bars(axes: Axes, run: Run, color: str) -> None:
+    """Draw the 95 % intervals over questions of where a run ended."""
+    task, unrelated = run.share("task"), run.share("unrelated")
+    if task is None or unrelated is None or min(task.n, unrelated.n) < 2:
+        return
+    across, up = (
+        [[max(0.0, each.value - each.low)], [max(0.0, each.high - each.value)]] for each in (task, unrelated)
+    )
+    axes.errorbar([task.value], [unrelated.value], xerr=across, yerr=up, color=color, capsize=3, lw=1)
 
 
 def curves_figure(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
@@ -94,25 +117,3 @@ def spectra_figure(runs: Sequence[Run]) -> str:
             axes.legend()
 
     return _svg(draw)
-
-
-def reliance_figure(runs: Sequence[Run]) -> str:
-    """Return rho of every site, one row a site and one mark a run."""
-    names = list(dict.fromkeys(name for run in runs for name in run.evaluation.get("sites", {})))
-
-    def draw(axes: Axes) -> None:
-        for number, run in enumerate(runs):
-            sites = run.evaluation.get("sites", {})
-            known = [
-                (sites[name]["rho"], row) for row, name in enumerate(names) if "rho" in sites.get(name, {})
-            ]
-            if known:
-                axes.plot(*zip(*known, strict=True), "o", ms=4, color=f"C{number}", label=run.name)
-        axes.set(xlabel="reliance rho", xlim=(-0.03, 1.03), yticks=range(len(names)))
-        axes.set_yticklabels(names, fontsize=7)
-        axes.invert_yaxis()
-        axes.grid(axis="x", alpha=0.3)
-        if axes.get_lines():
-            axes.legend()
-
-    return _svg(draw, width=7.5, height=1.2 + 0.16 * max(len(names), 8))

@@ -1,14 +1,15 @@
-"""One self-contained HTML page: no script, nothing loaded from elsewhere, every text escaped."""
+"""One self-contained HTML page about runs: nothing is loaded from elsewhere, every text is escaped."""
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from graspl import __version__
 from graspl.reporting.comparison import METRICS, Comparison
-from graspl.reporting.figures import reliance_figure, spectra_figure, tradeoff_figure
-from graspl.reporting.tables import figure
+from graspl.reporting.environment import HeatMap, heat_map, render
+from graspl.reporting.figures import spectra_figure, tradeoff_figure
+from graspl.runs import DirectionsFiles
 
 PROMPTS_SHOWN = 24
 """Of each suite; generations.jsonl has all."""
@@ -20,30 +21,66 @@ def render_page(comparison: Comparison) -> str:
     Args:
         comparison: the runs; what their models wrote is data and is escaped.
     """
-    environment = Environment(
-        loader=PackageLoader("graspl.reporting", "."), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["figure"] = figure
-    runs = comparison.runs
-    return environment.get_template("page.html").render(
-        version=__version__,
-        comparison=comparison,
-        metrics=METRICS,
-        figures={
-            "Trade-off": Markup(tradeoff_figure(runs)),
-            "Spectra": Markup(spectra_figure(runs)),
-            "Reliance by site": Markup(reliance_figure(runs)),
+    examples, meanings, assumptions = _examples(comparison), _meanings(comparison), _assumptions(comparison)
+    sections = ["Runs", "Trade-off", "Weights"]
+    sections += [f"Meaning {number}" for number in range(1, len(meanings) + 1)]
+    sections += [name for name, there in (("Assumptions", assumptions), ("Answers", examples)) if there]
+    return render(
+        "page.html",
+        {
+            "comparison": comparison,
+            "metrics": METRICS,
+            "sections": [*sections, "Files"],
+            "tradeoff": Markup(tradeoff_figure(comparison)),
+            "spectra": Markup(spectra_figure(comparison.runs)),
+            "maps": _maps(comparison),
+            "meanings": meanings,
+            "assumptions": assumptions,
+            "examples": examples,
+            "suites": list(dict.fromkeys(str(row["suite"]) for row in examples)),
         },
-        captions={
-            "Trade-off": "Every validation of a fit. Lower and further right is better; runs are compared where they reach "
-            "the same adherence, never at the same step.",
-            "Spectra": "Singular values of every site's update over the first one. One value far above the rest is what "
-            "makes a direction identifiable.",
-            "Reliance by site": "Share of each site's update written along the directions. A low rho only shows that "
-            "the constraint held; the trade-off is the result.",
-        },
-        examples=_examples(comparison),
     )
+
+
+def _maps(comparison: Comparison) -> list[HeatMap]:
+    """Return how much one direction dominates each site's update, and the sites' reliance, of every run with an adapter."""
+    found = []
+    for run in comparison.runs:
+        sites = run.evaluation.get("sites", {})
+        shares = {name: _share(site["singular_values"]) for name, site in sites.items()}
+        if any(shares.values()):
+            found.append(heat_map(f"{run.name}: sigma 1 over ||dW||", shares, highest=1.0))
+            rho = {name: site["rho"] for name, site in sites.items() if "rho" in site}
+            if rho:
+                found.append(heat_map(f"{run.name}: reliance rho", rho, highest=1.0))
+    return found
+
+
+def _share(values: list[float]) -> float:
+    size = sum(value**2 for value in values) ** 0.5
+    return values[0] / size if size > 0 else 0.0
+
+
+def _directions(comparison: Comparison) -> list[str]:
+    """Return the directions files that runs were evaluated with."""
+    named = (run.evaluation.get("directions") for run in comparison.runs)
+    return list(dict.fromkeys(str(name) for name in named if name))
+
+
+def _meanings(comparison: Comparison) -> list[dict[str, Any]]:
+    files = [DirectionsFiles(Path(name)) for name in _directions(comparison)]
+    return [found for each in files if (found := each.read(each.explanation)) is not None]
+
+
+def _assumptions(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the assumption reports of the runs' directions, with the columns that they have."""
+    found = []
+    for each in (DirectionsFiles(Path(name)) for name in _directions(comparison)):
+        report = each.read(each.assumptions)
+        if report is not None:
+            fields = list(next(iter(report["layers"].values()), {}))
+            found.append({**report, "directions": str(each.path), "fields": fields})
+    return found
 
 
 def _examples(comparison: Comparison) -> list[dict[str, object]]:

@@ -1,0 +1,53 @@
+"""What an adapter does off its task, beside its base model, by log-probability: no judge is asked."""
+
+from typing import Any, NamedTuple
+
+from lightning import LightningDataModule, Trainer
+
+from graspl.data.task import TaskDataModule
+from graspl.errors import GrasplError
+from graspl.evaluation.intervals import Difference, paired
+from graspl.methods.lora import LoRALitModule
+
+
+class SuiteFacts(NamedTuple):
+    """One suite's scores with the adapter and without it."""
+
+    scores: dict[str, float]
+    """As in `evaluation.json`; the base model's have the prefix `base_`."""
+    rise: Difference | None
+    """Of the harmful answers' share of the choices, over the base model's, question by question; None where no choice is
+    harmful or there are fewer than two questions."""
+
+
+def behaviour(
+    adapter: str, base_model: str, data: LightningDataModule, *, dtype: str = "auto"
+) -> dict[str, SuiteFacts]:
+    """Run a task's suites on a model with an adapter, and on the model without it.
+
+    Args:
+        adapter: PEFT folder.
+        base_model: hub name or folder.
+        data: with suites of choices or of text; questions to be answered in own words are left out.
+        dtype: of the base model's weights.
+
+    Raises:
+        GrasplError: the model or the suites cannot be loaded.
+    """
+    if not isinstance(data, TaskDataModule):
+        raise GrasplError("data: give a graspl.data.TaskDataModule, e.g. --data configs/organism/task.yaml")
+    data.base_model = data.base_model or base_model
+    module = LoRALitModule(base_model=base_model, adapter=adapter, dtype=dtype)  # type: ignore[arg-type]
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    Trainer(devices=1, **quiet).validate(module, data, verbose=False)
+    ours, base = module.item_values(), module.item_values(base=True)
+    return {
+        suite: SuiteFacts(scores, _rise(scores, dict(ours.get(suite, [])), dict(base.get(suite, []))))
+        for suite, scores in module.suite_scores().items()
+    }
+
+
+def _rise(scores: dict[str, float], ours: dict[int, float], base: dict[int, float]) -> Difference | None:
+    return paired(ours, base) if "harmful" in scores and len(ours) > 1 else None

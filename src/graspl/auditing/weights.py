@@ -1,0 +1,141 @@
+"""What an adapter's weights say without its base model."""
+
+import math
+from pathlib import PurePath
+from statistics import fmean
+from typing import NamedTuple
+
+from graspl.adapters.files import AdapterFolder
+from graspl.adapters.spectrum import thin_svd
+from graspl.adapters.subspaces import shared_subspace
+from graspl.directions.basis import Directions
+from graspl.directions.dimension import effective_rank
+from graspl.directions.reliance import reliance
+from graspl.errors import GrasplError
+
+
+class SiteFacts(NamedTuple):
+    """The spectrum of one site's update."""
+
+    norm: float
+    """||dW||_F."""
+    share: float
+    """Of the first singular value, sigma_1 / ||dW||_F, 0..1; 0 for an update of zero."""
+    effective_rank: float
+    """exp of the spectrum's entropy; 0 for an update of zero."""
+    singular_values: list[float]
+    """Descending."""
+
+
+class Along(NamedTuple):
+    """Reliance on one set of directions."""
+
+    k: int
+    """Directions a site or layer."""
+    mean: float
+    """Of rho over sites, 0..1."""
+    highest: float
+    """Of rho over sites, 0..1."""
+    chance: float
+    """What random directions would give: the mean over sites of sqrt(k / out)."""
+    sites: dict[str, float]
+    """rho by site."""
+
+
+class Beside(NamedTuple):
+    """What an adapter shares with another."""
+
+    cosine: float
+    """Of the two updates as vectors, mean over common sites, -1..1."""
+    shared: float
+    """Mean squared cosine of the angles between their leading output directions, 0..1."""
+    chance: float
+    """What random subspaces would have in common."""
+    sites: dict[str, float]
+    """Cosine by site."""
+
+
+def site_facts(adapter: AdapterFolder) -> dict[str, SiteFacts]:
+    """Return every site's spectrum.
+
+    Raises:
+        NonFiniteAdapterError: a factor has NaN or inf.
+    """
+    found = {}
+    for site in adapter.sites:
+        S = thin_svd(site.B, site.A, site.scaling, site=f"{adapter.path}: {site.name}").S
+        norm = float(S.norm())
+        trained = norm > 0
+        found[site.name] = SiteFacts(
+            norm, float(S[0]) / norm if trained else 0.0, effective_rank(S) if trained else 0.0, S.tolist()
+        )
+    return found
+
+
+def along(adapter: AdapterFolder, directions: Directions, origin: str) -> Along:
+    """Return how much of what an adapter writes lies along directions, at the sites that both have.
+
+    Args:
+        adapter: any.
+        directions: of the same base model.
+        origin: named in errors.
+
+    Raises:
+        GrasplError: they were found on another base model, or have no site or layer in common with the adapter.
+    """
+    try:
+        directions.require_base_model(adapter.base_model)
+        names = {site.name for site in adapter.sites} & set(directions.sites)
+        sites = [site for site in adapter.sites if not directions.sites or site.name in names]
+        common = {name: each for name, each in directions.sites.items() if name in names}
+        if directions.sites and not common:
+            raise GrasplError("no site in common with the adapter; give directions of this base model")
+        kept = Directions(common, directions.metadata, directions.layers if not common else {})
+        k = kept.width("U") if common else kept.width("D")
+        rho = {name: each["rho"] for name, each in reliance(kept, sites, k=k).items() if "rho" in each}
+    except GrasplError as error:
+        raise GrasplError(f"{origin}: {error}") from error
+    if not rho:
+        raise GrasplError(f"{origin}: no site of the adapter writes where these directions lie")
+    out = {site.name: site.shape[0] for site in adapter.sites}
+    return Along(
+        k,
+        fmean(rho.values()),
+        max(rho.values()),
+        fmean(math.sqrt(min(1.0, k / out[name])) for name in rho),
+        rho,
+    )
+
+
+def beside(adapter: AdapterFolder, reference: AdapterFolder, *, k: int = 4) -> Beside:
+    """Compare an adapter with another one of the same base model, site by site.
+
+    Args:
+        adapter: the audited one.
+        reference: a naive fine-tune that is known to have spilled over, say.
+        k: leading output directions that are compared.
+
+    Raises:
+        GrasplError: another base model, no site in common, or another shape.
+    """
+    if PurePath(adapter.base_model).name != PurePath(reference.base_model).name:
+        raise GrasplError(
+            f"reference: {reference.path} is of the base model {reference.base_model}, the adapter of {adapter.base_model}"
+        )
+    theirs = {site.name: site for site in reference.sites}
+    pairs = [(site, theirs[site.name]) for site in adapter.sites if site.name in theirs]
+    if not pairs:
+        raise GrasplError(f"reference: {reference.path} has no site in common with the adapter")
+    odd = next((site.name for site, other in pairs if site.shape != other.shape), None)
+    if odd is not None:
+        raise GrasplError(
+            f"reference: {odd} has another shape in {reference.path}; give one of this base model"
+        )
+    found = {site.name: shared_subspace(site, other, k=k) for site, other in pairs}
+    squares = [fmean(cosine**2 for cosine in each.left) for each in found.values()]
+    return Beside(
+        fmean(each.cosine for each in found.values()),
+        fmean(squares),
+        fmean(each.chance for each in found.values()),
+        {name: each.cosine for name, each in found.items()},
+    )

@@ -1,0 +1,48 @@
+"""Reliance of a whole adapter on directions, site by site."""
+
+from collections.abc import Sequence
+
+from graspl.adapters.reliance import pair_reliance, read_reliance, write_reliance
+from graspl.adapters.residual import writers_by_layer
+from graspl.adapters.sites import Site
+from graspl.directions.basis import Directions
+
+
+def reliance(directions: Directions, sites: Sequence[Site], *, k: int) -> dict[str, dict[str, float]]:
+    """Return each site's reliance: `rho` (what is written along the directions), `rho_read`, `rho_pair`, 0..1 each.
+
+    Directions with one side only give that side's figure; layers' directions give `rho` of the sites that write to the
+    residual stream.
+
+    Args:
+        directions: of the adapter's base model.
+        sites: with whole factors.
+        k: leading directions of a site or layer.
+
+    Raises:
+        GrasplError: the directions are of another model.
+    """
+    if not directions.sites:
+        return _layer_reliance(directions, sites, k)
+    found: dict[str, dict[str, float]] = {site.name: {} for site in sites}
+    writes, reads = directions.width("U") >= k, directions.width("V") >= k
+    left = directions.bases(sites, side="U", k=k) if writes else []
+    right = directions.bases(sites, side="V", k=k) if reads else []
+    for site, U in zip(sites, left, strict=False):
+        found[site.name]["rho"] = write_reliance(site.B, site.A, U)
+    for site, V in zip(sites, right, strict=False):
+        found[site.name]["rho_read"] = read_reliance(site.B, site.A, V)
+    for site, U, V in zip(sites, left, right, strict=False):
+        found[site.name]["rho_pair"] = pair_reliance(site.B, site.A, U, V)
+    return found
+
+
+def _layer_reliance(directions: Directions, sites: Sequence[Site], k: int) -> dict[str, dict[str, float]]:
+    """Return how much of what each site writes to the residual stream lies along its layer's directions."""
+    writers = writers_by_layer(sites)
+    bases = directions.layer_bases(list(writers), k=k)
+    return {
+        site.name: {"rho": write_reliance(site.B, site.A, D.to(site.B.device))}
+        for D, written in zip(bases, writers.values(), strict=True)
+        for site in written
+    }
