@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lint bench phase browser docs clean
+.PHONY: help demo test lint bench phase browser docs fuzz dist demo-commands clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,9 @@ DIRECTIONS := $(DEMO)/grasp/directions.safetensors
 EXPLAIN := $(BIN)/graspl explain $(DIRECTIONS) --text configs/organism/text.jsonl
 EVALUATE := $(BIN)/graspl validate --config configs/organism/evaluate.yaml --model.directions $(DIRECTIONS)
 
-demo: $(STAMP) ## the whole loop on the embedded organism: naive fit, assumption report, GRASP fit, validate, explain, report
+demo: $(STAMP) demo-commands ## the whole loop on the embedded organism: naive fit, assumption report, GRASP fit, validate, explain, report
+
+demo-commands:
 	rm -rf $(DEMO)
 	$(BIN)/graspl fit --config configs/organism/naive.yaml --trainer.default_root_dir $(DEMO)/naive
 	$(BIN)/graspl identify $(DEMO)/naive --config configs/organism/identify.yaml --out $(DEMO)/natural.safetensors
@@ -42,12 +44,28 @@ phase: $(STAMP) ## the phase diagram of identification on a grid of organisms, a
 	$(BIN)/python benchmarks/phase_diagram.py
 
 browser: ## install Chromium, where apt and the rights are there; without it the page's tests are skipped
-	@command -v chromium chromium-browser google-chrome > /dev/null || \
+	@command -v chromium > /dev/null || command -v chromium-browser > /dev/null || command -v google-chrome > /dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || \
 	echo "no Chromium here: the tests of the report in a browser are skipped"
 
 test: $(STAMP) browser ## run the test suite with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+docs: $(STAMP) ## build the documentation into site/, any warning is an error
+	$(BIN)/python docs/draw_imports.py
+	$(BIN)/mkdocs build --strict
+
+FUZZ_SECONDS ?= 300
+fuzz: $(STAMP) ## fuzz configuration, data, adapter and directions files for FUZZ_SECONDS, on new examples each time
+	GRASPL_FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 14 )) $(BIN)/python -m pytest -q tests/reliability/test_fuzzing.py
+
+dist: $(STAMP) ## build sdist and wheel, install the wheel alone in a clean environment and run the demo there
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv dist/clean
+	dist/clean/bin/python -m pip install --quiet --constraint constraints.txt torch
+	dist/clean/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd dist && clean/bin/graspl configs && $(MAKE) -f ../Makefile demo-commands BIN=clean/bin DEMO=runs/demo
 
 lint: $(STAMP) ## format check, lint, types, import layers, spelling
 	$(BIN)/ruff format --check .

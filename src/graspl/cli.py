@@ -3,9 +3,11 @@
 import logging
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
 from graspl import __version__
-from graspl.errors import users_mistake
+from graspl.errors import GrasplError, users_mistake
 
 TRAINING = {
     "fit": "fine-tune: naive, or in the null space of given directions",
@@ -21,12 +23,14 @@ TOOLS = {
     "audit": "check a LoRA adapter before it ships: weights, reliance, behaviour without a judge",
     "subspaces": "how much the updates of several adapters have in common",
     "interpolate": "write the adapter that lies between two",
+    "configs": "write the configurations that come with graspl into a folder of yours",
     "compare": "run a study, methods by seeds, and compare them with intervals",
     "plan": "memory, communication and time of a fit, from the model's configuration alone",
     "report": "compare runs: a table, trade-off curves and a self-contained page",
 }
 ABOUT = "Fine-tune language models for the skill without the side effect."
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 where an audit found what its limits do not allow; 2 for a mistake in arguments, configuration or data, told in
-        one line.
+        one line; 130 where it was interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
@@ -51,12 +55,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"{command} is no command; choose from {', '.join(TRAINING | TOOLS)}")
     _log_to_stderr()
     try:
+        _check_files(arguments)
         return _run_training(arguments) if command in TRAINING else _run_tool(command, arguments[1:])
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except Exception as error:  # only the user's mistakes are kept short
         message = users_mistake(error)
         if message is None:
             raise
         return _complain(message)
+
+
+def _check_files(arguments: Sequence[str]) -> None:
+    """See that the configuration files named are text, which jsonargparse takes for granted.
+
+    Raises:
+        GrasplError: one is not.
+    """
+    for before, argument in pairwise(["", *arguments]):
+        option, _, value = argument.partition("=")
+        path = Path(argument if before == "--config" else value if option == "--config" else "")
+        if path.is_file():
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise GrasplError(
+                    f"{path}: is no UTF-8 text ({error.reason} at byte {error.start})"
+                ) from error
 
 
 def _log_to_stderr() -> None:
@@ -83,6 +108,11 @@ def _run_training(arguments: list[str]) -> int:
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
         GrasplCLI()
+    except SystemExit as end:
+        # So does Lightning end a fit that was interrupted
+        if isinstance(end.__context__, KeyboardInterrupt):
+            return INTERRUPTED
+        raise
     finally:
         sys.argv = before
     return 0

@@ -1,5 +1,10 @@
 """Errors that a user can mend; the command line prints them as one line and exits with code 2."""
 
+import errno
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a file does not fit."""
+
 
 class GrasplError(ValueError):
     """Something the user gave is wrong; the message says what, where, and how to mend it."""
@@ -17,6 +22,9 @@ def users_mistake(error: BaseException) -> str | None:
     while seen is not None:
         if isinstance(seen, GrasplError):
             return str(seen)
+        if isinstance(seen, OSError) and seen.errno in FULL:
+            where = seen.filename or "the run folder"
+            return f"{where}: {seen.strerror}; free some space, then go on with the same command and --ckpt_path last"
         seen = seen.__cause__ or seen.__context__
     return _shorten(str(error)) if isinstance(error, ArgumentError) else None
 

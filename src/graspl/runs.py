@@ -4,6 +4,7 @@ The only place that knows the file names. Every file is written under a temporar
 """
 
 import csv
+import fcntl
 import json
 import os
 import shutil
@@ -105,6 +106,31 @@ def _read_numbers(path: Path) -> list[dict[str, float]]:
         return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
     except (TypeError, ValueError) as error:
         raise GrasplError(f"{path}: a cell is not a number ({error}); fit again") from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process within the block; the claim ends with the process, however it ends.
+
+    Args:
+        folder: made where it is not there.
+
+    Raises:
+        GrasplError: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / ".claimed"
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise GrasplError(
+                f"trainer.default_root_dir: another process is writing to {folder}; wait for it, or give another folder"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 class RunFolder:

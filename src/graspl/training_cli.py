@@ -3,6 +3,7 @@
 import logging
 import shutil
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from graspl.adapters.checkpoint import is_checkpoint
-from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations
+from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
-from graspl.runs import RunFolder, write_text_atomic
+from graspl.runs import RunFolder, claimed, write_text_atomic
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class GrasplCLI(LightningCLI):
         parser.add_lightning_class_args(SaveDirections, "identify")
         parser.add_lightning_class_args(SaveEvaluation, "save_evaluation")
         parser.add_lightning_class_args(SaveGenerations, "generations")
+        parser.add_lightning_class_args(SaveOnInterrupt, "interrupt")
 
     @property
     def run(self) -> RunFolder:
@@ -104,7 +106,10 @@ class GrasplCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         if config.trainer.fast_dev_run or self.config.subcommand != "fit":
             return
-        if self.run.is_used() and not config.ckpt_path:
+        self._refuse_used()
+
+    def _refuse_used(self) -> None:
+        if self.run.is_used() and not self.config[self.config.subcommand].ckpt_path:
             raise GrasplError(
                 f"trainer.default_root_dir: {self.run.path} holds a run already; give another folder, or go on with "
                 "--ckpt_path last"
@@ -159,15 +164,21 @@ class GrasplCLI(LightningCLI):
         existed = self.run.path.exists()
         # Tensors and plain values alone are read, but for the index of a sharded checkpoint, which PyTorch unpickles
         kwargs["weights_only"] = True
-        try:
-            self._check_kind(kwargs.get("ckpt_path"))
-            if kwargs.get("ckpt_path") and existed:
-                self.run.set_metrics_aside()
-            self.trainer.fit(model, **kwargs)
-        except GrasplError:
-            if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
-                shutil.rmtree(self.run.path, ignore_errors=True)
-            raise
+        self._check_kind(kwargs.get("ckpt_path"))
+        # Of several processes the first writes; a dry run writes nothing
+        writes = self.trainer.is_global_zero and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        # Around the removal below: another process's folder is never removed
+        with claimed(self.run.path) if writes else nullcontext():
+            if writes:
+                self._refuse_used()  # that process may have ended by now
+            try:
+                if kwargs.get("ckpt_path") and existed:
+                    self.run.set_metrics_aside()
+                self.trainer.fit(model, **kwargs)
+            except GrasplError:
+                if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
+                    shutil.rmtree(self.run.path, ignore_errors=True)
+                raise
 
     def _check_kind(self, checkpoint: str | None) -> None:
         """Refuse a checkpoint that the strategy cannot read."""

@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,7 @@ def read_checkpoint(path: Path) -> AdapterCheckpoint:
         KeyError,
         AttributeError,
         EOFError,
+        zipfile.BadZipFile,
         pickle.UnpicklingError,
     ) as error:
         raise GrasplError(
@@ -102,6 +104,7 @@ def read_checkpoint(path: Path) -> AdapterCheckpoint:
 
 
 def _read_whole(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    _refuse_inflated(path)
     # Tensors and plain values alone
     content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     return content, content["state_dict"]
@@ -110,19 +113,38 @@ def _read_whole(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _read_sharded(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     reader = _Reader(path)
     index: Mapping[str, Any] = reader.read_metadata().state_dict_metadata
-    state = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+    entries = {
+        name: entry
         for name, entry in index.items()
         if name.startswith(_STATE) and isinstance(entry, TensorStorageMetadata)
     }
+    claimed = sum(entry.size.numel() * entry.properties.dtype.itemsize for entry in entries.values())
+    if claimed > sum(file.stat().st_size for file in path.iterdir()):
+        raise ValueError(f"its index claims {claimed} bytes, more than its files have")
+    state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as is asked for
         try:
             load(state, storage_reader=reader, no_dist=True)
         except CheckpointException as error:  # a BaseException, with a traceback for a message
             raise ValueError("a shard is broken or missing") from error
+    _refuse_inflated(path / _REST)
     rest = torch.load(path / _REST, map_location="cpu", weights_only=True)  # noqa: TID251
     return rest, {name.removeprefix(_STATE): tensor for name, tensor in state.items()}
+
+
+def _refuse_inflated(path: Path) -> None:
+    """Refuse an archive that would be larger in memory than on disk: PyTorch stores tensors as they are.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        held = sum(entry.file_size for entry in archive.infolist())
+    if held > path.stat().st_size:
+        raise ValueError(f"it is {path.stat().st_size} bytes and would unpack to {held}")
 
 
 class _Reader(FileSystemReader):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from graspl.errors import GrasplError
 from graspl.evaluation.intervals import Difference, Interval, by_cluster, paired
+from graspl.reporting.evaluation_file import check_evaluation
 from graspl.reporting.tradeoff import Point, curve, spillover_at
 from graspl.runs import RunFolder
 
@@ -121,9 +122,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         GrasplError: it was not evaluated, or a file is broken.
     """
     run = RunFolder(folder)
-    evaluation = run.read_evaluation()
-    if not isinstance(evaluation, dict) or not isinstance(evaluation.get("metrics"), dict):
-        raise GrasplError(f"{run.evaluation}: holds no metrics; run: graspl validate --config {run.config}")
+    mend = f"run: graspl validate --config {run.config}"
+    evaluation = check_evaluation(run.read_evaluation(), run.evaluation, mend)
     return Run(
         name or folder.name,
         run,

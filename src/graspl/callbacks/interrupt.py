@@ -1,0 +1,72 @@
+"""A fit that is interrupted keeps what it has learnt."""
+
+import logging
+import signal
+import threading
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from graspl.runs import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+class SaveOnInterrupt(Callback):
+    """At the first Ctrl-C a fit ends its optimizer step, writes `checkpoints/last.ckpt` and stops; at the second it stops.
+
+    In the middle of a step weights, optimizer and loader are not of one moment. Several processes would see the signal at
+    different steps, and writing takes all of them: there the last regular checkpoint is what is left.
+    """
+
+    def __init__(self) -> None:
+        self._interrupted = False
+        self._steps = 0
+        self._before: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signal over."""
+        self._interrupted, self._steps = False, trainer.global_step
+        # Only the main thread may, and a dry run has nothing to keep
+        if threading.current_thread() is threading.main_thread() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, *_: Any) -> None:
+        self._interrupted = True
+        log.warning("interrupted: ending this step; once more to stop at once")
+        self._give_back()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write and stop, once a step is whole.
+
+        Raises:
+            KeyboardInterrupt: the fit was interrupted.
+        """
+        stepped, self._steps = trainer.global_step > self._steps, trainer.global_step
+        if not self._interrupted or not stepped:
+            return
+        run = RunFolder(trainer.default_root_dir)
+        if trainer.world_size == 1:
+            trainer.save_checkpoint(run.checkpoints / "last.ckpt")
+        if (run.checkpoints / "last.ckpt").exists():
+            log.warning(
+                "interrupted at step %d: go on with the same command and --ckpt_path last", self._steps
+            )
+        else:
+            log.warning("interrupted at step %d, before the first checkpoint: begin anew", self._steps)
+        raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signal back."""
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signal back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
