@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test lint bench phase browser docs fuzz dist demo-commands clean
+.PHONY: help demo test thorough coverage lint bench phase browser docs fuzz dist demo-commands clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,8 +48,17 @@ browser: ## install Chromium, where apt and the rights are there; without it the
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || \
 	echo "no Chromium here: the tests of the report in a browser are skipped"
 
-test: $(STAMP) browser ## run the test suite with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+# Torch's threads would take from one another: each worker has one
+WORKERS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+test: $(STAMP) browser ## run the test suite
+	$(WORKERS) --durations 15
+
+thorough: $(STAMP) ## run the tests that take many minutes: an organism is pretrained anew
+	$(BIN)/python -m pytest -m thorough
+
+coverage: $(STAMP) ## run the test suite and say which lines no test reaches; about half as long again
+	$(WORKERS) --cov --cov-report=term:skip-covered
 
 docs: $(STAMP) ## build the documentation into site/, any warning is an error
 	$(BIN)/python docs/draw_imports.py

@@ -76,9 +76,11 @@ def shortened(command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_do_what_they_say(page, place, graspl, monkeypatch):
-    from graspl.adapters import read_adapter  # noqa: F401 - heavy, not part of any command's time
-
+def test_the_commands_of_a_page_do_what_they_say(
+    page,
+    place,
+    graspl,
+):
     prepare(page, place, graspl)
     ran = 0
     for command in commands_of((ROOT / page).read_text()):

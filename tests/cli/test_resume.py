@@ -11,7 +11,7 @@ import pytest
 from conftest import CHAT_ROWS
 from safetensors.torch import load_file
 
-STEPS = 240
+STEPS = 120
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_the_true_direction_moves_the_model_between_the_writers(tmp_path):
     assert min(ways) < 0.25
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_rebuilt_organism_behaves_alike(graspl, tmp_path, request):
     configs = request.config.rootpath / "configs"
     threads = torch.get_num_threads()
