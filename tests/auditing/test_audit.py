@@ -146,8 +146,8 @@ def test_the_command_fails_what_leans_on_a_library_and_passes_what_does_not(gras
 
 def test_a_reference_that_is_the_adapter_itself_is_found(graspl, adapter):
     folder = adapter("one")
-    assert graspl("audit", folder, "--references", f'["{folder}"]')[0] == 1
-    assert graspl("audit", folder, "--references", f'["{folder}"]', "--limits.cosine", "null")[0] == 0
+    assert graspl("audit", folder, "--references", f'["{folder}"]', "--limits.cosine", "0.9")[0] == 1
+    assert graspl("audit", folder, "--references", f'["{folder}"]')[0] == 0
 
 
 def test_nothing_to_hold_it_against_is_said(graspl, adapter):

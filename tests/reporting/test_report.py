@@ -85,6 +85,15 @@ def test_a_comparison_says_what_the_figures_say(tmp_path):
         compare([naive, naive])
 
 
+def test_a_comparison_without_a_spillover_says_so(tmp_path):
+    runs = [
+        make_run(tmp_path / name, model=model, spillover=None, kl=kl, adherence=0.3)
+        for name, model, kl in (("naive", "LoRALitModule", 0.41), ("grasp", "GRASPLitModule", 0.2))
+    ]
+    (text,) = [line for line in compare(runs).headline if "Spill-over was not measured" in line]
+    assert "naive 0.410 at adherence 0.300; grasp 0.200 at adherence 0.300" in text
+
+
 def test_a_page_escapes_what_a_model_wrote_and_loads_nothing(tmp_path):
     evil = "</pre><script>alert(1)</script><img src=http://x.example/y>"
     runs = [

@@ -158,6 +158,8 @@ def _headline(runs: Sequence[Run], matched: dict[str, dict[str, float | None]]) 
     if naive is None or not others:
         return ["Give a naive fit and another one to compare them."]
     lines = [_at_matched(runs, naive, others, matched)]
+    if naive.metrics["spillover"] is None:
+        lines.append(_divergence(naive, others[-1]))
     difference = _at_the_end(others[-1], naive)
     if difference is not None:
         word = "less" if difference.value < 0 else "more"
@@ -167,6 +169,23 @@ def _headline(runs: Sequence[Run], matched: dict[str, dict[str, float | None]]) 
             f"{difference.low:+.3f} to {difference.high:+.3f}), at different adherence."
         )
     return [*lines, "One seed a run: intervals over seeds take a study, graspl compare."]
+
+
+def _divergence(naive: Run, other: Run) -> str:
+    """Return what is known of runs without a suite in which answers are harmful: how far they moved, and where to."""
+    figures = {
+        name: (run.metrics["kl"], run.metrics["adherence"])
+        for name, run in ((naive.name, naive), (other.name, other))
+    }
+    parts = [
+        f"{name} {kl:.3f} at adherence {adherence:.3f}"
+        for name, (kl, adherence) in figures.items()
+        if kl is not None and adherence is not None
+    ]
+    known = (
+        f" Divergence from the base model off the task, in nats a token: {'; '.join(parts)}." if parts else ""
+    )
+    return f"Spill-over was not measured: no suite off the task has harmful answers to choose from (docs/tasks.md).{known}"
 
 
 def _at_matched(
