@@ -37,3 +37,8 @@ def test_thin_svd_names_the_site_with_a_bad_number(bad):
     B[1, 1] = bad
     with pytest.raises(NonFiniteAdapterError, match=r"layers\.3\.q_proj"):
         thin_svd(B, torch.ones(2, 3), 1.0, site="layers.3.q_proj")
+
+
+def test_factors_whose_product_overflows_are_refused():
+    with pytest.raises(NonFiniteAdapterError, match="layer: the LoRA factors are so large"):
+        thin_svd(torch.full((4, 2), 1e30), torch.full((2, 5), 1e30), 1.0, site="layer")

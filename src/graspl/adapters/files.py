@@ -164,6 +164,12 @@ def _check_kind(folder: Path, config: dict[str, Any]) -> None:
         )
     if config.get("use_dora"):
         raise GrasplError(f"{where}: use_dora also rescales the rows of W + dW; only plain LoRA is supported")
+    for pattern in ("alpha_pattern", "rank_pattern"):
+        found = config.get(pattern) or {}
+        if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
+            raise GrasplError(
+                f"{where}: {pattern} is {found!r}, and must give a number by module; save the adapter again"
+            )
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_SHIFTED_STARTS):
         raise GrasplError(

@@ -38,7 +38,7 @@ def thin_svd(
         float precision. The sign of a pair (u, v) is arbitrary.
 
     Raises:
-        NonFiniteAdapterError: a factor has NaN or inf.
+        NonFiniteAdapterError: a factor has NaN or inf, or their product would.
 
     Source:
         Own derivation (docs/method.md, "Thin SVD"). The paper does not say how it decomposes.
@@ -50,5 +50,10 @@ def thin_svd(
     dtype = torch.promote_types(B.dtype, torch.float32)
     Qb, Rb = torch.linalg.qr(B.to(dtype))  # (out, p), (p, r) with p = min(out, r)
     Qa, Ra = torch.linalg.qr(A.to(dtype).mT)  # (in, q), (q, r) with q = min(in, r)
-    U, S, Vh = torch.linalg.svd(scaling * Rb @ Ra.mT, full_matrices=False)  # (p, m), (m,), (m, q)
+    middle = scaling * Rb @ Ra.mT  # (p, q)
+    if not torch.isfinite(middle).all():
+        raise NonFiniteAdapterError(
+            f"{site}: the LoRA factors are so large that B A is not finite; save the adapter again"
+        )
+    U, S, Vh = torch.linalg.svd(middle, full_matrices=False)  # (p, m), (m,), (m, q)
     return ThinSVD(Qb @ U, S, Qa @ Vh.mT)

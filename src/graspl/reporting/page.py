@@ -64,7 +64,7 @@ def _share(values: list[float]) -> float:
 def _directions(comparison: Comparison) -> list[str]:
     """Return the directions files that runs were evaluated with."""
     named = (run.evaluation.get("directions") for run in comparison.runs)
-    return list(dict.fromkeys(str(name) for name in named if name))
+    return list(dict.fromkeys(str(name) for name in named if name and Path(name).suffix))
 
 
 def _meanings(comparison: Comparison) -> list[dict[str, Any]]:
