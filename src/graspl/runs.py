@@ -4,7 +4,6 @@ The only place that knows the file names. Every file is written under a temporar
 """
 
 import csv
-import fcntl
 import json
 import os
 import shutil
@@ -13,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from graspl.errors import GrasplError
 
@@ -116,21 +117,26 @@ def claimed(folder: Path) -> Iterator[None]:
         folder: made where it is not there.
 
     Raises:
-        GrasplError: another process has it.
+        GrasplError: another process has it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / ".claimed"
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise GrasplError(
-                f"trainer.default_root_dir: another process is writing to {folder}; wait for it, or give another folder"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    path = folder / ".claimed"
+    lock = FileLock(path, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise GrasplError(
+            f"trainer.default_root_dir: another process is writing to {folder}; wait for it, or give another folder"
+        ) from error
+    except OSError as error:
+        raise GrasplError(
+            f"trainer.default_root_dir: {folder} cannot be written ({error.strerror}); give another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 class RunFolder:

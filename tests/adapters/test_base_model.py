@@ -76,3 +76,17 @@ def test_four_bit_loading_is_nf4_with_double_quantisation():
     assert config.bnb_4bit_use_double_quant
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
     assert _nf4("float16")["quantization_config"].bnb_4bit_compute_dtype == torch.float16
+
+
+def test_a_models_own_code_is_not_run_unless_asked_for(tmp_path):
+    folder, ran = tmp_path / "own", tmp_path / "ran"
+    folder.mkdir()
+    own = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": own}))
+    (folder / "own.py").write_text(f"from pathlib import Path\nPath({str(ran)!r}).touch()\n")
+    with pytest.raises(GrasplError):
+        load_base_model(str(folder))
+    assert not ran.exists()
+    with pytest.raises((GrasplError, AttributeError)):
+        load_base_model(str(folder), trust_remote_code=True)
+    assert ran.exists()  # positive control

@@ -61,3 +61,14 @@ def test_a_checkpoint_of_another_program_is_refused(tmp_path):
     torch.save({"state_dict": {}}, path)  # noqa: TID251
     with pytest.raises(GrasplError, match="not written by a graspl fit"):
         read_adapter(path)
+
+
+def test_an_index_that_claims_more_than_the_files_have_is_refused(sharded):
+    path, _ = sharded
+    with (path / ".metadata").open("rb") as file:
+        index = pickle.load(file)  # noqa: S301 - written by this test
+    name = "state_dict." + NAME.format("A")
+    index.state_dict_metadata[name].size = torch.Size([2, 10**12])
+    (path / ".metadata").write_bytes(pickle.dumps(index))
+    with pytest.raises(GrasplError, match=r"claims \d+ bytes, more than its files have"):
+        read_checkpoint(path)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 from conftest import CHAT_ROWS
 from safetensors.torch import load_file
 
@@ -84,6 +86,8 @@ def check_end(command, tmp_path, name, end, code):
     if end == signal.SIGINT:
         assert "go on with the same command and --ckpt_path last" in said
         assert not (tmp_path / name / ".claimed").exists()
+        step = int(re.search(r"interrupted at step (\d+)", said)[1])
+        assert torch.load(last, weights_only=True)["global_step"] == step  # noqa: TID251 - not the last regular one
     resumed = run(command(name, "--ckpt_path=last"), tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "Restored all states" in resumed.stderr

@@ -1,8 +1,9 @@
 """The assumption report: may the directions be believed, for this adapter and this text?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, median
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -59,6 +60,14 @@ class AssumptionReport(NamedTuple):
     """Whether the directions may be believed to hold the factor."""
     reason: str
     """Why, in a sentence."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return what a JSON file holds of it; a gap over nothing is infinite, for which JSON has no word."""
+        layers = {
+            name: {key: None if value == math.inf else value for key, value in check._asdict().items()}
+            for name, check in self.layers.items()
+        }
+        return {"verdict": self.verdict, "reason": self.reason, "layers": layers}
 
 
 def check_assumptions(

@@ -1,6 +1,5 @@
 """`graspl audit`: a check of any LoRA adapter before it ships."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,9 +115,10 @@ def _assumptions(
     written = writers_by_layer(adapter.sites)
     if not written or not all(written.values()):
         return {}
-    if any(float(each.S[0]) == 0 for each in residual_spectra(adapter).values()):
+    spectra = residual_spectra(adapter).values()
+    if any(float(each.S[0]) == 0 for each in spectra):
         return {}
-    widest = min(each.U.shape[1] for each in residual_spectra(adapter).values())
+    widest = min(each.U.shape[1] for each in spectra)
     given: dict[str, Any] = {name: source for name, source in (("rows", rows), ("text", text)) if source}
     if given:
         tokenizer = with_chat_template(load_tokenizer(adapter.base_model))
@@ -132,8 +132,7 @@ def _assumptions(
         others=[read_adapter(adapter_of(path)) for path in references],
         dtype=dtype,
     )
-    layers = {name: check._asdict() for name, check in checked.layers.items()}
-    return {"verdict": checked.verdict, "reason": checked.reason, "layers": layers}
+    return checked.plain()
 
 
 def _plain(report: AuditReport) -> dict[str, Any]:
@@ -146,7 +145,7 @@ def _plain(report: AuditReport) -> dict[str, Any]:
         name: {"scores": each.scores, "rise": each.rise._asdict() if each.rise else None}
         for name, each in report.suites.items()
     }
-    content = {
+    return {
         "verdict": report.verdict,
         "adapter": report.adapter,
         "base_model": report.base_model,
@@ -157,8 +156,6 @@ def _plain(report: AuditReport) -> dict[str, Any]:
         "suites": suites,
         **named,
     }
-    # A gap over nothing is infinite, which JSON has no word for
-    return json.loads(json.dumps(content), parse_constant=lambda _: None)
 
 
 def _print(report: AuditReport, out: Path) -> None:

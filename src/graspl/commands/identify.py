@@ -1,9 +1,7 @@
 """`graspl identify`: directions from the weights of a naive fine-tune."""
 
-import math
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.table import Table
@@ -63,7 +61,7 @@ def identify(
     terminal.print(_table(directions) if directions.sites else _layers_table(directions))
     report = _report(folder, directions, rows, text or getattr(method, "text", None), floor, others or [])
     if report is not None:
-        write_json_atomic(DirectionsFiles(target).assumptions, _plain(report))
+        write_json_atomic(DirectionsFiles(target).assumptions, report.plain())
         terminal.print(_report_table(report))
         terminal.print(
             f"assumptions: {report.verdict}: {report.reason}", soft_wrap=True, highlight=False, markup=False
@@ -95,15 +93,6 @@ def _report(
         floor=read_adapter(adapter_of(floor)) if floor else None,
         others=[read_adapter(adapter_of(other)) for other in others],
     )
-
-
-def _plain(report: AssumptionReport) -> dict[str, Any]:
-    """Return what the assumption report's file holds; a gap over nothing is infinite, for which JSON has no word."""
-    layers = {
-        name: {key: value if value != math.inf else None for key, value in check._asdict().items()}
-        for name, check in report.layers.items()
-    }
-    return {"verdict": report.verdict, "reason": report.reason, "layers": layers}
 
 
 def _report_table(report: AssumptionReport) -> Table:

@@ -33,7 +33,7 @@ class HeldAdapter:
             held.project_step()
 
     A constraint that needs the batch or adds to the loss (GRASP's default does) sees both through hooks on the model, so
-    the model must be given `labels` and its own loss be used. Gradients may be scaled, and DDP or FSDP2 wrapped around it.
+    the model must be given `labels` and its own loss be used. Tested in one process.
 
     Args:
         model: with a LoRA adapter that was not trained, or trained under this constraint.
