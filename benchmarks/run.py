@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from graspl.adapters import AdapterFolder, LoraOptions, Site, decoder_layers, lora_sites
+from graspl.adapters import AdapterFolder, LoraOptions, Site, adapter_off, decoder_layers, lora_sites
 from graspl.constraints import (
     ActivationConstraint,
     Constraint,
@@ -82,7 +82,7 @@ class Steps:
     @torch.no_grad()
     def base_forward(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the base model's logits."""
-        with self.model.disable_adapter():
+        with adapter_off(self.model):
             return model_logits(self.model, batch)
 
     def step(self, constraint: Constraint | None, number: int = 0) -> None:
@@ -110,7 +110,8 @@ class Steps:
             for site in self.sites:
                 site.B.zero_()
         constraint.bind(self.sites, self.directions)
-        every = getattr(constraint, "every", 1)
+        # A constraint of several parts has no number of its own
+        every = max(getattr(part, "every", 1) for part in getattr(constraint, "parts", [constraint]))
         kinds: dict[str, Callable[[], Any]] = {
             "naive": lambda: self.step(None),
             "seldom": lambda: self.step(constraint, 0),
@@ -239,6 +240,16 @@ def identification_7b() -> dict[str, float]:
     }
 
 
+def identification() -> dict[str, float]:
+    """Return the figures of identification at 7B shapes, and how many times as long dense SVDs take."""
+    figures = identification_7b()
+    figures["identify_dense_seconds_7b_shape"] = dense_seconds()
+    figures["identify_ratio_dense"] = (
+        figures["identify_dense_seconds_7b_shape"] / figures["identify_seconds_7b_shape"]
+    )
+    return figures
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -246,25 +257,25 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=150, help="steps of each kind on the organism, a twelfth at 0.5B"
     )
+    parser.add_argument("--only", nargs="*", choices=CONSTRAINTS, help="these steps alone, and nothing else")
     options = parser.parse_args()
     torch.manual_seed(0)
     # First, while the process is small: the peak is the process's
-    figures = identification_7b()
-    figures["identify_dense_seconds_7b_shape"] = dense_seconds()
-    figures["identify_ratio_dense"] = (
-        figures["identify_dense_seconds_7b_shape"] / figures["identify_seconds_7b_shape"]
-    )
+    figures = {} if options.only else identification()
     shapes = {
         # At the organism's size a second thread costs more than it gives
         "organism": (organism_steps(), options.repeats, 1),
         "0p5b": (half_billion_steps(), max(8, options.repeats // 12), torch.get_num_threads()),
     }
     for name, make in CONSTRAINTS.items():
+        if options.only and name not in options.only:
+            continue
         for shape, (steps, repeats, threads) in shapes.items():
             torch.set_num_threads(threads)
             figures[f"step_ratio_{name}_{shape}"] = steps.ratio(make(), repeats)
         figures[f"step_ratio_{name}"] = max(figures[f"step_ratio_{name}_{shape}"] for shape in shapes)
-    figures["extra_memory_share"] = extra_memory_share(shapes["0p5b"][0])
+    if not options.only:
+        figures["extra_memory_share"] = extra_memory_share(shapes["0p5b"][0])
     figures["torch_threads"] = torch.get_num_threads()
     table = Table("figure", "value")
     for name, value in figures.items():

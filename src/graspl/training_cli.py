@@ -11,9 +11,9 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from graspl.adapters.checkpoint import is_checkpoint
+from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
@@ -193,6 +193,14 @@ class GrasplCLI(LightningCLI):
         if path.is_file() and sharding:
             raise GrasplError(
                 f"ckpt_path: {path} is whole, and a fit with FSDP2 goes on from sharded ones; use the strategy that wrote it"
+            )
+        if (
+            path.is_file()
+            and isinstance(self.trainer.strategy, FSDPStrategy)
+            and not read_checkpoint(path).is_flat_sharded
+        ):
+            raise GrasplError(
+                f"ckpt_path: {path} was written without FSDP1, which cannot go on from it; use the strategy that wrote it"
             )
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:

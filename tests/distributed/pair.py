@@ -9,14 +9,15 @@ from pathlib import Path
 
 from worker import LIMIT
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "trainer"
 WORKER = Path(__file__).with_name("worker.py")
 DDP = ["--trainer.strategy=ddp", "--trainer.devices=2"]
 FSDP2 = [
-    "--trainer.strategy=lightning.pytorch.strategies.ModelParallelStrategy",
+    f"--config={CONFIGS / 'fsdp.yaml'}",
     "--trainer.strategy.data_parallel_size=2",
-    "--trainer.strategy.tensor_parallel_size=1",
     "--trainer.devices=2",
 ]
+FSDP1 = ['--trainer.strategy={"class_path": "flat.FlatSharded"}', "--trainer.devices=2"]
 
 
 def free_port():
@@ -37,6 +38,18 @@ def run_together(commands, folder, scratch, processes=2):
     """
     jobs = scratch / "jobs.json"
     jobs.write_text(json.dumps([[str(each) for each in command] for command in commands]))
+    start_together([WORKER, jobs], folder, scratch, processes)
+
+
+def start_together(arguments, folder, scratch, processes=2):
+    """Run a script of Python in some processes that know of one another.
+
+    Args:
+        arguments: the script and what it is given.
+        folder: to run in.
+        scratch: for the logs.
+        processes: how many.
+    """
     given = os.environ | {
         "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "tests",
@@ -46,7 +59,7 @@ def run_together(commands, folder, scratch, processes=2):
         with log.open("w") as file:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, WORKER, jobs],
+                    [sys.executable, *map(str, arguments)],
                     env=given | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                     cwd=folder,
                     stdout=file,

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from conftest import CHAT_ROWS
-from pair import DDP, FSDP2, run_together
+from pair import DDP, FSDP1, FSDP2, run_together
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
 from worker import COUNTED
@@ -19,7 +19,7 @@ from graspl.runs import RunFolder
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-STRATEGIES = {"ddp": DDP, "fsdp2": FSDP2}
+STRATEGIES = {"ddp": DDP, "fsdp1": FSDP1, "fsdp2": FSDP2}
 STEPS = 20
 FEW = "--trainer.max_steps=4"
 K = 2
@@ -87,13 +87,13 @@ KEEP = [
 NAIVE = ["--model=graspl.methods.LoRALitModule"]
 
 
-ALONE = [each.replace("=2", "=1") for each in FSDP2]
+ALONE, FLAT_ALONE = ([each.replace("=2", "=1") for each in strategy] for strategy in (FSDP2, FSDP1))
 
 
-def go_on(origin, processes, *options, micro_batches=1):
+def go_on(origin, processes, *options, micro_batches=1, name=None):
     return command(
-        f"{origin}-resumed-{processes}", KINDS["write"], *options, f"--ckpt_path={origin}-write/checkpoints/step=10.ckpt",
-        processes=processes, micro_batches=micro_batches,
+        f"{name or origin}-resumed-{processes}", KINDS["write"], *options,
+        f"--ckpt_path={origin}-write/checkpoints/step=10.ckpt", processes=processes, micro_batches=micro_batches,
     )  # fmt: skip
 
 
@@ -130,11 +130,15 @@ def runs(tmp_path_factory, model_folder):
             together.append(
                 command(f"{name}-{kind}", method, *strategy, *keep, processes=2, micro_batches=micro_batches)
             )
-        together.append(command(f"{name}-held", one_fit(HELD), *strategy, FEW, processes=2))
+        if name != "fsdp1":
+            together.append(command(f"{name}-held", one_fit(HELD), *strategy, FEW, processes=2))
+    together.append(command("fsdp1-one-fit", ONE_FIT, *FSDP1, processes=2))
+    together.append(go_on("fsdp1", 2, *FSDP1, micro_batches=2))
     together.append(command(HALF, KINDS["write"], "--model.dtype=bfloat16", *FSDP2, FEW, processes=2))
     together.append(go_on("fsdp2", 2, *FSDP2, micro_batches=2))
     run_together(together, folder, tmp_path_factory.mktemp("two"))
-    later = [go_on("fsdp2", 1, *ALONE), go_on("ddp", 1)]
+    later = [go_on("fsdp2", 1, *ALONE), go_on("fsdp1", 1, *FLAT_ALONE), go_on("ddp", 1)]
+    later.append(go_on("fsdp1", 1, name="plain"))
     run_together(later, folder, tmp_path_factory.mktemp("one"), processes=1)
     return folder
 
@@ -157,8 +161,9 @@ def test_two_processes_give_the_result_of_one(runs, kind, strategy):
     assert_equal(weights(runs / f"one-{kind}"), weights(runs / f"{strategy}-{kind}"))
 
 
-def test_directions_found_within_the_fit_are_those_of_one_process(runs):
-    assert_equal(weights(runs / "one-one-fit"), weights(runs / "fsdp2-one-fit"))
+@pytest.mark.parametrize("strategy", ["fsdp1", "fsdp2"])
+def test_directions_found_within_the_fit_are_those_of_one_process(runs, strategy):
+    assert_equal(weights(runs / "one-one-fit"), weights(runs / f"{strategy}-one-fit"))
 
 
 def reliance(folder, kind, directions):
@@ -193,11 +198,12 @@ def collectives(folder):
     return json.loads((folder / COUNTED).read_text())
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp1"])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if f"ddp-{kind}" not in MICRO_BATCHES])
-def test_whole_factors_send_nothing_that_a_naive_fit_does_not(runs, kind):
-    naive = collectives(runs / "ddp-naive")
+def test_whole_factors_send_nothing_that_a_naive_fit_does_not(runs, kind, strategy):
+    naive = collectives(runs / f"{strategy}-naive")
     assert sum(naive.values()) >= 2  # the gradients, and the count of tokens
-    assert collectives(runs / f"ddp-{kind}") == naive
+    assert collectives(runs / f"{strategy}-{kind}") == naive
 
 
 @pytest.mark.parametrize(
@@ -241,13 +247,17 @@ def losses(folder):
     return {row["step"]: row["train/loss"] for row in RunFolder(folder).read_metrics() if "train/loss" in row}
 
 
-@pytest.mark.parametrize(("strategy", "processes"), [("fsdp2", 2), ("fsdp2", 1), ("ddp", 1)])
+@pytest.mark.parametrize(
+    ("strategy", "processes"),
+    [("fsdp2", 2), ("fsdp2", 1), ("fsdp1", 2), ("fsdp1", 1), ("plain", 1), ("ddp", 1)],
+)
 def test_a_fit_goes_on_with_another_number_of_processes(runs, strategy, processes):
-    whole, later = losses(runs / f"{strategy}-write"), losses(runs / f"{strategy}-resumed-{processes}")
+    origin = "fsdp1" if strategy == "plain" else strategy
+    whole, later = losses(runs / f"{origin}-write"), losses(runs / f"{strategy}-resumed-{processes}")
     assert len(whole) == STEPS
     assert later == pytest.approx({step: loss for step, loss in whole.items() if step >= 10}, abs=1e-5)
     assert len(set(later.values())) == STEPS - 10
-    assert_equal(weights(runs / f"{strategy}-write"), weights(runs / f"{strategy}-resumed-{processes}"))
+    assert_equal(weights(runs / f"{origin}-write"), weights(runs / f"{strategy}-resumed-{processes}"))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -272,6 +282,9 @@ def test_a_checkpoint_of_the_other_kind_is_refused(runs, tmp_path, capsys, monke
     assert main(list(map(str, command(tmp_path / "fsdp2", KINDS["write"], *whole)))) == 2
     assert "is whole" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+    flat = [*FLAT_ALONE, "--ckpt_path=ddp-write/checkpoints/last.ckpt"]
+    assert main(list(map(str, command(tmp_path / "fsdp1", KINDS["write"], *flat)))) == 2
+    assert "was written without FSDP1" in capsys.readouterr().err
     # The run's own as well, and the run is left as it is
     before = sorted((path, path.stat().st_mtime_ns) for path in (runs / "fsdp2-write").rglob("*"))
     assert main(list(map(str, command("fsdp2-write", KINDS["write"], "--ckpt_path=last")))) == 2

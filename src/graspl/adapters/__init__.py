@@ -10,6 +10,7 @@ from graspl.adapters.reliance import pair_reliance, read_reliance, update_norm, 
 from graspl.adapters.residual import decoder_layers, layer_names, writers_by_layer
 from graspl.adapters.sites import Site, lora_sites
 from graspl.adapters.spectrum import ThinSVD, thin_svd
+from graspl.adapters.switch import adapter_off
 
 __all__ = [
     "AdapterFolder",
@@ -17,6 +18,7 @@ __all__ = [
     "LoraOptions",
     "Site",
     "ThinSVD",
+    "adapter_off",
     "decoder_layers",
     "layer_names",
     "load_adapter",

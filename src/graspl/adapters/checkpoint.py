@@ -58,6 +58,8 @@ class AdapterCheckpoint:
     """As in PEFT's `adapter_config.json`."""
     tensors: dict[str, Tensor]
     """By PEFT's names, as in `adapter_model.safetensors`."""
+    is_flat_sharded: bool = False
+    """Whether FSDP1 wrote it, which numbers the optimizer's parameters in its own way."""
 
 
 def peft_fields(config: PeftConfig) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def read_checkpoint(path: Path) -> AdapterCheckpoint:
     tensors = {
         f"{match['module']}.weight": tensor for name, tensor in state.items() if (match := _NAME.match(name))
     }
-    return AdapterCheckpoint(kept["base_model"], kept["lora"], tensors)
+    return AdapterCheckpoint(kept["base_model"], kept["lora"], tensors, bool(kept.get("flat_sharded", False)))
 
 
 def _read_whole(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from graspl.adapters.sharding import plain_name
 from graspl.adapters.sites import Site
 
 WRITERS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
@@ -19,7 +20,7 @@ def decoder_layers(model: PeftModel | PreTrainedModel) -> dict[str, nn.Module]:
         model: a causal language model, with or without an adapter.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    names = {id(module): name for name, module in base.named_modules()}
+    names = {id(module): plain_name(name) for name, module in base.named_modules()}
     return {names[id(layer)]: layer for layer in base.get_decoder().layers}  # type: ignore[operator, union-attr]
 
 

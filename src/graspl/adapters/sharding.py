@@ -1,11 +1,19 @@
-"""Sharded models: PyTorch's FSDP2, and tensors that are whole again."""
+"""Sharded models: PyTorch's FSDP2 and FSDP1, and tensors that are whole again."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.distributed as dist
 from peft import PeftModel
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp.wrap import wrap
 from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.nn import Parameter
+
+WRAPPED = "_fsdp_wrapped_module."
+"""What FSDP1 puts before the names of a module that it has wrapped."""
 
 
 def shard_layers(model: PeftModel, mesh: DeviceMesh) -> None:
@@ -18,6 +26,49 @@ def shard_layers(model: PeftModel, mesh: DeviceMesh) -> None:
     for layer in model.get_base_model().get_decoder().layers:  # type: ignore[operator, union-attr]
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def shard_frozen(model: PeftModel, device: torch.device) -> None:
+    """Shard every decoder layer by itself, then the rest, and leave the adapter whole on every process (FSDP1), in place.
+
+    FSDP1 lays the parameters of a block end to end and cuts where it falls, so that no process would have rows of a factor.
+    The adapter is a small part of the whole; its gradients are brought together by `average_gradients`.
+
+    Args:
+        model: with its adapter, in the context in which Lightning's strategy says how to wrap.
+        device: of this process; the adapter is moved there and made that of the first process.
+    """
+    adapter = [p for p in model.parameters() if p.requires_grad]
+    for p in adapter:
+        p.data = p.data.to(device)
+        dist.broadcast(p.data, src=0)
+    base = model.get_base_model()
+    layers = base.get_decoder().layers  # type: ignore[operator, union-attr]
+    for index, layer in enumerate(layers):
+        own = [p for p in layer.parameters() if p.requires_grad]
+        layers[index] = wrap(layer, ignored_states=own, auto_wrap_policy=None, device_id=device)
+    model.base_model.model = wrap(base, ignored_states=adapter, auto_wrap_policy=None, device_id=device)
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a module or parameter as it is in a model that FSDP1 has not wrapped."""
+    return f"{name}.".replace(WRAPPED, "")[:-1]
+
+
+def average_gradients(parameters: Sequence[Parameter]) -> None:
+    """Average gradients over all processes, in place, with one collective; every process must have the same ones.
+
+    Args:
+        parameters: whole ones, alike on every process.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
+        grad.copy_(part.view_as(grad))
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from graspl.adapters.sharding import plain_name
 from graspl.errors import GrasplError
 
 
@@ -40,7 +41,8 @@ def lora_sites(model: PeftModel, adapter: str = "default") -> list[Site]:
         GrasplError: the adapter is of a kind that graspl cannot constrain; says which and what to do.
     """
     sites = []
-    for path, module in model.get_base_model().named_modules():
+    for name, module in model.get_base_model().named_modules():
+        path = plain_name(name)
         if isinstance(module, LoraLayer) and (adapter in module.lora_A or adapter in module.lora_embedding_A):
             _check_kind(path, module, adapter)
             A, B = _weight(module.lora_A[adapter]), _weight(module.lora_B[adapter])

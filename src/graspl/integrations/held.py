@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sites import lora_sites
+from graspl.adapters.switch import adapter_off
 from graspl.constraints.base import Constraint
 from graspl.constraints.combined import default_constraint, widen
 from graspl.directions.basis import Directions
@@ -33,7 +34,7 @@ class HeldAdapter:
             held.project_step()
 
     A constraint that needs the batch or adds to the loss (GRASP's default does) sees both through hooks on the model, so
-    the model must be given `labels` and its own loss be used. Tested in one process.
+    the model must be given `labels` and its own loss be used. DDP and FSDP2 wrap the model before it is held.
 
     Args:
         model: with a LoRA adapter that was not trained, or trained under this constraint.
@@ -143,5 +144,5 @@ class HeldAdapter:
 
     @torch.no_grad()
     def _base_forward(self, batch: dict[str, Any]) -> Tensor:
-        with self.model.disable_adapter():
+        with adapter_off(self.model):
             return self._forward(batch)

@@ -42,10 +42,18 @@ class BalancedLitModule(ScaledLitModule):
         all, and averaging with a ratio a layer (arXiv:2309.06256), which has to choose them.
     """
 
+    def on_fit_start(self) -> None:
+        """See that the frozen weights are there, before anything is trained.
+
+        Raises:
+            GrasplError: no process has whole ones.
+        """
+        super().on_fit_start()
+        self.frozen_weights()
+
     def finish(self) -> None:
         """Scale each site's B."""
-        assert self.model is not None, "configure_model comes first"
-        weights = dict(self.model.get_base_model().named_parameters())
+        weights = self.frozen_weights()
         moved = [
             update_norm(site.B, site.A, site.scaling)
             / float(weights[f"{site.name}.base_layer.weight"].detach().float().norm())

@@ -2,7 +2,10 @@
 
 import logging
 import math
+import re
 import warnings
+from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +14,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import FSDPStrategy
 from peft import PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from graspl.adapters.base_model import ORGANISM, load_adapter, load_base_model
@@ -19,8 +23,9 @@ from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import update_norm
 from graspl.adapters.residual import decoder_layers
-from graspl.adapters.sharding import shard_layers, whole
+from graspl.adapters.sharding import plain_name, shard_frozen, shard_layers, whole
 from graspl.adapters.sites import Site, lora_sites
+from graspl.adapters.switch import adapter_off
 from graspl.directions.basis import Directions
 from graspl.directions.reliance import reliance
 from graspl.errors import GrasplError
@@ -85,6 +90,29 @@ class AdapterLitModule(LightningModule):
         """The adapter's sites, live; empty before the model is built."""
         return self._sites
 
+    @property
+    def is_flat_sharded(self) -> bool:
+        """Whether FSDP1 shards the frozen weights, and nothing but graspl brings the adapter's gradients together."""
+        return self._trainer is not None and isinstance(self.trainer.strategy, FSDPStrategy)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return the adapter's parameters by the names that they have in a model of one process."""
+        return {plain_name(name): p for name, p in self.named_parameters() if p.requires_grad}
+
+    def frozen_weights(self) -> dict[str, Tensor]:
+        """Return the base model's parameters by their names, for methods that look at them.
+
+        Raises:
+            GrasplError: no process has whole ones.
+        """
+        assert self.model is not None, "configure_model comes first"
+        if self.is_flat_sharded:
+            raise GrasplError(
+                f"trainer.strategy: {type(self).__name__} looks at frozen weights, and FSDP1 leaves no process whole ones; "
+                "take DDP"
+            )
+        return dict(self.model.get_base_model().named_parameters())
+
     def whole_sites(self) -> list[Site]:
         """Return the sites with whole factors, also where they are sharded; every process must call it."""
         return [replace(site, A=whole(site.A), B=whole(site.B)) for site in self._sites]
@@ -93,13 +121,10 @@ class AdapterLitModule(LightningModule):
         """Read the directions, before the base model is loaded and before anything is computed.
 
         Raises:
-            GrasplError: the file cannot be read, or was made for another base model, or the strategy is FSDP1.
+            GrasplError: the file cannot be read, or was made for another base model.
         """
-        if isinstance(self.trainer.strategy, FSDPStrategy):
-            # It lays all parameters of a block end to end and cuts where it falls, so that no process has rows of a factor
-            raise GrasplError(
-                "trainer.strategy: FSDP1 is not supported; take FSDP2, --config configs/trainer/fsdp.yaml"
-            )
+        if self.is_flat_sharded:
+            self._refuse_flat_shards()
         if self.directions is not None:
             self._loaded_directions = Directions.load(self.directions)
             self._loaded_directions.require_base_model(self.base_model)
@@ -130,7 +155,20 @@ class AdapterLitModule(LightningModule):
                 layer.forward = torch.compile(layer.forward, dynamic=True)
         if self.device_mesh is not None:
             shard_layers(self.model, self.device_mesh["data_parallel"])
+        if self.is_flat_sharded:
+            shard_frozen(self.model, self.trainer.strategy.root_device)
         self._sites = lora_sites(self.model)
+
+    def _refuse_flat_shards(self) -> None:
+        """Refuse what does not go together with FSDP1."""
+        if getattr(self.trainer.strategy, "_state_dict_type", "full") != "full":
+            raise GrasplError(
+                "trainer.strategy.state_dict_type: with FSDP1 the adapter is whole on every process; leave it at full"
+            )
+        if self.load_in_4bit:
+            raise GrasplError(
+                "model.load_in_4bit: FSDP1 cannot flatten quantised weights; take DDP (configs/trainer/ddp.yaml)"
+            )
 
     def _adapted(self, base: Any) -> PeftModel:
         if self.adapter is not None:
@@ -172,7 +210,7 @@ class AdapterLitModule(LightningModule):
     def base_forward(self, batch: dict[str, Any]) -> Tensor:
         """Return the base model's logits (b, L, vocabulary), adapter off, without gradients."""
         assert self.model is not None, "configure_model comes first"
-        with self.model.disable_adapter():
+        with adapter_off(self.model):
             return self(batch)
 
     # Validation
@@ -242,6 +280,7 @@ class AdapterLitModule(LightningModule):
             "lora": peft_fields(self.model.peft_config["default"]),
             "shapes": self._adapter_shapes(),
             "random_state": torch.get_rng_state(),
+            "flat_sharded": self.is_flat_sharded,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -263,8 +302,23 @@ class AdapterLitModule(LightningModule):
             )
         self._random_state = kept["random_state"]
 
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the adapter; under FSDP1 without gathering the frozen weights, which its own hooks would do."""
+        if not self.is_flat_sharded:
+            return super().state_dict(*args, **kwargs)
+        return {name: p.detach() for name, p in self.trained().items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load the adapter; under FSDP1 without gathering the frozen weights."""
+        if not self.is_flat_sharded:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        with torch.no_grad():
+            for name, p in self.trained().items():
+                p.copy_(state_dict[name])
+        return None
+
     def _adapter_shapes(self) -> dict[str, list[int]]:
-        return {name: list(p.shape) for name, p in self.named_parameters() if p.requires_grad}
+        return {name: list(p.shape) for name, p in self.trained().items()}
 
     def on_train_start(self) -> None:
         """Go on with the random state of the checkpoint, which dropout draws from."""
@@ -276,7 +330,9 @@ class AdapterLitModule(LightningModule):
     def adapter_state(self) -> dict[str, Tensor]:
         """Return the adapter's tensors, whole also where they are sharded; every process must call it."""
         assert self.model is not None, "configure_model comes first"
-        tensors = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+        tensors = {
+            plain_name(name): p.detach() for name, p in self.model.named_parameters() if p.requires_grad
+        }
         return {name: whole(tensor).cpu().contiguous() for name, tensor in tensors.items()}
 
     def save_adapter(self, folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -287,6 +343,16 @@ class AdapterLitModule(LightningModule):
             tensors: of `adapter_state`.
         """
         assert self.model is not None, "configure_model comes first"
+        if self.is_flat_sharded:
+            # PEFT looks for its layers by names, which FSDP1's wrappers have got into
+            config = copy(self.model.peft_config["default"])
+            config.inference_mode = True
+            config.save_pretrained(str(folder))
+            named = {
+                re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name): each for name, each in tensors.items()
+            }
+            save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+            return
         # Embeddings are never trained here; asking PEFT to look would make it search the hub for the base model
         self.model.save_pretrained(str(folder), state_dict=tensors, save_embedding_layers=False)
 

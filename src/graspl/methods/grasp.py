@@ -163,6 +163,7 @@ class GRASPLitModule(LoRALitModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Project the gradient and average it over the step's tokens; their count travels with what the projection sends."""
+        self.gather_gradients()
         with travelling(self.take_step_sums()) as sums:
             self.constraint.project_gradients(self.sites)
         self.finish_sums(sums.value if sums.arrived else total(sums.value))

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import get_scheduler
 
-from graspl.adapters.sharding import total
+from graspl.adapters.sharding import average_gradients, total
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
 from graspl.methods.loss import logits_only_at, summed_loss, summed_loss_at
@@ -94,7 +94,25 @@ class LoRALitModule(AdapterLitModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""
+        self.gather_gradients()
         self.finish_sums(total(self.take_step_sums()))
+
+    def gather_gradients(self) -> None:
+        """Average the adapter's gradients over processes where the strategy does not; first in an optimizer step."""
+        if self.is_flat_sharded:
+            average_gradients(list(self.trained().values()))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as Lightning does, also by norm under FSDP1, where Lightning refuses since gradients would be in pieces."""
+        if self.is_flat_sharded and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grad_norm_(list(self.trained().values()), gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def take_step_sums(self) -> Tensor:
         """Return what this process has summed over the optimizer step, and begin anew.

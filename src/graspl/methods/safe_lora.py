@@ -41,8 +41,7 @@ class SafeLoRALitModule(FinishedLitModule):
         if self.unaligned_model is None:
             raise GrasplError("model.unaligned_model: names no model; give the one before instruction tuning")
         other = dict(load_base_model(self.unaligned_model, dtype=self.dtype_name).named_parameters())
-        assert self.model is not None, "configure_model comes first"
-        ours = dict(self.model.get_base_model().named_parameters())
+        ours = self.frozen_weights()
         for site in self.sites:
             aligned, unaligned = ours[f"{site.name}.base_layer.weight"], other.get(f"{site.name}.weight")
             if unaligned is None or unaligned.shape != aligned.shape:
