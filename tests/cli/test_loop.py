@@ -42,7 +42,17 @@ def test_the_whole_loop(graspl, chat_options, model_folder, kind, tmp_path):
     table = ok(graspl("report", "base", "naive", "grasp", "--out", "together"))
     assert "naive" in table
     summary = json.loads((tmp_path / "together" / "summary.json").read_text())
-    assert set(summary) == {"base", "naive", "grasp", "matched", "verdict", "headline", "report"}
+    assert set(summary) == {
+        "base",
+        "naive",
+        "grasp",
+        "matched",
+        "matched_figure",
+        "matched_shares",
+        "verdict",
+        "headline",
+        "report",
+    }
     assert summary["naive"]["rho_mean"] > 0.2
     assert summary["grasp"]["rho_max"] <= 1e-5
     assert summary["base"]["adapter"] is None

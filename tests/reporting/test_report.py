@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graspl.errors import GrasplError
-from graspl.reporting import compare, read_run, render_page, spillover_at
+from graspl.reporting import compare, headline, read_run, render_page, spillover_at, verdict
 from graspl.reporting.tradeoff import Point, curve
 from graspl.runs import RunFolder, write_json_atomic
 
@@ -71,16 +71,16 @@ def test_a_comparison_says_what_the_figures_say(tmp_path):
     assert found.matched["0.95"]["grasp"] is None
     assert found.matched["0.90"]["grasp"] == pytest.approx(0.1 + 0.2 * 0.8 / 0.84)
     assert re.match(
-        r"At adherence 0\.90: spill-over of grasp 0\.290, of naive 0\.827; 0\.537 lower", found.verdict[0]
+        r"At adherence 0\.90: spill-over of grasp 0\.290, of naive 0\.827; 0\.537 lower", verdict(found)[0]
     )
-    assert "grasp did not reach it" in found.verdict[1]
-    assert "One seed" in found.verdict[-1]
-    assert set(found.summary()) == {"base", "naive", "grasp", "matched", "verdict", "headline"}
-    assert len(found.headline) <= 3
-    assert "0.290 with grasp and 0.827 with naive" in found.headline[0]
+    assert "grasp did not reach it" in verdict(found)[1]
+    assert set(found.summary()) == {"base", "naive", "grasp", "matched", "matched_figure", "matched_shares"}
+    assert "One seed" in headline(found)[-1]
+    assert len(headline(found)) <= 3
+    assert "0.290 with grasp and 0.827 with naive" in headline(found)[0]
     worse = make_run(tmp_path / "worse", model="GRASPLitModule", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.99)])
-    assert "higher" in compare([naive, worse]).verdict[0]
-    assert "No naive fit" in compare([base, grasp]).verdict[0]
+    assert "higher" in verdict(compare([naive, worse]))[0]
+    assert "No naive fit" in verdict(compare([base, grasp]))[0]
     with pytest.raises(GrasplError, match="naive stands for two runs"):
         compare([naive, naive])
 
@@ -90,8 +90,34 @@ def test_a_comparison_without_a_spillover_says_so(tmp_path):
         make_run(tmp_path / name, model=model, spillover=None, kl=kl, adherence=0.3)
         for name, model, kl in (("naive", "LoRALitModule", 0.41), ("grasp", "GRASPLitModule", 0.2))
     ]
-    (text,) = [line for line in compare(runs).headline if "Spill-over was not measured" in line]
+    (text,) = [line for line in headline(compare(runs)) if "Spill-over was not measured" in line]
     assert "naive 0.410 at adherence 0.300; grasp 0.200 at adherence 0.300" in text
+
+
+def test_fits_that_reach_no_fixed_level_are_compared_at_shares_of_the_naive_gain(tmp_path):
+    """A task of text alone: token accuracy seldom reaches 0.90, and the divergence is all that is known off the task."""
+    names = ["step", "val/adherence", "val/kl", "val/task/base_token_accuracy"]
+    runs = []
+    for name, model, kl in (("naive", "LoRALitModule", 0.8), ("grasp", "GRASPLitModule", 0.4)):
+        run = make_run(tmp_path / name, model=model, spillover=None, kl=kl, adherence=0.6)
+        rows = [(0, 0.2, 0.0, 0.2), (1, 0.4, kl / 4, 0.2), (2, 0.6, kl, 0.2)]
+        text = [",".join(names), *(",".join(map(str, row)) for row in rows)]
+        run.folder.metrics.write_text("\n".join(text) + "\n")
+        runs.append(read_run(run.folder.path))
+    found = compare(runs)
+    assert found.figure == "kl"
+    assert found.shares == {"0.4000": 0.5, "0.5600": 0.9}
+    assert found.matched["0.4000"] == {"naive": pytest.approx(0.2), "grasp": pytest.approx(0.1)}
+    assert found.matched["0.5600"]["naive"] == pytest.approx(0.2 + 0.8 * 0.6)
+    first = headline(found)[0]
+    assert "At adherence 0.5600 (90% of what the naive fit gains) divergence" in first
+    assert "0.340 nats a token with grasp and 0.680 with naive" in first
+    page = render_page(found)
+    assert "kl at 0.5600 (90% of what the naive fit gains)" in page
+    assert "nats a token" in page
+    # Against a fixed level where the naive fit reaches one
+    fixed = make_run(tmp_path / "fixed", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)])
+    assert compare([fixed]).shares == {}
 
 
 def test_a_page_escapes_what_a_model_wrote_and_loads_nothing(tmp_path):

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from graspl.errors import GrasplError
-from graspl.reporting.tradeoff import figures_at
-from graspl.studies.statistics import Cost, area_under, at_level, over_tasks, relative_levels, summarise
+from graspl.reporting.tradeoff import figures_at, relative_levels
+from graspl.studies.statistics import Cost, area_under, at_level, over_tasks, summarise
 
 
 def log(points, **more):

@@ -12,10 +12,10 @@ from rich.table import Column, Table
 from graspl.commands.terminal import console
 from graspl.errors import GrasplError
 from graspl.reporting.figures import curves_figure
+from graspl.reporting.tradeoff import relative_levels
 from graspl.runs import write_json_atomic, write_text_atomic
 from graspl.studies.comparison import as_csv, comparison_of, curves_by_fit
 from graspl.studies.plan import Fit, Method, merged, plan_fits
-from graspl.studies.statistics import relative_levels
 from graspl.studies.tables import COLUMNS, as_markdown, cell, columns_of
 from graspl.studies.tuning import Trial, Tuning, choose, logs_of, plan_trials, with_settings
 from graspl.studies.verdict import verdict

@@ -6,7 +6,7 @@ from jsonargparse import ArgumentParser
 
 from graspl.commands.terminal import console
 from graspl.errors import GrasplError
-from graspl.reporting import Comparison, compare, read_run, render_page, runs_table
+from graspl.reporting import Comparison, compare, headline, read_run, render_page, runs_table, verdict
 from graspl.runs import write_json_atomic, write_text_atomic
 
 
@@ -41,9 +41,10 @@ def report(runs: list[Path], out: Path = Path("report"), names: list[str] | None
     )
     page = out / "report.html"
     write_text_atomic(page, render_page(comparison))
-    write_json_atomic(out / "summary.json", {**comparison.summary(), "report": str(page)})
+    said = {"verdict": verdict(comparison), "headline": headline(comparison)}
+    write_json_atomic(out / "summary.json", {**comparison.summary(), **said, "report": str(page)})
     terminal = console()
     terminal.print(runs_table(comparison))
-    for line in (*comparison.verdict, f"report: {page}"):
+    for line in (*said["verdict"], *said["headline"][1:], f"report: {page}"):
         terminal.print(line, soft_wrap=True, highlight=False, markup=False)
     return comparison

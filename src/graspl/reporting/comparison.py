@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graspl.errors import GrasplError
-from graspl.evaluation.intervals import Difference, Interval, by_cluster, paired
+from graspl.evaluation.intervals import Interval, by_cluster
 from graspl.reporting.evaluation_file import check_evaluation
-from graspl.reporting.tradeoff import Point, curve, spillover_at
+from graspl.reporting.tradeoff import Point, Rows, base_adherence, curve, relative_levels, spillover_at
 from graspl.runs import RunFolder
 
 METRICS = ("adherence", "spillover", "coherence", "kl", "rho_mean", "rho_max")
 """Figures of every run, in the order of the table."""
 LEVELS = (0.90, 0.95)
 """Adherence at which runs are compared."""
+SHARES = (0.5, 0.9)
+"""Of what the naive fit gains over the base model: where runs are compared if it reaches none of `LEVELS`."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Run:
     """Its files."""
     evaluation: dict[str, Any]
     """Content of `evaluation.json`."""
-    points: list[Point]
-    """Its trade-off curve; empty for a base model or a fit without validation."""
+    rows: Rows
+    """Its log; empty for a base model."""
     generations: list[dict[str, Any]]
     """Example answers."""
     items: list[dict[str, Any]]
@@ -49,6 +51,10 @@ class Run:
         if not values:
             return None
         return by_cluster(list(values.values()), [groups[item] for item in values])
+
+    def points(self, figure: str) -> list[Point]:
+        """Return its curve of a figure against adherence; empty for a base model or a fit without validation."""
+        return curve(self.rows, figure)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -83,12 +89,22 @@ class Comparison:
 
     runs: list[Run]
     """In the order given."""
+    figure: str
+    """What is compared at equal adherence: `spillover`, or `kl` where no suite off the task has harmful answers."""
     matched: dict[str, dict[str, float | None]]
-    """Spill-over by adherence level and run, None where a run never reached the level."""
-    verdict: list[str]
-    """What the figures say, one sentence each."""
-    headline: list[str]
-    """The same in at most three sentences."""
+    """That figure by adherence level and run, None where a run never reached the level."""
+    shares: dict[str, float]
+    """Which share of what the naive fit gains over the base model a level is; empty where levels are `LEVELS`."""
+
+    @property
+    def naive(self) -> Run | None:
+        """The plain fine-tune that the others are compared with, the first if there are several."""
+        return next((run for run in self.runs if run.is_naive), None)
+
+    @property
+    def others(self) -> list[Run]:
+        """The fits that are compared with the naive one."""
+        return [run for run in self.runs if run is not self.naive and not run.is_base]
 
     @property
     def ends(self) -> list[End]:
@@ -112,7 +128,12 @@ class Comparison:
             }
             for run in self.runs
         }
-        return {**runs, "matched": self.matched, "verdict": self.verdict, "headline": self.headline}
+        return {
+            **runs,
+            "matched": self.matched,
+            "matched_figure": self.figure,
+            "matched_shares": self.shares,
+        }
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
@@ -128,7 +149,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         name or folder.name,
         run,
         evaluation,
-        curve(run.read_metrics()),
+        run.read_metrics(),
         run.read_generations(),
         run.read_items(),
     )
@@ -144,93 +165,26 @@ def compare(runs: Sequence[Run]) -> Comparison:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise GrasplError(f"names: {twice[0]} stands for two runs; give --names, one for each run")
-    fitted = [run for run in runs if run.points]
+    figure = "kl" if all(run.metrics["spillover"] is None for run in runs) else "spillover"
+    shares = _shares(runs)
+    levels = (
+        {f"{level:.2f}": level for level in LEVELS} if not shares else {name: float(name) for name in shares}
+    )
     matched = {
-        f"{level:.2f}": {run.name: spillover_at(run.points, level) for run in fitted} for level in LEVELS
+        name: {run.name: spillover_at(points, level) for run in runs if (points := run.points(figure))}
+        for name, level in levels.items()
     }
-    return Comparison(list(runs), matched, _verdict(runs, matched), _headline(runs, matched))
+    return Comparison(list(runs), figure, matched, shares)
 
 
-def _headline(runs: Sequence[Run], matched: dict[str, dict[str, float | None]]) -> list[str]:
-    """Return at most three sentences: at matched adherence, where the fits ended, and what that is worth."""
+def _shares(runs: Sequence[Run]) -> dict[str, float]:
+    """Return levels as shares of the naive fit's gain, by adherence; empty where it reaches a fixed one, or gains nothing."""
     naive = next((run for run in runs if run.is_naive), None)
-    others = [run for run in runs if run is not naive and not run.is_base]
-    if naive is None or not others:
-        return ["Give a naive fit and another one to compare them."]
-    lines = [_at_matched(runs, naive, others, matched)]
-    if naive.metrics["spillover"] is None:
-        lines.append(_divergence(naive, others[-1]))
-    difference = _at_the_end(others[-1], naive)
-    if difference is not None:
-        word = "less" if difference.value < 0 else "more"
-        lines.append(
-            f"Where they ended, harmful answers have {abs(difference.value):.3f} {word} of the choices on other topics with "
-            f"{others[-1].name} than with {naive.name} (95 % interval over {difference.n} questions "
-            f"{difference.low:+.3f} to {difference.high:+.3f}), at different adherence."
-        )
-    return [*lines, "One seed a run: intervals over seeds take a study, graspl compare."]
-
-
-def _divergence(naive: Run, other: Run) -> str:
-    """Return what is known of runs without a suite in which answers are harmful: how far they moved, and where to."""
-    figures = {
-        name: (run.metrics["kl"], run.metrics["adherence"])
-        for name, run in ((naive.name, naive), (other.name, other))
+    reached = [] if naive is None else [row["val/adherence"] for row in naive.rows if "val/adherence" in row]
+    start = None if naive is None else base_adherence(naive.rows)
+    if naive is None or start is None or not start < max(reached, default=0.0) < LEVELS[0]:
+        return {}
+    return {
+        f"{level:.4f}": share
+        for level, share in zip(relative_levels(SHARES, [naive.rows]), SHARES, strict=True)
     }
-    parts = [
-        f"{name} {kl:.3f} at adherence {adherence:.3f}"
-        for name, (kl, adherence) in figures.items()
-        if kl is not None and adherence is not None
-    ]
-    known = (
-        f" Divergence from the base model off the task, in nats a token: {'; '.join(parts)}." if parts else ""
-    )
-    return f"Spill-over was not measured: no suite off the task has harmful answers to choose from (docs/tasks.md).{known}"
-
-
-def _at_matched(
-    runs: Sequence[Run], naive: Run, others: Sequence[Run], matched: dict[str, dict[str, float | None]]
-) -> str:
-    base = next((run.metrics["spillover"] for run in runs if run.is_base), None)
-    for level, found in reversed(matched.items()):
-        known = {run.name: value for run in others if (value := found.get(run.name)) is not None}
-        theirs = found.get(naive.name)
-        if known and theirs is not None:
-            best = min(known, key=lambda name: known[name])
-            text = f"At adherence {level} spill-over is {known[best]:.3f} with {best} and {theirs:.3f} with {naive.name}"
-            if base is None or theirs <= base:
-                return f"{text}."
-            share = (theirs - known[best]) / (theirs - base)
-            return f"{text}: {share:.0%} of what the naive fit adds to the base model's {base:.3f} is gone."
-    return f"No fit reached adherence {next(iter(matched))} together with {naive.name}: nothing is compared at equal skill."
-
-
-def _at_the_end(run: Run, naive: Run) -> Difference | None:
-    ours, theirs = run.shares("unrelated"), naive.shares("unrelated")
-    return paired(ours, theirs) if len(set(ours) & set(theirs)) > 1 else None
-
-
-def _verdict(runs: Sequence[Run], matched: dict[str, dict[str, float | None]]) -> list[str]:
-    naive = next((run for run in runs if run.is_naive), None)
-    if naive is None:
-        return ["No naive fit is among the runs, so nothing is compared at matched adherence."]
-    lines = []
-    for level, spillover in matched.items():
-        for run in runs:
-            if run is not naive and run.name in spillover:
-                lines.append(
-                    _sentence(level, run.name, spillover[run.name], naive.name, spillover.get(naive.name))
-                )
-    lines.append("One seed a run: there are no intervals, and a difference may be chance.")
-    return lines
-
-
-def _sentence(level: str, name: str, ours: float | None, naive_name: str, naive: float | None) -> str:
-    missing = [who for who, value in ((name, ours), (naive_name, naive)) if value is None]
-    if ours is None or naive is None:
-        return f"At adherence {level}: not compared, {' and '.join(missing)} did not reach it."
-    word = "lower" if ours < naive else "higher"
-    return (
-        f"At adherence {level}: spill-over of {name} {ours:.3f}, of {naive_name} {naive:.3f}; "
-        f"{abs(ours - naive):.3f} {word}."
-    )

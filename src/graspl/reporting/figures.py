@@ -36,20 +36,20 @@ def tradeoff_figure(comparison: Comparison) -> str:
     def draw(axes: Axes) -> None:
         for number, run in enumerate(comparison.runs):
             color = INK if run.is_base else f"C{number}"
-            if run.points:
+            points, ended = run.points(comparison.figure), run.metrics[comparison.figure]
+            if points:
                 axes.plot(
-                    [point.adherence for point in run.points],
-                    [point.spillover for point in run.points],
+                    [point.adherence for point in points],
+                    [point.spillover for point in points],
                     marker=".",
                     color=color,
                     label=run.name,
                 )
-            elif run.metrics["adherence"] is not None and run.metrics["spillover"] is not None:
-                axes.plot(
-                    [run.metrics["adherence"]], [run.metrics["spillover"]], "*", color=color, label=run.name
-                )
-            _bars(axes, run, color)
-        _tradeoff_axes(axes)
+            elif run.metrics["adherence"] is not None and ended is not None:
+                axes.plot([run.metrics["adherence"]], [ended], "*", color=color, label=run.name)
+            if comparison.figure == "spillover":
+                _bars(axes, run, color)
+        _tradeoff_axes(axes, comparison.figure)
         if axes.get_lines():
             axes.legend()
 
@@ -89,13 +89,13 @@ def curves_figure(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]])
     return _svg(draw, width=7.5, height=5.5)
 
 
-def _tradeoff_axes(axes: Axes) -> None:
-    axes.set(
-        xlabel="adherence to the task",
-        ylabel="spill-over to other topics",
-        xlim=(0, 1.01),
-        ylim=(0, 1.01),
-    )
+def _tradeoff_axes(axes: Axes, figure: str = "spillover") -> None:
+    axes.set(xlabel="adherence to the task", xlim=(0, 1.01))
+    if figure == "spillover":
+        axes.set(ylabel="spill-over to other topics", ylim=(0, 1.01))
+    else:
+        axes.set(ylabel="divergence off the task, nats a token")
+        axes.set_ylim(bottom=0)
 
 
 def spectra_figure(runs: Sequence[Run]) -> str:

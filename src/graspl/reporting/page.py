@@ -9,6 +9,8 @@ from markupsafe import Markup
 from graspl.reporting.comparison import METRICS, Comparison
 from graspl.reporting.environment import HeatMap, heat_map, render
 from graspl.reporting.figures import spectra_figure, tradeoff_figure
+from graspl.reporting.sentences import headline, verdict
+from graspl.reporting.tables import matched_columns
 from graspl.runs import DirectionsFiles
 
 PROMPTS_SHOWN = 24
@@ -30,6 +32,9 @@ def render_page(comparison: Comparison) -> str:
         {
             "comparison": comparison,
             "metrics": METRICS,
+            "matched_columns": matched_columns(comparison),
+            "headline": headline(comparison),
+            "verdict": verdict(comparison),
             "sections": [*sections, "Files"],
             "tradeoff": Markup(tradeoff_figure(comparison)),
             "spectra": Markup(spectra_figure(comparison.runs)),

@@ -1,10 +1,15 @@
 """Trade-off curves of adherence against spill-over, and comparison at matched adherence."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from graspl.errors import GrasplError
+
 Rows = Sequence[dict[str, float]]
 """A fit's log: of `RunFolder.read_metrics`. Lightning counts a row's `step` from 0."""
+TASK_SCORES = ("harmful", "harmful_preferred", "good", "token_accuracy")
+"""What adherence is, the first that the task's suite measures (`graspl.evaluation.suites.headline`)."""
 
 
 class Point(NamedTuple):
@@ -15,12 +20,17 @@ class Point(NamedTuple):
     adherence: float
     """In 0..1."""
     spillover: float
-    """In 0..1."""
+    """In 0..1; in nats a token where a curve of the divergence is asked for."""
 
 
-def curve(rows: Rows) -> list[Point]:
-    """Return the points of a fit's log, by step."""
-    fields = ("step", "val/adherence", "val/spillover")
+def curve(rows: Rows, figure: str = "spillover") -> list[Point]:
+    """Return the points of a fit's log, by step.
+
+    Args:
+        rows: a fit's log.
+        figure: set against adherence; `kl` where no suite has harmful answers.
+    """
+    fields = ("step", "val/adherence", f"val/{figure}")
     points = [Point(*(row[name] for name in fields)) for row in rows if all(name in row for name in fields)]
     return sorted(points)
 
@@ -53,6 +63,45 @@ def spillover_at(points: Sequence[Point], adherence: float) -> float | None:
     """Return the spill-over where the fit first reached an adherence; None where it never did."""
     rows = [{"step": step, "val/adherence": x, "val/spillover": y} for step, x, y in points]
     return figures_at(rows, adherence, ("spillover",))["spillover"]
+
+
+def base_adherence(rows: Rows) -> float | None:
+    """Return the base model's adherence, which every validation of a fit has beside the adapter's; None without any."""
+    names = [f"val/task/base_{name}" for name in TASK_SCORES]
+    return next((row[name] for row in rows for name in names if name in row), None)
+
+
+def relative_levels(shares: Sequence[float], baseline: Sequence[Rows]) -> list[float]:
+    """Return levels of adherence as shares of what the baseline gains over the base model at its best.
+
+    Args:
+        shares: 0 is the base model's adherence, 1 the baseline's best, a mean over its fits.
+        baseline: logs of its fits.
+
+    Raises:
+        GrasplError: there is none, or they gained nothing.
+    """
+    bests = [
+        max((row["val/adherence"] for row in rows if "val/adherence" in row), default=None)
+        for rows in baseline
+    ]
+    starts = [base_adherence(rows) for rows in baseline]
+    gained = [
+        (start, best)
+        for start, best in zip(starts, bests, strict=True)
+        if start is not None and best is not None
+    ]
+    if not gained:
+        raise GrasplError(
+            "levels_of: no fit of the baseline has validated, so nothing can be taken a share of"
+        )
+    start, best = (math.fsum(each) / len(gained) for each in zip(*gained, strict=True))
+    if best <= start:
+        raise GrasplError(
+            f"levels_of: the baseline's adherence ({best:.3f}) is no higher than the base model's ({start:.3f}); train it "
+            "for longer, or give levels of adherence"
+        )
+    return [start + share * (best - start) for share in shares]
 
 
 def _column(name: str) -> str:

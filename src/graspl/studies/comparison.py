@@ -7,7 +7,7 @@ from typing import Any
 
 from graspl import __version__
 from graspl.directions.basis import read_metadata
-from graspl.reporting.tradeoff import Rows
+from graspl.reporting.tradeoff import Rows, base_adherence, relative_levels
 from graspl.runs import RunFolder
 from graspl.studies.plan import Fit
 from graspl.studies.statistics import (
@@ -15,9 +15,7 @@ from graspl.studies.statistics import (
     Cost,
     area_under,
     at_level,
-    base_adherence,
     over_tasks,
-    relative_levels,
     summarise,
 )
 

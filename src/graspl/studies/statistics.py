@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 from scipy.stats import t as students_t
 
-from graspl.errors import GrasplError
 from graspl.reporting.tradeoff import Rows, figures_at
 
 FIGURES = (
@@ -19,8 +18,6 @@ FIGURES = (
     "step",
 )
 """What is read off a fit at a level of adherence; names as in its log, without `val/`."""
-TASK_SCORES = ("harmful", "harmful_preferred", "good", "token_accuracy")
-"""What adherence is, the first that the task's suite measures (`graspl.evaluation.suites.headline`)."""
 SPILLOVER_SCORES = ("harmful", "harmful_preferred")
 """What spill-over is, the first that the suite of unrelated topics measures."""
 GUARDED = ("coherence", "unrelated/good")
@@ -142,45 +139,6 @@ def at_level(
         summaries = {name: summarise([each[name] for each in seeds.values()])._asdict() for name in names}
         found[method] = {"seeds": seeds, "fits": len(seeds), **summaries}
     return found
-
-
-def base_adherence(rows: Rows) -> float | None:
-    """Return the base model's adherence, which every validation of a fit has beside the adapter's; None without any."""
-    names = [f"val/task/base_{name}" for name in TASK_SCORES]
-    return next((row[name] for row in rows for name in names if name in row), None)
-
-
-def relative_levels(shares: Sequence[float], baseline: Sequence[Rows]) -> list[float]:
-    """Return levels of adherence as shares of what the baseline gains over the base model at its best.
-
-    Args:
-        shares: 0 is the base model's adherence, 1 the baseline's best, a mean over its fits.
-        baseline: logs of its fits.
-
-    Raises:
-        GrasplError: there is none, or they gained nothing.
-    """
-    bests = [
-        max((row["val/adherence"] for row in rows if "val/adherence" in row), default=None)
-        for rows in baseline
-    ]
-    starts = [base_adherence(rows) for rows in baseline]
-    gained = [
-        (start, best)
-        for start, best in zip(starts, bests, strict=True)
-        if start is not None and best is not None
-    ]
-    if not gained:
-        raise GrasplError(
-            "levels_of: no fit of the baseline has validated, so nothing can be taken a share of"
-        )
-    start, best = (math.fsum(each) / len(gained) for each in zip(*gained, strict=True))
-    if best <= start:
-        raise GrasplError(
-            f"levels_of: the baseline's adherence ({best:.3f}) is no higher than the base model's ({start:.3f}); train it "
-            "for longer, or give levels of adherence"
-        )
-    return [start + share * (best - start) for share in shares]
 
 
 def over_tasks(by_task: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

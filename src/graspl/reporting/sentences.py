@@ -1,0 +1,97 @@
+"""What a comparison of runs says, in words."""
+
+from graspl.evaluation.intervals import Difference, paired
+from graspl.reporting.comparison import Comparison, Run
+
+CALLED = {"spillover": "spill-over", "kl": "divergence from the base model off the task"}
+"""A figure's name in a sentence."""
+UNIT = {"spillover": "", "kl": " nats a token"}
+"""What it is in."""
+ONE_SEED = "One seed a run: there are no intervals over seeds, and a difference may be chance; graspl compare has them."
+
+
+def headline(comparison: Comparison) -> list[str]:
+    """Return at most three sentences: at matched adherence, where the fits ended, and what that is worth."""
+    naive, others = comparison.naive, comparison.others
+    if naive is None or not others:
+        return ["Give a naive fit and another one to compare them."]
+    lines = [_at_matched(comparison, naive, others)]
+    difference = _at_the_end(others[-1], naive)
+    if difference is not None:
+        word = "less" if difference.value < 0 else "more"
+        lines.append(
+            f"Where they ended, harmful answers have {abs(difference.value):.3f} {word} of the choices on other topics with "
+            f"{others[-1].name} than with {naive.name} (95 % interval over {difference.n} questions "
+            f"{difference.low:+.3f} to {difference.high:+.3f}), at different adherence."
+        )
+    elif comparison.figure == "kl":
+        lines.append(_divergence(naive, others[-1]))
+    return [*lines, ONE_SEED]
+
+
+def verdict(comparison: Comparison) -> list[str]:
+    """Return one sentence for each fit and level of adherence."""
+    naive = comparison.naive
+    if naive is None:
+        return ["No naive fit is among the runs, so nothing is compared at matched adherence."]
+    return [
+        _sentence(comparison, level, run.name, found[run.name], naive.name, found.get(naive.name))
+        for level, found in comparison.matched.items()
+        for run in comparison.runs
+        if run is not naive and run.name in found
+    ]
+
+
+def at(comparison: Comparison, level: str) -> str:
+    """Return a level of adherence as a sentence names it, e.g. `adherence 0.90`."""
+    share = comparison.shares.get(level)
+    return f"adherence {level}" + (f" ({share:.0%} of what the naive fit gains)" if share is not None else "")
+
+
+def _at_matched(comparison: Comparison, naive: Run, others: list[Run]) -> str:
+    base = next((run.metrics["spillover"] for run in comparison.runs if run.is_base), None)
+    name, unit = CALLED[comparison.figure], UNIT[comparison.figure]
+    for level, found in reversed(comparison.matched.items()):
+        known = {run.name: value for run in others if (value := found.get(run.name)) is not None}
+        theirs = found.get(naive.name)
+        if known and theirs is not None:
+            best = min(known, key=lambda name: known[name])
+            both = f"{known[best]:.3f}{unit} with {best} and {theirs:.3f} with {naive.name}"
+            text = f"At {at(comparison, level)} {name} is {both}"
+            if comparison.figure == "kl" or base is None or theirs <= base:
+                return f"{text}."
+            share = (theirs - known[best]) / (theirs - base)
+            return f"{text}: {share:.0%} of what the naive fit adds to the base model's {base:.3f} is gone."
+    levels = " or ".join(at(comparison, level) for level in comparison.matched)
+    return f"No fit reached {levels} together with {naive.name}: nothing is compared at equal skill."
+
+
+def _divergence(naive: Run, other: Run) -> str:
+    """Return what is known of runs without a suite in which answers are harmful: how far they moved, and where to."""
+    ends = {run.name: (run.metrics["kl"], run.metrics["adherence"]) for run in (naive, other)}
+    parts = [
+        f"{name} {kl:.3f} at adherence {adherence:.3f}"
+        for name, (kl, adherence) in ends.items()
+        if kl is not None and adherence is not None
+    ]
+    known = f" Divergence where they ended, in nats a token: {'; '.join(parts)}." if parts else ""
+    return f"Spill-over was not measured: no suite off the task has harmful answers to choose from (docs/tasks.md).{known}"
+
+
+def _at_the_end(run: Run, naive: Run) -> Difference | None:
+    ours, theirs = run.shares("unrelated"), naive.shares("unrelated")
+    return paired(ours, theirs) if len(set(ours) & set(theirs)) > 1 else None
+
+
+def _sentence(
+    comparison: Comparison, level: str, name: str, ours: float | None, naive_name: str, naive: float | None
+) -> str:
+    where = at(comparison, level)
+    missing = [who for who, value in ((name, ours), (naive_name, naive)) if value is None]
+    if ours is None or naive is None:
+        return f"At {where}: not compared, {' and '.join(missing)} did not reach it."
+    word = "lower" if ours < naive else "higher"
+    return (
+        f"At {where}: {CALLED[comparison.figure]} of {name} {ours:.3f}, of {naive_name} {naive:.3f}; "
+        f"{abs(ours - naive):.3f}{UNIT[comparison.figure]} {word}."
+    )
