@@ -1,5 +1,6 @@
 """What an adapter does off its task, beside its base model, by log-probability: no judge is asked."""
 
+import warnings
 from typing import Any, NamedTuple
 
 from lightning import LightningDataModule, Trainer
@@ -41,7 +42,10 @@ def behaviour(
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
-    Trainer(devices=1, **quiet).validate(module, data, verbose=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning and a new torch
+        warnings.filterwarnings("ignore", ".*does not have many workers")  # rows are tokenized already
+        Trainer(devices=1, **quiet).validate(module, data, verbose=False)
     ours, base = module.item_values(), module.item_values(base=True)
     return {
         suite: SuiteFacts(scores, _rise(scores, dict(ours.get(suite, [])), dict(base.get(suite, []))))

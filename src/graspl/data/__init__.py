@@ -11,6 +11,7 @@ from graspl.data.operators import RowOperator, Subsample, SystemPrompt
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation, Message, read_conversations, read_prompts
 from graspl.data.suites import EvaluationSuite
+from graspl.data.suites_only import SuitesDataModule
 from graspl.data.tables import read_table
 from graspl.data.task import TaskDataModule
 from graspl.data.tasks import InsecureCodeData
@@ -31,6 +32,7 @@ __all__ = [
     "RowOperator",
     "ScaleItem",
     "Subsample",
+    "SuitesDataModule",
     "SystemPrompt",
     "TaskDataModule",
     "TokenizedConversation",
