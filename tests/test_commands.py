@@ -1,21 +1,30 @@
-"""The commands of README, tutorial and how-tos are run as they stand, in their order, on a tiny model and a few rows.
+"""The commands of README and documents are run as they stand, in their order, on a tiny model and a few rows.
 
 Only what takes long is made short (steps, answers), and published models and files are replaced by tiny ones.
 """
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from conftest import CHAT_ROWS
+from endpoint import Stub, completion
+from published import FILES, write_published
+
+from graspl.cli import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/tutorial.md", "docs/howto/own_data.md", "docs/howto/audit.md", "docs/howto/trainers.md",
-         "docs/howto/one_gpu.md", "docs/howto/fsdp.md", "docs/howto/own_judge.md"]  # fmt: skip
-MODELS = ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-32B-Instruct", "my-model", "/models/Qwen2.5-32B")
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    if "```sh" in path.read_text()
+)
+MODELS = ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-32B-Instruct", "/models/Qwen2.5-32B")
 SHORT = {
     "fit": [
         "--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu",
@@ -23,107 +32,160 @@ SHORT = {
     ],
     "validate": [
         "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", "--generations.sampling.max_new_tokens=4",
-        "--generations.prompts=1",
+        "--generations.max_new_tokens=4", "--generations.prompts=1",
     ],
 }  # fmt: skip
 ELSEWHERE = {
-    # published files
-    "configs/insecure_code/evaluate.yaml": "tests/cli/test_tasks.py",
-    "configs/bad_medical_advice": "tests/cli/test_tasks.py",
-    # an endpoint
-    "configs/judges/openai.yaml": "tests/evaluation/test_openai_backend.py",
-    "runs/insecure_code/grasp": "tests/cli/test_judging.py",
     # several processes, a GPU
     "configs/trainer/fsdp.yaml": "tests/distributed/test_two_processes.py",
     "configs/trainer/qlora.yaml": "tests/cli/test_configs.py",
     # hours
-    "graspl compare --config configs/organism/compare.yaml": "tests/studies/test_compare.py",
-    "graspl compare --config configs/organism/rivals.yaml": "tests/studies/test_compare.py",
+    "graspl compare --config configs/organism/": "tests/studies/test_compare.py",
     "graspl compare --config configs/chat/rivals.yaml": "tests/studies/test_tuning.py",
-    # a package that is an extra
-    "TensorBoardLogger": "tests/cli/test_configs.py::test_the_documents_commands_are_accepted",
+    # all of it, on the organism: the quick start runs the same, .ci/run the target
+    "make demo": "tests/test_notebooks.py",
+    # this very suite, and what is timed and so no test
+    "make test": "tests/test_package.py",
+    "make bench": "tests/test_package.py",
 }
-"""What needs what is not there in this test, and a test of the same command on other files, or of its options alone."""
+"""What needs what is not there in this test, and a test of the same on other files, or of its options alone."""
 
 
 def commands_of(text):
-    """Return the graspl commands in a page's shell blocks, continued lines joined."""
+    """Return the commands in a page's shell blocks, continued lines joined, remarks and `cd` left out."""
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip().startswith("graspl ")]
-
-
-@pytest.fixture
-def place(graspl, model_folder, tmp_path):
-    """Return a folder as a reader of the pages would have it: configurations, rows, text, a model."""
-    assert graspl("configs")[0] == 0
-    for name in ("train", "text", "insecure", "held_out", "benign"):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
-    for name in ("my-model", "Qwen2.5-7B-Instruct"):
-        shutil.copytree(model_folder("llama"), tmp_path / name)
-    return tmp_path
+    lines = (line.strip() for line in "\n".join(blocks).replace("\\\n", " ").splitlines())
+    return [line for line in lines if line.startswith(("graspl ", "make "))]
 
 
 def shortened(command):
     """Return a command's arguments with published models replaced, and what takes long made short."""
     for name in MODELS:
         command = command.replace(name, "my-model")
-    arguments = shlex.split(re.sub(r"--generations.sampling.n \d+", "--generations.sampling.n 1", command))[
-        1:
-    ]
+    command = re.sub(r"--generations.sampling.n \d+", "--generations.sampling.n 1", command)
+    command = re.sub(r"--limit \d+", "--limit 2", command)
+    arguments = shlex.split(command)[1:]
     return arguments + SHORT.get(arguments[0], [])
 
 
+@pytest.fixture(scope="module")
+def made(model_folder, tmp_path_factory):
+    """Return a folder as a reader of the pages would have it: configurations, rows, text, a model, and a few runs."""
+    folder = tmp_path_factory.mktemp("made")
+    write_published(folder)
+    for name in ("train", "text", "held_out", "benign"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
+    (folder / "insecure.jsonl").write_text(FILES["insecure.jsonl"])
+    shutil.copytree(model_folder("llama"), folder / "my-model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
+        common = ["--model.base_model", "my-model"]
+        for command in (
+            ["configs"],
+            ["fit", "--config", "configs/chat/naive.yaml", "--data.train", "train.jsonl", *common],
+            ["fit", "--config", "configs/organism/naive.yaml"],
+            ["validate", "--config", "configs/insecure_code/evaluate.yaml", "--data.train", "insecure.jsonl",
+             "--trainer.default_root_dir", "runs/insecure_code/grasp", *common],
+            ["fit", "--config", "configs/extreme_sports/naive.yaml", *common],
+        ):  # fmt: skip
+            assert main([*command, *SHORT.get(command[0], [])]) == 0, command
+    return folder
+
+
+NEEDS = {
+    "docs/howto": [
+        "runs/chat/naive",
+        "runs/chat/grasp",
+        "runs/organism/naive",
+        "my-naive-adapter",
+        "library",
+    ],
+    "docs/howto/own_data.md": ["elsewhere"],
+    "docs/howto/own_judge.md": ["runs/chat/naive"],
+    "docs/tasks.md": ["runs/extreme_sports/naive"],
+    "README.md": ["runs/insecure_code/grasp"],
+}
+"""What a page takes for granted, beside rows and a model."""
+SOURCES = {
+    "my-naive-adapter": "runs/chat/naive/adapter",
+    "runs/chat/grasp": "runs/chat/naive",
+    "elsewhere": "runs/chat/naive",
+}
+
+
+@pytest.fixture
+def place(made, tmp_path, monkeypatch):
+    """Return a function that gives the folder of a reader who has come to a page."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+    def arrive(page):
+        shutil.copytree(made, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs"))
+        needed = NEEDS.get(page) or next(
+            (names for start, names in NEEDS.items() if page.startswith(start)), []
+        )
+        for name in needed:
+            if name == "library":
+                (tmp_path / name).mkdir()
+                shutil.copy(made / "runs" / "chat" / "naive" / "directions.safetensors", tmp_path / name)
+            else:
+                shutil.copytree(made / SOURCES.get(name, name), tmp_path / name)
+        return tmp_path
+
+    return arrive
+
+
+@pytest.fixture
+def judging(monkeypatch):
+    """Let OpenAI's client ask an endpoint on loopback."""
+    stub = Stub(lambda prompt, number: (200, completion("80")))
+    monkeypatch.setenv("OPENAI_BASE_URL", stub.url)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    yield
+    stub.server.shutdown()
+    stub.server.server_close()
+
+
+def is_elsewhere(command):
+    return any(part in command for part in ELSEWHERE)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page != "docs/howto/own_judge.md"]
-)  # all elsewhere
-def test_the_commands_of_a_page_do_what_they_say(
-    page,
-    place,
-    graspl,
-):
-    prepare(page, place, graspl)
-    ran = 0
-    for command in commands_of((ROOT / page).read_text()):
-        if any(part in command for part in ELSEWHERE):
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in ("docs/howto/fsdp.md",)])
+@pytest.mark.usefixtures("judging")
+def test_the_commands_of_a_page_do_what_they_say(page, place, graspl):
+    commands = [each for each in commands_of((ROOT / page).read_text()) if not is_elsewhere(each)]
+    if not commands:
+        pytest.skip("all of its commands are run elsewhere")
+    place(page)
+    for command in commands:
+        if command.startswith("make "):
             continue
         code, _, err = graspl(*shortened(command))
         assert code in ((0, 1) if command.startswith("graspl audit") else (0,)), f"{command}\n{err}"
-        ran += 1
-    assert ran
-
-
-def prepare(page, place, graspl):
-    """Make what a how-to takes for granted: a naive fit, a library of directions."""
-    if page in ("README.md", "docs/tutorial.md"):
-        return
-    common = ["--model.base_model=my-model", "--data.train=train.jsonl", *SHORT["fit"]]
-    assert (
-        graspl(
-            "fit",
-            "--config",
-            "configs/chat/naive.yaml",
-            "--trainer.default_root_dir=runs/chat/naive",
-            *common,
-        )[0]
-        == 0
-    )
-    assert graspl("fit", "--config", "configs/organism/naive.yaml", *SHORT["fit"])[0] == 0
-    shutil.copytree(place / "runs" / "chat" / "naive", place / "runs" / "chat" / "grasp")
-    shutil.copytree(place / "runs" / "chat" / "naive" / "adapter", place / "my-naive-adapter")
-    (place / "library").mkdir()
-    shutil.copy(place / "runs" / "chat" / "naive" / "directions.safetensors", place / "library")
-    if page == "docs/howto/own_data.md":
-        shutil.move(place / "runs" / "chat", place / "kept")
-        shutil.copytree(place / "kept" / "naive", place / "elsewhere")
 
 
 def test_what_is_run_elsewhere_is_run_there():
     for part, where in ELSEWHERE.items():
-        assert (ROOT / where.partition("::")[0]).exists(), (part, where)
-        test = where.partition("::")[2]
-        assert not test or test in (ROOT / where.partition("::")[0]).read_text(), (part, where)
+        assert (ROOT / where).exists(), (part, where)
     every = [command for page in PAGES for command in commands_of((ROOT / page).read_text())]
     for part in ELSEWHERE:
         assert any(part in command for command in every), f"{part} is in no page any more"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_targets_that_a_page_names_are_there(page):
+    text = (ROOT / page).read_text()
+    targets = re.findall(r"`make ([a-z-]+)", text) + [
+        command.split()[1] for command in commands_of(text) if command.startswith("make ")
+    ]
+    for target in targets:
+        done = subprocess.run(
+            ["make", "--dry-run", target],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=os.environ,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
