@@ -65,8 +65,9 @@ docs: $(STAMP) ## build the documentation into site/, any warning is an error
 	$(BIN)/mkdocs build --strict
 
 FUZZ_SECONDS ?= 300
-fuzz: $(STAMP) ## fuzz configuration, data, adapter and directions files for FUZZ_SECONDS, on new examples each time
-	GRASPL_FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 14 )) $(BIN)/python -m pytest -q tests/reliability/test_fuzzing.py
+FUZZ_SEED ?=
+fuzz: $(STAMP) ## fuzz configuration, data, adapter and directions files for FUZZ_SECONDS of work, on new examples each time or those of FUZZ_SEED
+	GRASPL_FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 14 )) GRASPL_FUZZ_SEED=$(FUZZ_SEED) $(WORKERS) -q tests/reliability/test_fuzzing.py
 
 dist: $(STAMP) ## build sdist and wheel, install the wheel alone in a clean environment and run the demo there
 	rm -rf dist

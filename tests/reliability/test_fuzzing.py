@@ -1,6 +1,6 @@
 """Files that are broken in any way get one line and exit code 2, or are used; never a traceback, never a partial file.
 
-`make fuzz` lets these run for five minutes, on other examples each time.
+`make fuzz` lets these run for five minutes, on other examples each time, or on those of a seed.
 """
 
 import json
@@ -8,13 +8,14 @@ import os
 import random
 import time
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from conftest import CHAT_ROWS, REPOSITORY, make_model
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from peft import get_peft_model
 
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 SECONDS = float(os.environ.get("GRASPL_FUZZ_SECONDS", "0"))
 """For each of the tests here; 0 runs a fixed few examples."""
+SEED = os.environ.get("GRASPL_FUZZ_SEED", "")
+"""Where examples are drawn from; other ones each time where it is empty."""
 
 
 def explore(check, strategy, examples):
@@ -40,8 +43,11 @@ def explore(check, strategy, examples):
     options = settings(
         max_examples=examples, derandomize=not SECONDS, suppress_health_check=list(HealthCheck), database=None
     )
-    while True:
-        options(given(strategy)(check))()
+    for number in count():
+        test = options(given(strategy)(check))
+        if SECONDS and SEED:
+            test = seed(int(SEED) + number)(test)
+        test()
         if time.monotonic() >= end:
             return
 
