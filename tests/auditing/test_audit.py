@@ -12,7 +12,7 @@ from graspl.adapters import LoraOptions, lora_sites, read_adapter
 from graspl.auditing import Along, Limits, SuiteFacts, along, beside, checks, site_facts
 from graspl.directions import Directions, LayerSingular, RandomDirections, TopSingular, identify_adapter
 from graspl.errors import GrasplError
-from graspl.evaluation.intervals import Difference
+from graspl.intervals import Difference
 
 
 @pytest.fixture

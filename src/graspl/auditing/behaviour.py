@@ -7,7 +7,7 @@ from lightning import LightningDataModule, Trainer
 
 from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
-from graspl.evaluation.intervals import Difference, paired
+from graspl.intervals import Difference, paired
 from graspl.methods.lora import LoRALitModule
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from graspl.commands.terminal import console
 from graspl.errors import GrasplError
-from graspl.evaluation.intervals import paired
+from graspl.intervals import paired
 from graspl.runs import RunFolder, write_json_atomic
 from graspl.studies.statistics import summarise
 

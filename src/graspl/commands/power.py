@@ -3,7 +3,7 @@
 from jsonargparse import ArgumentParser
 
 from graspl.commands.terminal import console
-from graspl.evaluation.intervals import samples_to_tell
+from graspl.intervals import samples_to_tell
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graspl.errors import GrasplError
-from graspl.evaluation.intervals import by_cluster, wilson
 from graspl.evaluation.judges.base import Answer, Judge
+from graspl.intervals import by_cluster, wilson
 
 EVERY = "*"
 """Names the judge of suites that have none of their own."""

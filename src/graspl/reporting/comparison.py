@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graspl.errors import GrasplError
-from graspl.evaluation.intervals import Interval, by_cluster
+from graspl.intervals import Interval, by_cluster
 from graspl.reporting.evaluation_file import check_evaluation
 from graspl.reporting.tradeoff import Point, Rows, base_adherence, curve, relative_levels, spillover_at
 from graspl.runs import RunFolder

@@ -1,6 +1,6 @@
 """What a comparison of runs says, in words."""
 
-from graspl.evaluation.intervals import Difference, paired
+from graspl.intervals import Difference, paired
 from graspl.reporting.comparison import Comparison, Run
 
 CALLED = {"spillover": "spill-over", "kl": "divergence from the base model off the task"}
