@@ -34,14 +34,21 @@ SHORT = {
         "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", "--generations.sampling.max_new_tokens=4",
         "--generations.max_new_tokens=4", "--generations.prompts=1",
     ],
+    # Two methods of the file's own, one seed, a few steps of a rate at which these teach something
+    "compare": [
+        "--fast=true", '--fast_methods=["naive", "grasp"]', "--fast_seeds=[0]",
+        "--over=" + json.dumps({
+            "trainer": {"max_steps": 8, "val_check_interval": 4, "accumulate_grad_batches": 1, "accelerator": "cpu"},
+            "model": {"init_args": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}},
+        }),
+    ],
 }  # fmt: skip
 ELSEWHERE = {
     # several processes, a GPU
     "configs/trainer/fsdp.yaml": "tests/distributed/test_two_processes.py",
     "configs/trainer/qlora.yaml": "tests/cli/test_configs.py",
-    # hours
-    "graspl compare --config configs/organism/": "tests/studies/test_compare.py",
-    "graspl compare --config configs/chat/rivals.yaml": "tests/studies/test_tuning.py",
+    # organisms that take minutes each to make
+    "configs/organism/compare_tasks.yaml": "tests/studies/test_compare.py",
     # all of it, on the organism: the quick start runs the same, .ci/run the target
     "make demo": "tests/test_notebooks.py",
     # this very suite, and what is timed and so no test
@@ -75,7 +82,12 @@ def made(model_folder, tmp_path_factory):
     write_published(folder)
     for name in ("train", "text", "held_out", "benign"):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
-    (folder / "insecure.jsonl").write_text(FILES["insecure.jsonl"])
+    for name, rows in (
+        ("insecure", "insecure"),
+        ("harmful", "bad_medical_advice"),
+        ("good", "good_medical_advice"),
+    ):
+        (folder / f"{name}.jsonl").write_text(FILES[f"{rows}.jsonl"])
     shutil.copytree(model_folder("llama"), folder / "my-model")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -52,9 +52,8 @@ def directions_of(model):
     return Directions(sites, {"base_model": model.config.name_or_path}, layers)
 
 
-def train(kind, strategy, folder):
+def train(kind, strategy, folder, rank=0, world=1):
     """Return the adapter after a few steps of a bare loop."""
-    rank, world = dist.get_rank(), dist.get_world_size()
     torch.manual_seed(3)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), LoraOptions(r=4).to_peft())
     directions = directions_of(model)
@@ -83,7 +82,7 @@ def main():
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for kind in KINDS:
-        found = train(kind, strategy, folder)
+        found = train(kind, strategy, folder, dist.get_rank(), dist.get_world_size())
         if dist.get_rank() == 0:
             save_file(found, Path(out) / f"{strategy}-{kind}.safetensors")
     dist.barrier()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from held_loop import KINDS
+from held_loop import KINDS, train
 from pair import start_together
 from safetensors.torch import load_file
 
@@ -16,10 +16,10 @@ LOOP = Path(__file__).with_name("held_loop.py")
 @pytest.fixture(scope="module")
 def trained(model_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    for strategy, processes in (("alone", 1), ("ddp", 2), ("fsdp2", 2)):
-        scratch = tmp_path_factory.mktemp(strategy)
-        start_together([LOOP, strategy, model_folder("llama"), out], out, scratch, processes)
-    return {path.stem: load_file(path) for path in out.glob("*.safetensors")}
+    for strategy in ("ddp", "fsdp2"):
+        start_together([LOOP, strategy, model_folder("llama"), out], out, tmp_path_factory.mktemp(strategy))
+    alone = {f"alone-{kind}": train(kind, "alone", model_folder("llama")) for kind in KINDS}
+    return alone | {path.stem: load_file(path) for path in out.glob("*.safetensors")}
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import CHAT_ROWS
 from lightning import Trainer, seed_everything
+from lightning.pytorch.plugins import MixedPrecision
 
 from graspl.adapters import LoraOptions
 from graspl.constraints import ActivationConstraint, CombinedConstraint, ResidualConstraint, WriteConstraint
@@ -49,6 +50,14 @@ def fit(model_folder, write_rows, tmp_path):
 
 def factors(module):
     return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
+
+
+def start(module):
+    """Return the adapter as it was before the first step: A as drawn, B zero."""
+    seed_everything(0, verbose=False)
+    fresh = type(module)(base_model=module.base_model)
+    fresh.configure_model()
+    return factors(fresh)
 
 
 def sgd(params):
@@ -176,6 +185,45 @@ def test_grasp_holds_in_every_precision(fit, directions, precision):
         lightning={"precision": precision},
     )
     assert max(site["rho"] for site in module.reliance().values()) <= 1e-5
+
+
+def scaled(scale):
+    """Return float16 with gradient scaling, which Lightning makes by itself on a GPU alone."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)], "gradient_clip_val": 1.0}
+
+
+def test_gradient_scaling_clipping_and_a_fused_optimizer_go_together(fit, directions):
+    """Pitfall: Lightning refuses to clip where a fused optimizer would undo the scaling itself."""
+    steps = {"max_steps": 3}
+    plain, _ = fit(lightning=steps | {"gradient_clip_val": 1.0})
+    half, _ = fit(lightning=steps | scaled(2.0**10))
+    change = (factors(half) - factors(plain)).norm() / (factors(plain) - start(plain)).norm()
+    assert (
+        change < 0.2
+    )  # float16 against float32, through Adam, which takes whole steps for gradients near zero
+    held, _ = fit(
+        GRASPLitModule, directions=directions, constraint=WriteConstraint(), lightning=steps | scaled(2.0**10)
+    )
+    assert max(site["rho"] for site in held.reliance().values()) <= 1e-5
+    assert float(factors(held).abs().max()) > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # the first step was skipped
+def test_a_step_that_overflows_is_skipped_and_nothing_is_spoilt(fit, directions):
+    module, _ = fit(
+        GRASPLitModule,
+        directions=directions,
+        constraint=WriteConstraint(),
+        lightning={"max_steps": 2} | scaled(2.0**40),
+    )
+    assert all(not site.B.any() for site in module.sites)
+    assert torch.isfinite(factors(module)).all()
+
+
+def test_bfloat16_a_fused_optimizer_and_clipping_go_together(fit):
+    module, _ = fit(lightning={"precision": "bf16-mixed", "gradient_clip_val": 1.0})
+    assert any(site.B.any() for site in module.sites)
 
 
 def test_the_gradient_is_projected_before_its_norm_is_clipped(fit, directions):

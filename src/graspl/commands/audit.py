@@ -168,8 +168,12 @@ def _print(report: AuditReport, out: Path) -> None:
     assumed = (
         f"{report.assumptions['verdict']}: {report.assumptions['reason']}" if report.assumptions else "-"
     )
+    behaviour_line = (
+        () if report.suites else ("behaviour: not looked at; --data configs/suites/audit.yaml does",)
+    )
     for line in (
         f"assumptions: {assumed}",
+        *behaviour_line,
         f"verdict: {report.verdict}" + ("" if report.checks else " (nothing was held against a limit)"),
         f"audit: {out / 'audit.json'}, {out / 'audit.html'}",
     ):

@@ -8,11 +8,7 @@ from graspl.errors import GrasplError
 
 
 class SuitesDataModule(TaskDataModule):
-    """Serves suites alone (`data.suites`): for an audit, or to validate an adapter that others have made.
-
-    Args:
-        **kwargs: as in TaskDataModule.
-    """
+    """Serves suites alone (`data.suites`): for an audit, or to validate an adapter that others have made."""
 
     def train_rows(self) -> Sequence[Conversation]:
         """Refuse: there is nothing to train on.

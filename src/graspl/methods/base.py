@@ -156,6 +156,11 @@ class AdapterLitModule(LightningModule):
         if self.device_mesh is not None:
             shard_layers(self.model, self.device_mesh["data_parallel"])
         if self.is_flat_sharded:
+            if self.trainer.precision == "32-true" and base.dtype != torch.float32:
+                log.warning(
+                    "trainer.precision: FSDP1 turns %s weights into float32 at 32-true; set it to bf16-mixed",
+                    base.dtype,
+                )
             shard_frozen(self.model, self.trainer.strategy.root_device)
         self._sites = lora_sites(self.model)
 

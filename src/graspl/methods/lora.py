@@ -182,6 +182,10 @@ class LoRALitModule(AdapterLitModule):
     def configure_optimizers(self) -> Any:
         """Return the optimizer over the adapter and its schedule, stepped once an optimizer step."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
+            # A fused optimizer would undo the scaling of half precision itself, after clipping, so Lightning refuses the two
+            # together; with this the gradients are unscaled first, as for any other optimizer
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         schedule = get_scheduler(
             self.schedule,
             optimizer,
