@@ -49,8 +49,8 @@ ELSEWHERE = {
     "configs/trainer/qlora.yaml": "tests/cli/test_configs.py",
     # organisms that take minutes each to make
     "configs/organism/compare_tasks.yaml": "tests/studies/test_compare.py",
-    # all of it, on the organism: the quick start runs the same, .ci/run the target
-    "make demo": "tests/test_notebooks.py",
+    # below
+    "make demo": "tests/test_commands.py",
     # this very suite, and what is timed and so no test
     "make test": "tests/test_package.py",
     "make bench": "tests/test_package.py",
@@ -175,6 +175,26 @@ def test_the_commands_of_a_page_do_what_they_say(page, place, graspl):
             continue
         code, _, err = graspl(*shortened(command))
         assert code in ((0, 1) if command.startswith("graspl audit") else (0,)), f"{command}\n{err}"
+
+
+@pytest.mark.slow
+def test_the_demo_does_what_it_says(graspl, tmp_path):
+    assert graspl("configs")[0] == 0
+    said = subprocess.run(
+        ["make", "--dry-run", "demo-commands", "BIN=bin"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    commands = [
+        line.removeprefix("bin/") for line in said.stdout.splitlines() if line.startswith("bin/graspl ")
+    ]
+    assert len(commands) == 8
+    for command in commands:
+        code, _, err = graspl(*shortened(command))
+        assert code == 0, f"{command}\n{err}"
+    assert (tmp_path / "runs" / "demo" / "report.html").is_file()
 
 
 def test_what_is_run_elsewhere_is_run_there():

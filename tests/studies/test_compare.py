@@ -19,7 +19,7 @@ def study(model_folder, write_rows, tmp_path):
     """Return a function that writes a study's configuration: naive, GRASP in one fit, and one that fails."""
     rows = str(write_rows(CHAT_ROWS))
 
-    def write(**changes):
+    def write(*, without=(), **changes):
         (tmp_path / "fit.yaml").write_text(
             yaml.safe_dump(
                 {
@@ -42,6 +42,7 @@ def study(model_folder, write_rows, tmp_path):
                 ("grasp", "GRASPLitModule", {}),
                 ("broken", "GRASPLitModule", {"directions": "none.safetensors"}),
             )
+            if name not in without
         }  # fmt: skip
         config = {
             "fit": "fit.yaml", "methods": methods, "seeds": [0, 1], "levels": [0.02], "out": "study",

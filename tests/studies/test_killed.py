@@ -13,7 +13,7 @@ from test_compare import study  # noqa: F401 - a fixture
 
 @pytest.mark.slow
 def test_a_study_killed_at_any_moment_ends_with_the_same_table(study, tmp_path):  # noqa: F811
-    arguments = [sys.executable, "-m", "graspl", *study(seeds=[0], jobs=2)]
+    arguments = [sys.executable, "-m", "graspl", *study(seeds=[0], jobs=2, without=["broken"])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     said = tmp_path / "said.txt"
@@ -43,8 +43,6 @@ def test_a_study_killed_at_any_moment_ends_with_the_same_table(study, tmp_path):
     last = start("killed")
     assert last.wait() == 0, said.read_text()
     found = [json.loads((tmp_path / name / "comparison.json").read_text()) for name in ("whole", "killed")]
-    for each in found:  # names the fit's log, which lies elsewhere
-        each["failed"] = sorted(each["failed"])
     assert found[0] == found[1]
     tables = [(tmp_path / name / "comparison.md").read_text() for name in ("whole", "killed")]
     assert tables[0] == tables[1]

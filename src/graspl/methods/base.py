@@ -1,29 +1,21 @@
-"""What every fine-tuning module shares: the adapted model, its checkpoint, and validation."""
+"""What every fine-tuning module shares: the adapted model, and validation."""
 
 import logging
 import math
-import re
 import warnings
-from collections.abc import Mapping
-from copy import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.strategies import FSDPStrategy
 from peft import PeftModel, get_peft_model
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from graspl.adapters.base_model import ORGANISM, load_adapter, load_base_model
-from graspl.adapters.checkpoint import CHECKPOINT_KEY, peft_fields
 from graspl.adapters.files import read_adapter
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import update_norm
 from graspl.adapters.residual import decoder_layers
-from graspl.adapters.sharding import plain_name, shard_frozen, shard_layers, whole
+from graspl.adapters.sharding import shard_frozen, shard_layers, whole
 from graspl.adapters.sites import Site, lora_sites
 from graspl.adapters.switch import adapter_off
 from graspl.directions.basis import Directions
@@ -31,11 +23,12 @@ from graspl.directions.reliance import reliance
 from graspl.errors import GrasplError
 from graspl.evaluation.logprobs import model_logits
 from graspl.evaluation.suites import SuiteEvaluator, headline
+from graspl.methods.state import AdapterState
 
 log = logging.getLogger(__name__)
 
 
-class AdapterLitModule(LightningModule):
+class AdapterLitModule(AdapterState):
     """A frozen base model with a LoRA adapter: loading, validating, saving. Training is the subclass's.
 
     Only the adapter is trained and only the adapter is in the checkpoint.
@@ -77,10 +70,7 @@ class AdapterLitModule(LightningModule):
         self.compile_layers = compile_layers
         self.load_in_4bit = load_in_4bit
         self.trust_remote_code = trust_remote_code
-        # The checkpoint holds only the adapter; on_load_checkpoint checks what it is of
-        self.strict_loading = False
-        self.register_state_dict_post_hook(_drop_frozen)
-        self.model: PeftModel | None = None
+        self.model = None
         self._sites: list[Site] = []
         self._loaded_directions: Directions | None = None
         self._suites: dict[str, SuiteEvaluator] = {}
@@ -89,15 +79,6 @@ class AdapterLitModule(LightningModule):
     def sites(self) -> list[Site]:
         """The adapter's sites, live; empty before the model is built."""
         return self._sites
-
-    @property
-    def is_flat_sharded(self) -> bool:
-        """Whether FSDP1 shards the frozen weights, and nothing but graspl brings the adapter's gradients together."""
-        return self._trainer is not None and isinstance(self.trainer.strategy, FSDPStrategy)
-
-    def trained(self) -> dict[str, nn.Parameter]:
-        """Return the adapter's parameters by the names that they have in a model of one process."""
-        return {plain_name(name): p for name, p in self.named_parameters() if p.requires_grad}
 
     def frozen_weights(self) -> dict[str, Tensor]:
         """Return the base model's parameters by their names, for methods that look at them.
@@ -124,7 +105,7 @@ class AdapterLitModule(LightningModule):
             GrasplError: the file cannot be read, or was made for another base model.
         """
         if self.is_flat_sharded:
-            self._refuse_flat_shards()
+            self.refuse_flat_shards()
         if self.directions is not None:
             self._loaded_directions = Directions.load(self.directions)
             self._loaded_directions.require_base_model(self.base_model)
@@ -163,17 +144,6 @@ class AdapterLitModule(LightningModule):
                 )
             shard_frozen(self.model, self.trainer.strategy.root_device)
         self._sites = lora_sites(self.model)
-
-    def _refuse_flat_shards(self) -> None:
-        """Refuse what does not go together with FSDP1."""
-        if getattr(self.trainer.strategy, "_state_dict_type", "full") != "full":
-            raise GrasplError(
-                "trainer.strategy.state_dict_type: with FSDP1 the adapter is whole on every process; leave it at full"
-            )
-        if self.load_in_4bit:
-            raise GrasplError(
-                "model.load_in_4bit: FSDP1 cannot flatten quantised weights; take DDP (configs/trainer/ddp.yaml)"
-            )
 
     def _adapted(self, base: Any) -> PeftModel:
         if self.adapter is not None:
@@ -274,96 +244,3 @@ class AdapterLitModule(LightningModule):
     def _reliance_k(self, directions: Directions) -> int:
         """Return how many directions a site the reliance is on: all that the file has at every site."""
         return max(directions.width(side) for side in ("U", "V", "D"))
-
-    # Checkpoint
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the adapter is of, and the state of the random generator; the state dict holds the adapter alone."""
-        assert self.model is not None, "configure_model comes first"
-        checkpoint[CHECKPOINT_KEY] = {
-            "base_model": self.base_model,
-            "lora": peft_fields(self.model.peft_config["default"]),
-            "shapes": self._adapter_shapes(),
-            "random_state": torch.get_rng_state(),
-            "flat_sharded": self.is_flat_sharded,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this model, and remember the random state.
-
-        Raises:
-            GrasplError: it is of another model, adapter or program.
-        """
-        kept = checkpoint.get(CHECKPOINT_KEY)
-        if kept is None:
-            raise GrasplError("ckpt_path: the checkpoint was not written by graspl; give one of this run")
-        self.configure_model()
-        ours, theirs = self._adapter_shapes(), kept["shapes"]
-        if ours != theirs:
-            odd = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))[0]
-            raise GrasplError(
-                f"ckpt_path: the checkpoint is of another model or adapter (base_model {kept['base_model']}), e.g. {odd} "
-                "differs; give one of this run"
-            )
-        self._random_state = kept["random_state"]
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the adapter; under FSDP1 without gathering the frozen weights, which its own hooks would do."""
-        if not self.is_flat_sharded:
-            return super().state_dict(*args, **kwargs)
-        return {name: p.detach() for name, p in self.trained().items()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Load the adapter; under FSDP1 without gathering the frozen weights."""
-        if not self.is_flat_sharded:
-            return super().load_state_dict(state_dict, *args, **kwargs)
-        with torch.no_grad():
-            for name, p in self.trained().items():
-                p.copy_(state_dict[name])
-        return None
-
-    def _adapter_shapes(self) -> dict[str, list[int]]:
-        return {name: list(p.shape) for name, p in self.trained().items()}
-
-    def on_train_start(self) -> None:
-        """Go on with the random state of the checkpoint, which dropout draws from."""
-        state = getattr(self, "_random_state", None)
-        if state is not None and self.trainer.world_size == 1:
-            torch.set_rng_state(state)
-        self._random_state = None
-
-    def adapter_state(self) -> dict[str, Tensor]:
-        """Return the adapter's tensors, whole also where they are sharded; every process must call it."""
-        assert self.model is not None, "configure_model comes first"
-        tensors = {
-            plain_name(name): p.detach() for name, p in self.model.named_parameters() if p.requires_grad
-        }
-        return {name: whole(tensor).cpu().contiguous() for name, tensor in tensors.items()}
-
-    def save_adapter(self, folder: Path, tensors: dict[str, Tensor]) -> None:
-        """Write the adapter in PEFT format.
-
-        Args:
-            folder: made here; give a temporary name and rename (`graspl.runs.atomic_path`).
-            tensors: of `adapter_state`.
-        """
-        assert self.model is not None, "configure_model comes first"
-        if self.is_flat_sharded:
-            # PEFT looks for its layers by names, which FSDP1's wrappers have got into
-            config = copy(self.model.peft_config["default"])
-            config.inference_mode = True
-            config.save_pretrained(str(folder))
-            named = {
-                re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name): each for name, each in tensors.items()
-            }
-            save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-            return
-        # Embeddings are never trained here; asking PEFT to look would make it search the hub for the base model
-        self.model.save_pretrained(str(folder), state_dict=tensors, save_embedding_layers=False)
-
-
-def _drop_frozen(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: Any) -> None:
-    """Leave what is not trained out of a state dict, before a sharded strategy would gather it for a checkpoint."""
-    trained = {prefix + name for name, p in module.named_parameters() if p.requires_grad}
-    for name in [name for name in state_dict if name.startswith(prefix) and name not in trained]:
-        del state_dict[name]

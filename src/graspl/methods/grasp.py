@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from graspl.activations.natural import NaturalDirections
+from graspl.adapters.checkpoint import CHECKPOINT_KEY
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sharding import total
@@ -19,7 +20,6 @@ from graspl.constraints.sharded import travelling
 from graspl.directions.basis import Directions
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError
-from graspl.methods.base import CHECKPOINT_KEY
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.rounds import directions_by_rounds
 

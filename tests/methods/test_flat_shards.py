@@ -1,0 +1,48 @@
+"""What does not go together with FSDP1 is said before anything is computed. What does is in tests/distributed."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.strategies import FSDPStrategy
+
+from graspl.errors import GrasplError
+from graspl.methods import BalancedLitModule, LoRALitModule
+
+
+def under_fsdp1(kind=LoRALitModule, *, strategy=None, **options):
+    module = kind(**options)
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy(**(strategy or {})), precision="32-true")
+    return module
+
+
+def test_shards_of_a_whole_adapter_are_refused():
+    with pytest.raises(GrasplError, match="state_dict_type: with FSDP1 the adapter is whole"):
+        under_fsdp1(strategy={"state_dict_type": "sharded"}).setup("fit")
+
+
+def test_quantised_weights_are_refused():
+    with pytest.raises(GrasplError, match="load_in_4bit: FSDP1 cannot flatten"):
+        under_fsdp1(load_in_4bit=True).setup("fit")
+
+
+def test_a_method_that_looks_at_frozen_weights_is_refused():
+    module = BalancedLitModule(share=0.5)
+    module.configure_model()
+    assert "model.layers.0.mlp.up_proj.base_layer.weight" in module.frozen_weights()
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    with pytest.raises(GrasplError, match="BalancedLitModule looks at frozen weights"):
+        module.on_fit_start()
+
+
+def test_a_checkpoint_of_another_adapter_is_refused():
+    module = LoRALitModule()
+    module.configure_model()
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    state = {name: torch.ones_like(p) for name, p in module.state_dict().items()}
+    module.load_state_dict(state)
+    assert all(bool((p == 1).all()) for p in module.trained().values())
+    name = next(iter(state))
+    for odd in ({}, {name: torch.ones(1, 1)}):
+        with pytest.raises(GrasplError, match=f"e.g. {name} differs"):
+            module.load_state_dict({key: each for key, each in state.items() if key != name} | odd)
