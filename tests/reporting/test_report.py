@@ -81,6 +81,9 @@ def test_a_comparison_says_what_the_figures_say(tmp_path):
     worse = make_run(tmp_path / "worse", model="GRASPLitModule", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.99)])
     assert "higher" in verdict(compare([naive, worse]))[0]
     assert "No naive fit" in verdict(compare([base, grasp]))[0]
+    assert "says little" not in headline(found)[0]
+    vague = make_run(tmp_path / "vague", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)], coherence=0.02)
+    assert "says little: off the task vague gives" in headline(compare([vague, grasp]))[0]
     with pytest.raises(GrasplError, match="naive stands for two runs"):
         compare([naive, naive])
 

@@ -7,6 +7,8 @@ CALLED = {"spillover": "spill-over", "kl": "divergence from the base model off t
 """A figure's name in a sentence."""
 UNIT = {"spillover": "", "kl": " nats a token"}
 """What it is in."""
+COHERENT = 0.1
+"""Probability of all answers to choose from below which their shares of it say little."""
 ONE_SEED = "One seed a run: there are no intervals over seeds, and a difference may be chance; graspl compare has them."
 
 
@@ -15,7 +17,7 @@ def headline(comparison: Comparison) -> list[str]:
     naive, others = comparison.naive, comparison.others
     if naive is None or not others:
         return ["Give a naive fit and another one to compare them."]
-    lines = [_at_matched(comparison, naive, others)]
+    lines = [_at_matched(comparison, naive, others) + _caution(naive)]
     difference = _at_the_end(others[-1], naive)
     if difference is not None:
         word = "less" if difference.value < 0 else "more"
@@ -76,6 +78,17 @@ def _divergence(naive: Run, other: Run) -> str:
     ]
     known = f" Divergence where they ended, in nats a token: {'; '.join(parts)}." if parts else ""
     return f"Spill-over was not measured: no suite off the task has harmful answers to choose from (docs/tasks.md).{known}"
+
+
+def _caution(naive: Run) -> str:
+    """Return a sentence on a model that gives hardly any of the answers it can choose from; empty for another."""
+    coherence = naive.metrics["coherence"]
+    if naive.metrics["spillover"] is None or coherence is None or coherence >= COHERENT:
+        return ""
+    return (
+        f" That says little: off the task {naive.name} gives one of the answers to choose from with a probability of "
+        f"{coherence:.3f} alone."
+    )
 
 
 def _at_the_end(run: Run, naive: Run) -> Difference | None:
