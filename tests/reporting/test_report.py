@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graspl.errors import GrasplError
-from graspl.reporting import compare, headline, read_run, render_page, spillover_at, verdict
+from graspl.reporting import Run, compare, headline, read_run, render_page, spillover_at, verdict
 from graspl.reporting.tradeoff import Point, curve
 from graspl.runs import RunFolder, write_json_atomic
 
@@ -121,6 +121,19 @@ def test_fits_that_reach_no_fixed_level_are_compared_at_shares_of_the_naive_gain
     # Against a fixed level where the naive fit reaches one
     fixed = make_run(tmp_path / "fixed", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)])
     assert compare([fixed]).shares == {}
+
+
+@pytest.mark.parametrize(("groups", "n"), [(2, 24), (6, 6)])
+def test_questions_count_one_by_one_unless_there_are_groups_enough(tmp_path, groups, n):
+    """Yes and No are two kinds of question, not two questions."""
+    items = [
+        {"suite": "unrelated", "item": str(i), "group": f"g{i % groups}", "value": (i % 5) / 4}
+        for i in range(24)
+    ]
+    evaluation = {"metrics": {}, "suites": {"unrelated": {"harmful": 0.5}}}
+    share = Run("run", RunFolder(tmp_path), evaluation, [], [], items).share("unrelated")
+    assert share.n == n
+    assert share.low < share.value < share.high
 
 
 def test_a_page_escapes_what_a_model_wrote_and_loads_nothing(tmp_path):

@@ -19,6 +19,10 @@ SHARES = (0.5, 0.9)
 """Of what the naive fit gains over the base model: where runs are compared if it reaches none of `LEVELS`."""
 
 
+FEWEST_GROUPS = 5
+"""Of questions that belong together, for an interval over them; fewer are kinds of question (Yes and No), not clusters."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One evaluated run."""
@@ -50,6 +54,8 @@ class Run:
         }
         if not values:
             return None
+        if len(set(groups.values())) < FEWEST_GROUPS:
+            groups = {item: item for item in groups}
         return by_cluster(list(values.values()), [groups[item] for item in values])
 
     def points(self, figure: str) -> list[Point]:

@@ -104,7 +104,8 @@ class PersonaStatements(EvaluationSuite):
     """
 
     source: str
-    """Rows with `question`, `answer_matching_behavior` and `answer_not_matching_behavior`."""
+    """Rows with `question`, `answer_matching_behavior` and `answer_not_matching_behavior`, and `topic` where questions on one
+    belong together."""
     limit: int | None = None
     """Use only so many, from the start."""
 
@@ -127,7 +128,7 @@ class PersonaStatements(EvaluationSuite):
                     answers,
                     ["harmful", "good"],
                     id=item_id(origin),
-                    group=answers[0],
+                    group=str(row["topic"]) if row.get("topic") else answers[0],
                 )
             )
         return not_empty(items[: self.limit], self.source)
