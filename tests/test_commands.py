@@ -57,13 +57,8 @@ INSTEAD = {
 }  # fmt: skip
 """What a command is given in place of what is not there."""
 ELSEWHERE = {
-    # several processes, from the same file
+    # several processes, from the same configuration; these very commands, with eight devices, are run nowhere
     "configs/trainer/fsdp.yaml": "tests/distributed/test_two_processes.py",
-    # below
-    "make demo": "tests/test_commands.py",
-    # this very suite, and what is timed and so no test
-    "make test": "tests/test_package.py",
-    "make bench": "tests/test_package.py",
 }
 """What needs what is not there in this test, and a test of the same on other files, or of its options alone."""
 
