@@ -46,7 +46,8 @@ def test_packing_gives_positions_and_no_mask(data):
     module = data(rows(30), batch_size=2, packing=True, max_length=40)
     module.setup("fit")
     batch = next(iter(module.train_dataloader()))
-    assert set(batch) == {"input_ids", "labels", "position_ids", "answer_index"}
+    assert set(batch) == {"input_ids", "labels", "position_ids", "answer_index", "row_lengths"}
+    assert [sum(pack) for pack in batch["row_lengths"]] == [batch["input_ids"].shape[1]] * 2
     assert (batch["position_ids"] == 0).sum() > 2
 
 

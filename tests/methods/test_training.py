@@ -130,6 +130,8 @@ def test_packed_and_padded_rows_give_the_same_gradient(fit):
         optimizer=sgd, data={"batch_size": 32, "packing": True, "max_length": 40}, lightning={"max_steps": 1}
     )
     torch.testing.assert_close(factors(packed), factors(padded), rtol=1e-3, atol=1e-6)
+    attention = [module.model.config._attn_implementation for module in (padded, packed)]
+    assert attention == ["sdpa", "sdpa_row_by_row"]
 
 
 def test_the_loss_is_the_models_own_mean_over_answer_tokens(fit):

@@ -23,9 +23,10 @@ def answer_places(labels: Int[Tensor, "rows length"]) -> Bool[Tensor, "rows leng
 
 
 def first_rows(batch: dict[str, Any], count: int) -> dict[str, Any]:
-    """Return a batch of the first rows of another, all of its tensors but those that have no row for each row."""
+    """Return a batch of the first rows of another, without what has no entry for each row."""
     rows = len(batch["labels"])
-    kept = {
-        name: value for name, value in batch.items() if not isinstance(value, Tensor) or len(value) == rows
+    return {
+        name: value[:count]
+        for name, value in batch.items()
+        if isinstance(value, Tensor | list) and len(value) == rows
     }
-    return {name: value[:count] if isinstance(value, Tensor) else value for name, value in kept.items()}

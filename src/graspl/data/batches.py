@@ -42,7 +42,8 @@ class PackedCollator:
     """Lays packs side by side, each a list of rows one after another.
 
     No attention mask is given: Transformers sees from `position_ids` that start again at 0 where a row begins,
-    and lets no row attend to another. Padding is a row of its own at every place.
+    and lets no row attend to another. Flash attention does so for a single pack alone, so that `row_lengths` say it too.
+    Padding is a row of its own at every place, and one row of `row_lengths`.
 
     Args:
         pad_token_id: fills `input_ids`.
@@ -52,9 +53,11 @@ class PackedCollator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, packs: Sequence[Sequence[TokenizedConversation]]) -> dict[str, Any]:
-        """Return `input_ids`, `position_ids` and `labels`, all (b, L), and `answer_index` (n,)."""
+        """Return `input_ids`, `position_ids` and `labels`, all (b, L), `answer_index` (n,), and `row_lengths` of b packs."""
         # A row's first token would be predicted from the row before
         labels = _pad([[i for row in pack for i in (IGNORED, *row.labels[1:])] for pack in packs], IGNORED)
+        lengths = [[len(row) for row in pack] for pack in packs]
+        padding = [labels.shape[1] - sum(pack) for pack in lengths]
         return {
             "input_ids": _pad(
                 [[i for row in pack for i in row.input_ids] for pack in packs], self.pad_token_id
@@ -62,6 +65,9 @@ class PackedCollator:
             "position_ids": _pad([[p for row in pack for p in range(len(row))] for pack in packs], 0),
             "labels": labels,
             "answer_index": answer_index(labels),
+            "row_lengths": [
+                [*pack, rest] if rest else pack for pack, rest in zip(lengths, padding, strict=True)
+            ],
         }
 
 

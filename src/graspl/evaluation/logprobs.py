@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from graspl.adapters.packing import row_bounds
 from graspl.data.tokens import IGNORED
 
 _HELD_LOGITS = 2**26
@@ -20,6 +21,8 @@ def model_logits(model: Any, batch: dict[str, Any]) -> Float[Tensor, "rows lengt
     if "prefix_ids" in batch:
         return _continued_logits(model, batch)
     inputs = {key: batch[key] for key in MODEL_INPUTS if key in batch}
+    if "row_lengths" in batch:
+        inputs |= row_bounds(model, batch["row_lengths"], batch["input_ids"].device)
     # Without a cache Transformers sees from the positions where packed rows begin
     return model(**inputs, use_cache=False).logits
 

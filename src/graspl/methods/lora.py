@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import get_scheduler
 
+from graspl.adapters.packing import attend_row_by_row
 from graspl.adapters.sharding import average_gradients, total
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
@@ -54,6 +55,10 @@ class LoRALitModule(AdapterLitModule):
         """Put the model in training mode, which from_pretrained and validation leave."""
         assert self.model is not None, "configure_model comes first"
         self.model.train()
+        packed = getattr(self.trainer.datamodule, "packing", False)  # type: ignore[attr-defined]
+        # torch.compile would break a layer in two where rows are counted
+        if packed and self.device.type == "cpu" and not self.compile_layers:
+            attend_row_by_row(self.model.get_base_model())
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the summed cross-entropy of the batch's answers, in units of LOSS_UNIT."""
