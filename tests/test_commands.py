@@ -9,23 +9,19 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import CHAT_ROWS
 from endpoint import Stub, completion
+from pages import EVERY, PAGES, ROOT, commands_of, named_in, on_a_tiny_model
 from published import FILES, write_published
 
 from graspl.cli import main
 
-ROOT = Path(__file__).parents[1]
-PAGES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    if "```sh" in path.read_text()
-)
-MODELS = ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-32B-Instruct", "/models/Qwen2.5-32B")
 TASKS = yaml.safe_load((ROOT / "configs" / "organism" / "compare_tasks.yaml").read_text())["tasks"]
 SHORT = {
     "fit": [
@@ -36,6 +32,7 @@ SHORT = {
         "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", "--generations.sampling.max_new_tokens=4",
         "--generations.max_new_tokens=4", "--generations.prompts=1",
     ],
+    "interpolate": ["--at=[0, 1]"],
     # Two methods of the file's own, one seed, a few steps of a rate at which these teach something
     "compare": [
         "--fast=true", '--fast_methods=["naive", "grasp"]', "--fast_seeds=[0]",
@@ -57,23 +54,20 @@ INSTEAD = {
 }  # fmt: skip
 """What a command is given in place of what is not there."""
 ELSEWHERE = {
-    # several processes, from the same configuration; these very commands, with eight devices, are run nowhere
-    "configs/trainer/fsdp.yaml": "tests/distributed/test_two_processes.py",
+    # two processes, in tests/distributed/test_pages.py
+    "configs/trainer/fsdp.yaml",
 }
-"""What needs what is not there in this test, and a test of the same on other files, or of its options alone."""
-
-
-def commands_of(text):
-    """Return the commands in a page's shell blocks, continued lines joined, remarks and `cd` left out."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = (line.strip() for line in "\n".join(blocks).replace("\\\n", " ").splitlines())
-    return [line for line in lines if line.startswith(("graspl ", "make "))]
+"""Commands that have this in them are run by another test."""
+FILLED = {
+    "RUN": "runs/chat/naive", "ADAPTER": "my-naive-adapter", "MODEL": "my-model", "FOLDER": "extreme_sports",
+    "TRAIN.jsonl": "train.jsonl", "TEXT.jsonl": "text.jsonl",
+}  # fmt: skip
+"""What a reader puts in place of words in capitals."""
 
 
 def shortened(command):
     """Return a command's arguments with published models replaced, and what takes long made short."""
-    for name in MODELS:
-        command = command.replace(name, "my-model")
+    command = on_a_tiny_model(command)
     command = re.sub(r"--generations.sampling.n \d+", "--generations.sampling.n 1", command)
     command = re.sub(r"--limit \d+", "--limit 2", command)
     arguments = shlex.split(command)[1:]
@@ -182,7 +176,7 @@ def is_elsewhere(command):
 def test_the_commands_of_a_page_do_what_they_say(page, place, graspl):
     commands = [
         each
-        for each in commands_of((ROOT / page).read_text())
+        for each in commands_of(page)
         if not is_elsewhere(each) and not each.startswith(("make ", "graspl compare "))
     ]
     if not commands:
@@ -195,9 +189,9 @@ def test_the_commands_of_a_page_do_what_they_say(page, place, graspl):
 
 STUDIES = {
     command
-    for page in PAGES
-    for command in commands_of((ROOT / page).read_text())
-    if "graspl compare" in command
+    for page in EVERY
+    for command in commands_of(page) + named_in(page)
+    if command.startswith("graspl compare ")
 }
 
 
@@ -229,27 +223,89 @@ def test_the_demo_does_what_it_says(graspl, tmp_path):
     assert (tmp_path / "runs" / "demo" / "report.html").is_file()
 
 
-def test_what_is_run_elsewhere_is_run_there():
-    for part, where in ELSEWHERE.items():
-        assert (ROOT / where).exists(), (part, where)
-    every = [command for page in PAGES for command in commands_of((ROOT / page).read_text())]
+NAMED = {command for page in EVERY for command in named_in(page, ("graspl ",))} - STUDIES
+# A name of a command and nothing more, as in "`graspl fit` does"
+NAMED = {command for command in NAMED if len(command.split()) > 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(NAMED))
+def test_a_command_that_a_sentence_or_a_table_names_is_run(command, place, graspl):
+    place("docs/howto")
+    for word, instead in FILLED.items():
+        command = re.sub(rf"\b{re.escape(word)}(?!\w)", instead, command)
+    code, _, err = graspl(*shortened(command))
+    assert code == 0, f"{command}\n{err}"
+
+
+def test_what_is_run_elsewhere_is_in_a_page():
+    every = [command for page in PAGES for command in commands_of(page)]
     for part in ELSEWHERE:
         assert any(part in command for command in every), f"{part} is in no page any more"
 
 
-@pytest.mark.parametrize("page", PAGES)
+def dry_run(*target):
+    """Return the commands that a target of the Makefile would run."""
+    said = subprocess.run(
+        ["make", "--dry-run", *target], cwd=ROOT, capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+@pytest.mark.parametrize("page", EVERY)
 def test_the_targets_that_a_page_names_are_there(page):
-    text = (ROOT / page).read_text()
-    targets = re.findall(r"`make ([a-z-]+)", text) + [
-        command.split()[1] for command in commands_of(text) if command.startswith("make ")
-    ]
-    for target in targets:
+    for command in commands_of(page) + named_in(page):
+        if command.startswith("make "):
+            dry_run(*shlex.split(command)[1:])
+
+
+@pytest.mark.slow
+def test_the_benchmarks_that_pages_name_are_run(place):
+    """They are run for what they do, not for what they measure."""
+    folder = place("docs/performance.md")
+    short = {
+        "run.py": ["--only", "write", "--shapes", "organism", "--repeats", "2"],
+        "throughput.py": ["--only", "trl", "grasp default", "--steps", "1", "--rounds", "1"],
+    }
+    (bench,) = {each for page in EVERY for each in commands_of(page) if each.startswith("make bench")}
+    dry = dry_run(*shlex.split(bench)[1:], f"BIN={Path(sys.executable).parent}", "STAMP=")
+    commands = [shlex.split(line) for line in dry.splitlines() if "benchmarks/" in line]
+    assert [Path(command[1]).name for command in commands] == list(short)
+    for command in commands:
+        script = Path(command[1]).name
         done = subprocess.run(
-            ["make", "--dry-run", target],
-            cwd=ROOT,
+            [command[0], ROOT / command[1], *command[2:], *short[script]],
+            cwd=folder,
             capture_output=True,
             text=True,
-            env=os.environ,
             check=False,
+            timeout=300,
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads((folder / "throughput.json").read_text())
+    assert figures["tokens_per_second_grasp default"] > 0
+    assert json.loads((folder / "bench.json").read_text())["step_ratio_write"] > 0
+
+
+@pytest.mark.parametrize("page", EVERY)
+def test_scripts_tests_and_extras_that_a_page_names_are_there(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for command in commands_of(page, ("pytest ", "python ", "pip ")) + named_in(page):
+        first, *arguments = shlex.split(command)
+        if first in ("pytest", "python"):
+            assert (ROOT / arguments[0].split("::")[0]).exists(), command
+        elif first == "pip":
+            for extra in re.findall(r"\[(.*?)\]", command):
+                assert extra in extras, command
+
+
+@pytest.mark.parametrize("page", EVERY)
+def test_options_of_a_benchmark_that_a_page_names_are_its_own(page):
+    """On models and for times that no test has."""
+    for command in named_in(page, ("python benchmarks/",)):
+        script, *options = shlex.split(command)[1:]
+        for option in options:
+            assert not option.startswith("--") or f'add_argument("{option}"' in (ROOT / script).read_text(), (
+                command
+            )
