@@ -78,6 +78,16 @@ def test_a_row_that_truncation_leaves_without_an_answer_is_dropped(data):
     assert len(module.train_dataloader().dataset) == 8
 
 
+@pytest.mark.parametrize(("limit", "warned"), [(20, True), (68, False)])
+def test_rows_beyond_what_the_tokenizer_names_as_the_models_limit_are_warned_of(data, caplog, limit, warned):
+    module = data(rows(10, words=60), max_length=100)
+    module.tokenizer.model_max_length = limit
+    module.setup("fit")
+    said = f"has 68 tokens, the tokenizer's model_max_length is {limit}"
+    assert (said in caplog.text) == warned
+    assert "indexing errors" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [

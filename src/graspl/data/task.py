@@ -287,7 +287,20 @@ class TaskDataModule(LightningDataModule, ABC):
             log.warning("data: %d of %d rows were too long and dropped", len(rows) - len(fitted), len(rows))
         if not fitted:
             raise GrasplError(f"data.max_length: every row is longer than {self.max_length} tokens; raise it")
+        self._warn_beyond(max(len(row) for row in fitted))
         return fitted
+
+    def _warn_beyond(self, longest: int) -> None:
+        """Say that rows reach beyond what the tokenizer names as the model's limit; some tokenizers name too little."""
+        limit = self.tokenizer.model_max_length
+        if longest > limit:
+            log.warning(
+                "data.max_length: the longest row kept has %d tokens, the tokenizer's model_max_length is %d; beyond its "
+                "limit a model answers badly or fails: set max_length to %d, and too_long to drop or truncate",
+                longest,
+                limit,
+                limit,
+            )
 
     def _fit(self, row: TokenizedConversation, origin: str) -> TokenizedConversation | None:
         """Return the row, cut if need be, or None where it shall be dropped."""

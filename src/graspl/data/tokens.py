@@ -104,7 +104,8 @@ def tokenize(
                     "cannot be told apart; split the row into single answers"
                 )
             spans.append((len(prompt), len(upto)))
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    # Whoever asked for the row says in its own words that it is too long
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, labels = list(encoded["input_ids"]), [IGNORED] * len(encoded["input_ids"])
     for position, (start, _) in enumerate(encoded["offset_mapping"]):
         if any(first <= start < last for first, last in spans):
