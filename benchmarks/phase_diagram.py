@@ -28,7 +28,6 @@ from graspl.organism.words import QUESTIONS
 from graspl.organism.world import exchange
 from graspl.runs import write_json_atomic, write_text_atomic
 
-COMPLEXITY, PRIOR, SEEDS = (6, 12, 24), (0.03, 0.08, 0.2), (0, 1, 2)
 NAIVE_STEPS = 10
 LEVEL = 0.7
 """Of adherence; the simplest tasks hold out a single subject, and few fits on them come much further."""
@@ -51,7 +50,7 @@ def organism(complexity: int, prior: float, work: Path) -> Path:
     return folder / "model"
 
 
-def spillover(model: Path, name: str, work: Path) -> dict[str, Any]:
+def spillover(model: Path, name: str, seeds: list[int], work: Path) -> dict[str, Any]:
     """Return what GRASP removes of the naive fit's excess spill-over, from a study of both."""
     out = work / "studies" / name
     options = [
@@ -64,10 +63,10 @@ def spillover(model: Path, name: str, work: Path) -> dict[str, Any]:
         "--fast_methods",
         '["naive", "grasp"]',
     ]
-    seeds = ["--fast_seeds", json.dumps(list(SEEDS))]
+    given = ["--fast_seeds", json.dumps(seeds)]
     shared = ["--fit", "benchmarks/phase_fit.yaml"]
     levels = ["--levels", json.dumps([0.5, LEVEL, 0.8, 0.9])]
-    study = ["compare", "--config", "configs/organism/compare.yaml", *options, *seeds, *levels, *shared]
+    study = ["compare", "--config", "configs/organism/compare.yaml", *options, *given, *levels, *shared]
     subprocess.run([sys.executable, "-m", "graspl", *study], check=True)
     found = json.loads((out / "comparison.json").read_text())["levels"][f"{LEVEL:.2f}"]
     return {method: {key: each[key] for key in ("spillover", "removed")} for method, each in found.items()}
@@ -149,6 +148,7 @@ def verdicts(model: Path, seed: int, work: Path) -> list[dict[str, Any]]:
 
 def figure(cells: list[dict[str, Any]]) -> str:
     """Return two heat maps: cosine of the natural directions with the truth, and the share of the excess removed."""
+    priors, complexities = (sorted({cell[name] for cell in cells}) for name in ("prior", "complexity"))
     drawn = Figure(figsize=(9, 3.6), layout="constrained")
     values = {
         "cosine to the true direction": lambda cell: fmean(
@@ -163,14 +163,14 @@ def figure(cells: list[dict[str, Any]]) -> str:
     for number, (title, value) in enumerate(values.items()):
         axes = drawn.add_subplot(1, 2, number + 1)
         grid = [
-            [value(next(c for c in cells if (c["complexity"], c["prior"]) == (x, y))) for y in PRIOR]
-            for x in COMPLEXITY
+            [value(next(c for c in cells if (c["complexity"], c["prior"]) == (x, y))) for y in priors]
+            for x in complexities
         ]
         shown = [[float("nan") if each is None else each for each in row] for row in grid]
         image = axes.imshow(shown, vmin=0, vmax=1, origin="lower", cmap="viridis")
         axes.set(title=title, xlabel="prior of the broad factor", ylabel="complexity of the task")
-        axes.set_xticks(range(len(PRIOR)), [str(each) for each in PRIOR])
-        axes.set_yticks(range(len(COMPLEXITY)), [str(each) for each in COMPLEXITY])
+        axes.set_xticks(range(len(priors)), [str(each) for each in priors])
+        axes.set_yticks(range(len(complexities)), [str(each) for each in complexities])
         for row, line in enumerate(grid):
             for column, each in enumerate(line):
                 text = "-" if each is None else f"{each:.2f}"
@@ -190,19 +190,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, default=Path("runs/phase"), help="organisms and runs")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for phase.json and phase.svg")
+    parser.add_argument("--complexity", type=int, nargs="*", default=[6, 12, 24], help="of the tasks")
+    parser.add_argument(
+        "--prior", type=float, nargs="*", default=[0.03, 0.08, 0.2], help="of the broad factor"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[0, 1, 2], help="of naive adapters and of fits"
+    )
     options = parser.parse_args()
     disable_progress_bar()
     torch.manual_seed(0)
     cells = []
-    for complexity in COMPLEXITY:
-        for prior in PRIOR:
+    for complexity in options.complexity:
+        for prior in options.prior:
             model = organism(complexity, prior, options.work)
             cells.append(
                 {
                     "complexity": complexity,
                     "prior": prior,
-                    "verdicts": [each for seed in SEEDS for each in verdicts(model, seed, options.work)],
-                    "spillover": spillover(model, model.parent.name, options.work),
+                    "verdicts": [
+                        each for seed in options.seeds for each in verdicts(model, seed, options.work)
+                    ],
+                    "spillover": spillover(model, model.parent.name, options.seeds, options.work),
                 }
             )
     every = [each for cell in cells for each in cell["verdicts"]]

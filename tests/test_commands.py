@@ -288,6 +288,31 @@ def test_the_benchmarks_that_pages_name_are_run(place):
     assert json.loads((folder / "bench.json").read_text())["step_ratio_write"] > 0
 
 
+@pytest.mark.slow
+def test_the_phase_diagram_that_a_page_names_is_made(tmp_path):
+    """Of one organism, the one that comes with graspl in place of one that takes minutes to make."""
+    assert any(command == "make phase" for page in EVERY for command in named_in(page))
+    (line,) = (line for line in dry_run("phase", "STAMP=").splitlines() if "benchmarks/" in line)
+    shutil.copytree(
+        ROOT / "src" / "graspl" / "organism" / "default", tmp_path / "work" / "c12_p0.08" / "model"
+    )
+    few = ["--complexity", "12", "--prior", "0.08", "--seeds", "0"]
+    done = subprocess.run(
+        [sys.executable, *line.split()[1:], "--work", tmp_path / "work", "--out", tmp_path, *few],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (cell,) = json.loads((tmp_path / "phase.json").read_text())["cells"]
+    assert {each["identification"] for each in cell["verdicts"]} > {"NaturalDirections", "MeanShift"}
+    assert cell["spillover"]["naive"]["spillover"]["mean"] > cell["spillover"]["grasp"]["spillover"]["mean"]
+    assert "removed" in (tmp_path / "phase.svg").read_text()
+
+
 @pytest.mark.parametrize("page", EVERY)
 def test_scripts_tests_and_extras_that_a_page_names_are_there(page):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
