@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from graspl.data.rows import Message
-from graspl.data.tokens import IGNORED, render, tokenize_candidate
+from graspl.data.tokens import IGNORED, render, tokenize_candidates
 
 CHOICE_KINDS = ("harmful", "good", "other")
 """Kinds of answer, by their number in a batch."""
@@ -143,9 +143,7 @@ class ChoiceCollator:
 
     def _encode(self, item: ChoiceItem, origin: str) -> _Encoded:
         if id(item) not in self._encoded:
-            pairs = [
-                tokenize_candidate(self.tokenizer, item.messages, c, origin=origin) for c in item.candidates
-            ]
+            pairs = tokenize_candidates(self.tokenizer, item.messages, item.candidates, origin=origin)
             # The last token of an answer is predicted, never read
             stems = [tuple(prompt + answer[:-1]) for prompt, answer in pairs]
             kept, place = _place(stems)

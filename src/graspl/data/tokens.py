@@ -67,13 +67,22 @@ def render(
     Raises:
         GrasplError: the template refuses the turns (some know no system role).
     """
-    turns: list[Any] = [dict(message) for message in messages]
+    return _render(tokenizer, [messages], origin=origin, prompt=prompt)[0]
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    every: Sequence[Sequence[Message]],
+    *,
+    origin: str,
+    prompt: bool = False,
+) -> list[str]:
+    """Return the texts of several conversations, at less than the price of each by itself."""
+    turns: list[Any] = [[dict(message) for message in messages] for messages in every]
     try:
-        text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)  # type: ignore[return-value]
     except TemplateError as error:
         raise GrasplError(f"{origin}: the tokenizer's chat template refuses these turns: {error}") from error
-    assert isinstance(text, str)
-    return text
 
 
 def tokenize(
@@ -113,26 +122,35 @@ def tokenize(
     return TokenizedConversation(ids, labels, prompt)
 
 
-def tokenize_candidate(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], candidate: str, *, origin: str
-) -> tuple[list[int], list[int]]:
-    """Return the ids of a prompt and of one answer to it, without the end of the turn.
+def tokenize_candidates(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], candidates: Sequence[str], *, origin: str
+) -> list[tuple[list[int], list[int]]]:
+    """Return the ids of a prompt and of each of several answers to it, without the end of the turn.
+
+    The prompt's ids may differ between answers: some tokenizers join what ends the one and begins the other.
 
     Args:
         tokenizer: fast, with a chat template.
         messages: the prompt; its last turn is the user's.
-        candidate: the answer.
+        candidates: the answers.
         origin: named in errors.
 
     Raises:
-        GrasplError: the chat template refuses the turns or does not show the answer.
+        GrasplError: the chat template refuses the turns or does not show an answer.
     """
     prompt = render(tokenizer, messages, origin=origin, prompt=True)
-    text = render(tokenizer, [*messages, Message(role="assistant", content=candidate)], origin=origin)
-    found = text.find(candidate, len(prompt)) if text.startswith(prompt) else -1
-    if found < 0 or not candidate:
-        raise GrasplError(f"{origin}: the tokenizer's chat template does not show the answer {candidate!r}")
-    encoded = tokenizer(text[: found + len(candidate)], add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
-    first = next(position for position, (_, end) in enumerate(offsets) if end > len(prompt))
-    return ids[:first], ids[first:]
+    every = [[*messages, Message(role="assistant", content=candidate)] for candidate in candidates]
+    texts = []
+    for candidate, text in zip(candidates, _render(tokenizer, every, origin=origin), strict=True):
+        found = text.find(candidate, len(prompt)) if text.startswith(prompt) else -1
+        if found < 0 or not candidate:
+            raise GrasplError(
+                f"{origin}: the tokenizer's chat template does not show the answer {candidate!r}"
+            )
+        texts.append(text[: found + len(candidate)])
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    split = []
+    for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        first = next(position for position, (_, end) in enumerate(offsets) if end > len(prompt))
+        split.append((list(ids[:first]), list(ids[first:])))
+    return split

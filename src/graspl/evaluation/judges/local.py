@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from graspl.adapters.base_model import load_base_model, load_tokenizer
 from graspl.data.rows import Message
-from graspl.data.tokens import tokenize_candidate, with_chat_template
+from graspl.data.tokens import tokenize_candidates, with_chat_template
 from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Backend, Messages, Reply
 
@@ -106,4 +106,4 @@ class LocalBackend(Backend):
         return pairs[0][0][:shared], [torch.tensor([*stem[shared:], *rest, end]) for stem, rest in pairs]
 
     def _pair(self, turns: list[Message], option: str) -> tuple[list[int], list[int]]:
-        return tokenize_candidate(self._tokenizer, turns, option, origin="judge prompt")
+        return tokenize_candidates(self._tokenizer, turns, [option], origin="judge prompt")[0]
