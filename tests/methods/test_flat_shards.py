@@ -30,7 +30,7 @@ def test_a_method_that_looks_at_frozen_weights_is_refused():
     module = BalancedLitModule(share=0.5)
     module.configure_model()
     assert "model.layers.0.mlp.up_proj.base_layer.weight" in module.frozen_weights()
-    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy(), datamodule=None)
     with pytest.raises(GrasplError, match="BalancedLitModule looks at frozen weights"):
         module.on_fit_start()
 
@@ -38,7 +38,7 @@ def test_a_method_that_looks_at_frozen_weights_is_refused():
 def test_a_checkpoint_of_another_adapter_is_refused():
     module = LoRALitModule()
     module.configure_model()
-    module._trainer = SimpleNamespace(strategy=FSDPStrategy())
+    module._trainer = SimpleNamespace(strategy=FSDPStrategy(), datamodule=None)
     state = {name: torch.ones_like(p) for name, p in module.state_dict().items()}
     module.load_state_dict(state)
     assert all(bool((p == 1).all()) for p in module.trained().values())

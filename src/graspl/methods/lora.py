@@ -55,7 +55,7 @@ class LoRALitModule(AdapterLitModule):
         """Put the model in training mode, which from_pretrained and validation leave."""
         assert self.model is not None, "configure_model comes first"
         self.model.train()
-        packed = getattr(getattr(self.trainer, "datamodule", None), "packing", False)
+        packed = getattr(self.trainer.datamodule, "packing", False)  # type: ignore[attr-defined]
         # torch.compile would break a layer in two where rows are counted
         if packed and self.device.type == "cpu" and not self.compile_layers:
             attend_row_by_row(self.model.get_base_model())
