@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import CHAT_ROWS
+from conftest import CHAT_ROWS, make_model
 from pair import DDP, FSDP1, FSDP2, run_together
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
@@ -60,6 +60,18 @@ KINDS = {
 }
 # As it ships but for the tolerance, with directions found within the fit
 ONE_FIT = one_fit(combined(constraint("Activation"), constraint("Residual")))
+# Those that read whole factors or frozen weights, which a sharded model has on no process
+RIVALS = {
+    "l2": ["--model=graspl.methods.L2ToStartLitModule", "--model.weight=1"],
+    "orthogonal": [
+        "--model=graspl.methods.OrthogonalityLitModule", "--model.directions=naive/directions.safetensors",
+        "--model.side=write", "--model.weight=10",
+    ],
+    "balanced": ["--model=graspl.methods.BalancedLitModule", "--model.share=1"],
+    "safe-lora": [
+        "--model=graspl.methods.SafeLoRALitModule", "--model.unaligned_model=unaligned", "--model.threshold=1.1",
+    ],
+}  # fmt: skip
 HALF = "half"
 # Gradients of several micro-batches are brought together for one step
 MICRO_BATCHES = {"ddp-pair": 2}
@@ -77,7 +89,7 @@ def command(folder, method, *options, processes=1, micro_batches=1):
 
 
 # With the usual eps a gradient that is rounding error alone moves its weight by the whole learning rate
-OPTIMIZER = ["--model.optimizer=AdamW", "--model.optimizer.lr=1e-3", "--model.optimizer.eps=1e-6"]
+OPTIMIZER = ["--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-3", "--model.optimizer.eps=1e-6"]
 KEEP = [
     "--checkpoint.every_n_train_steps=10", "--checkpoint.save_top_k=-1",
     "--checkpoint.filename={step}",
@@ -102,6 +114,10 @@ def runs(tmp_path_factory, model_folder):
     """Return the folder in which every fit of this module has run, alone (`one-...`) and by two processes."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "model").symlink_to(model_folder())
+    other = make_model("llama")
+    for p in other.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    other.save_pretrained(folder / "unaligned")
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
     top = ["--identify.method=graspl.directions.TopSingular", f"--identify.method.k={K}"]
     alone = [command("naive", NAIVE, *top)]
@@ -118,6 +134,7 @@ def runs(tmp_path_factory, model_folder):
         ]
     )
     alone += [command(f"one-{kind}", method) for kind, method in (KINDS | {"one-fit": ONE_FIT}).items()]
+    alone += [command(f"one-{kind}", method, FEW) for kind, method in ({"naive": NAIVE} | RIVALS).items()]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for each in alone:
@@ -132,6 +149,9 @@ def runs(tmp_path_factory, model_folder):
             )
         if name != "fsdp1":
             together.append(command(f"{name}-held", one_fit(HELD), *strategy, FEW, processes=2))
+    together += [
+        command(f"fsdp2-{kind}", method, *FSDP2, FEW, processes=2) for kind, method in RIVALS.items()
+    ]
     together.append(command("fsdp1-one-fit", ONE_FIT, *FSDP1, processes=2))
     together.append(go_on("fsdp1", 2, *FSDP1, micro_batches=2))
     together.append(command(HALF, KINDS["write"], "--model.dtype=bfloat16", *FSDP2, FEW, processes=2))
@@ -159,6 +179,14 @@ def assert_equal(one, two, moved=1e-2):
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_give_the_result_of_one(runs, kind, strategy):
     assert_equal(weights(runs / f"one-{kind}"), weights(runs / f"{strategy}-{kind}"))
+
+
+@pytest.mark.parametrize("kind", RIVALS)
+def test_a_rival_that_needs_whole_weights_is_sharded_too(runs, kind):
+    one = weights(runs / f"one-{kind}")
+    assert_equal(one, weights(runs / f"fsdp2-{kind}"), moved=1e-3)
+    naive = weights(runs / "one-naive")
+    assert max(float((one[name] - tensor).abs().max()) for name, tensor in naive.items()) > 5e-4
 
 
 @pytest.mark.parametrize("strategy", ["fsdp1", "fsdp2"])

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy
 
 from graspl.errors import GrasplError
-from graspl.methods import BalancedLitModule, LoRALitModule
+from graspl.methods import BalancedLitModule, LoRALitModule, UndesirableConsistencyLitModule
 
 
 def under_fsdp1(kind=LoRALitModule, *, strategy=None, **options):
@@ -29,10 +29,15 @@ def test_quantised_weights_are_refused():
 def test_a_method_that_looks_at_frozen_weights_is_refused():
     module = BalancedLitModule(share=0.5)
     module.configure_model()
-    assert "model.layers.0.mlp.up_proj.base_layer.weight" in module.frozen_weights()
+    assert module.frozen_weight("model.layers.0.mlp.up_proj").dim() == 2
     module._trainer = SimpleNamespace(strategy=FSDPStrategy(), datamodule=None)
     with pytest.raises(GrasplError, match="BalancedLitModule looks at frozen weights"):
         module.on_fit_start()
+
+
+def test_a_method_that_takes_two_gradients_of_one_pass_is_refused():
+    with pytest.raises(GrasplError, match="UndesirableConsistencyLitModule takes two gradients"):
+        under_fsdp1(UndesirableConsistencyLitModule).setup("fit")
 
 
 def test_a_checkpoint_of_another_adapter_is_refused():

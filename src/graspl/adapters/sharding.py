@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.fsdp.wrap import wrap
-from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.nn import Parameter
 
 WRAPPED = "_fsdp_wrapped_module."
@@ -72,8 +72,13 @@ def average_gradients(parameters: Sequence[Parameter]) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor with all its shards; one that is not sharded as it is. Every process must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    """Return a tensor with all its shards; one that is not sharded as it is. Every process must call it.
+
+    A gradient that comes back is averaged over processes, as FSDP2 averages those that come back through the model.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    return tensor.full_tensor(grad_placements=[Partial("avg")] * tensor.device_mesh.ndim)
 
 
 def total(tensor: Tensor) -> Tensor:

@@ -42,22 +42,24 @@ class BalancedLitModule(ScaledLitModule):
         all, and averaging with a ratio a layer (arXiv:2309.06256), which has to choose them.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._frozen_norms: list[float] = []
+
     def on_fit_start(self) -> None:
-        """See that the frozen weights are there, before anything is trained.
+        """Measure the frozen weights, before anything is trained.
 
         Raises:
             GrasplError: no process has whole ones.
         """
         super().on_fit_start()
-        self.frozen_weights()
+        self._frozen_norms = [float(self.frozen_weight(site.name).float().norm()) for site in self.sites]
 
     def finish(self) -> None:
         """Scale each site's B."""
-        weights = self.frozen_weights()
         moved = [
-            update_norm(site.B, site.A, site.scaling)
-            / float(weights[f"{site.name}.base_layer.weight"].detach().float().norm())
-            for site in self.sites
+            update_norm(site.B, site.A, site.scaling) / norm
+            for site, norm in zip(self.whole_sites(), self._frozen_norms, strict=True)
         ]
         rms = math.sqrt(math.fsum(each**2 for each in moved) / len(moved))
         for site, each in zip(self.sites, moved, strict=True):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from peft import PeftModel, get_peft_model
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor
 
 from graspl.adapters.base_model import ORGANISM, load_adapter, load_base_model
@@ -42,7 +43,7 @@ class AdapterLitModule(AdapterState):
         attn_implementation: as Transformers names it; None leaves the choice to it.
         gradient_checkpointing: compute activations again in the backward pass, which saves memory.
         compile_layers: run each decoder layer through `torch.compile`; minutes to begin with, fewer kernels at each step.
-        load_in_4bit: quantise the frozen weights (QLoRA); needs the `qlora` extra and a GPU.
+        load_in_4bit: quantise the frozen weights (QLoRA); needs the `qlora` extra.
         trust_remote_code: let the hub repository's own Python code run.
     """
 
@@ -80,11 +81,14 @@ class AdapterLitModule(AdapterState):
         """The adapter's sites, live; empty before the model is built."""
         return self._sites
 
-    def frozen_weights(self) -> dict[str, Tensor]:
-        """Return the base model's parameters by their names, for methods that look at them.
+    def frozen_weight(self, site: str) -> Tensor:
+        """Return the base model's weight under a site, (out, in), whole and not quantised; every process must call it.
+
+        Args:
+            site: its name, as in `Site.name`.
 
         Raises:
-            GrasplError: no process has whole ones.
+            GrasplError: no process has whole weights.
         """
         assert self.model is not None, "configure_model comes first"
         if self.is_flat_sharded:
@@ -92,7 +96,8 @@ class AdapterLitModule(AdapterState):
                 f"trainer.strategy: {type(self).__name__} looks at frozen weights, and FSDP1 leaves no process whole ones; "
                 "take DDP"
             )
-        return dict(self.model.get_base_model().named_parameters())
+        layer = self.model.get_base_model().get_submodule(f"{site}.base_layer")
+        return whole(dequantize_module_weight(layer).detach())
 
     def whole_sites(self) -> list[Site]:
         """Return the sites with whole factors, also where they are sharded; every process must call it."""

@@ -34,6 +34,14 @@ class UndesirableConsistencyLitModule(FeatureDistanceLitModule):
         self.step = step
         self._pushes: dict[str, Tensor] = {}
 
+    def refuse_flat_shards(self) -> None:
+        """Refuse FSDP1, which frees a layer's weights after one backward pass."""
+        super().refuse_flat_shards()
+        raise GrasplError(
+            "trainer.strategy: UndesirableConsistencyLitModule takes two gradients of one forward pass, which FSDP1 does not "
+            "allow; take DDP (configs/trainer/ddp.yaml) or FSDP2 (configs/trainer/fsdp.yaml)"
+        )
+
     def extra_loss(self, batch: dict[str, Any], logits: Tensor) -> Tensor | None:
         """Return the distance between the two passes, weighed."""
         if not self.weight:

@@ -13,7 +13,7 @@ from graspl.methods.lora import LoRALitModule
 class FeatureDistanceLitModule(LoRALitModule):
     """LoRA with a penalty on how far the residual stream moves from the base model's, on the task's rows.
 
-    loss = cross-entropy + weight * mean over layers of  E ||r_l - r0_l||^2 / E ||r0_l||^2,  E over the tokens of the rows.
+    loss = cross-entropy + weight * mean over layers of E ||r_l - r0_l||^2 / E ||r0_l||^2, E over the tokens of a micro-batch.
 
     Args:
         weight: of the distance; 0 trains as LoRA does, bit for bit.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from graspl.adapters.base_model import load_base_model
+from graspl.adapters.sharding import like
 from graspl.errors import GrasplError
 from graspl.methods.finished import FinishedLitModule
 
@@ -41,20 +42,17 @@ class SafeLoRALitModule(FinishedLitModule):
         if self.unaligned_model is None:
             raise GrasplError("model.unaligned_model: names no model; give the one before instruction tuning")
         other = dict(load_base_model(self.unaligned_model, dtype=self.dtype_name).named_parameters())
-        ours = self.frozen_weights()
         for site in self.sites:
-            aligned, unaligned = ours[f"{site.name}.base_layer.weight"], other.get(f"{site.name}.weight")
+            aligned, unaligned = self.frozen_weight(site.name), other.get(f"{site.name}.weight")
             if unaligned is None or unaligned.shape != aligned.shape:
                 raise GrasplError(
                     f"model.unaligned_model: {self.unaligned_model} has no {site.name} of this shape"
                 )
-            self._alignment[site.name] = (aligned.detach().float() - unaligned.to(aligned).float()).to(
-                aligned
-            )
+            self._alignment[site.name] = (aligned.float() - unaligned.to(aligned).float()).to(aligned)
 
     def finish(self) -> None:
         """Project B, which is to project B A."""
-        for site in self.sites:
+        for site, live in zip(self.whole_sites(), self.sites, strict=True):
             V = self._alignment[site.name].float()
             length = V.norm()
             if length == 0:
@@ -63,7 +61,7 @@ class SafeLoRALitModule(FinishedLitModule):
                 )
             projected = V @ (V.mT @ site.B.float()) / length  # C B, without forming C
             if _cosine(projected, site.B.float(), site.A.float()) < self.threshold:
-                site.B.copy_(projected.to(site.B))
+                live.B.copy_(like(projected.to(site.B), live.B, split=True))
 
 
 def _cosine(B: Tensor, other: Tensor, A: Tensor) -> Tensor:

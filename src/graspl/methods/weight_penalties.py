@@ -32,7 +32,10 @@ class L2ToStartLitModule(LoRALitModule):
         """Return the squared norm, weighed: ||B A||_F^2 = tr((B^T B)(A A^T)), without forming B A."""
         if not self.weight:
             return None
-        norms = [site.scaling**2 * ((site.B.mT @ site.B) * (site.A @ site.A.mT)).sum() for site in self.sites]
+        norms = [
+            site.scaling**2 * ((site.B.mT @ site.B) * (site.A @ site.A.mT)).sum()
+            for site in self.whole_sites()
+        ]
         return self.weight * torch.stack([norm.to(self.device) for norm in norms]).sum()
 
 
@@ -79,7 +82,7 @@ class OrthogonalityLitModule(LoRALitModule):
         if self._loaded_directions is None:
             raise GrasplError("model.directions: the penalty needs a directions file; run graspl identify")
         side = "V" if self.side == "read" else "U"
-        self._bases = self._loaded_directions.bases(self.sites, side=side, k=self.k)
+        self._bases = self._loaded_directions.bases(self.whole_sites(), side=side, k=self.k)
 
     def extra_loss(self, batch: dict[str, Any], logits: Tensor) -> Tensor | None:
         """Return the overlap, weighed."""
@@ -87,6 +90,6 @@ class OrthogonalityLitModule(LoRALitModule):
             return None
         overlaps = [
             (site.A @ D if self.side == "read" else D.mT @ site.B).square().sum()
-            for site, D in zip(self.sites, self._bases, strict=True)
+            for site, D in zip(self.whole_sites(), self._bases, strict=True)
         ]
         return self.weight * torch.stack([each.to(self.device) for each in overlaps]).sum()
