@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test thorough coverage lint bench phase browser docs fuzz dist demo-commands clean
+.PHONY: help demo test thorough extras coverage lint bench phase browser docs fuzz dist demo-commands clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ test: $(STAMP) browser ## run the test suite
 
 thorough: $(STAMP) ## run the tests that take many minutes: an organism is pretrained anew
 	$(BIN)/python -m pytest -m thorough
+
+extras: $(STAMP) ## install graspl's extras as the pages say, beside .venv, and run what needs them; asks the package index
+	$(BIN)/python -m pytest -m extras
 
 coverage: $(STAMP) ## run the test suite and say which lines no test reaches; about half as long again
 	$(WORKERS) --cov --cov-report=term:skip-covered

@@ -160,7 +160,7 @@ def test_the_power_of_a_study(graspl):
 
 
 def test_adapters_are_compared_and_interpolated(graspl, chat_options, tmp_path):
-    fast = {"model.optimizer": "AdamW", "model.optimizer.lr": 1e-2}
+    fast = {"model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}
     for seed in (1, 2):
         code, _, err = graspl(
             "fit",

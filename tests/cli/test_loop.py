@@ -27,7 +27,7 @@ def ok(result):
 
 @pytest.mark.parametrize("kind", ["qwen2", "gemma", "llama"])
 def test_the_whole_loop(graspl, chat_options, model_folder, kind, tmp_path):
-    fast = {"model.optimizer": "AdamW", "model.optimizer.lr": 1e-2}
+    fast = {"model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}
     ok(graspl("fit", *chat_options(kind, **{"trainer.default_root_dir": "naive"}, **fast)))
     assert "self_attn.q_proj" in ok(graspl("identify", "naive", "--out", "again.safetensors"))
     written = Directions.load("naive/directions.safetensors")
@@ -72,7 +72,7 @@ def test_the_whole_loop(graspl, chat_options, model_folder, kind, tmp_path):
 
 def test_gradient_only_mode_measures_what_leaks(graspl, chat_options):
     """Pitfall: under AdamW a projected gradient does not keep the update in the null space."""
-    fast = {"model.optimizer": "AdamW", "model.optimizer.lr": 1e-2}
+    fast = {"model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}
     ok(graspl("fit", *chat_options(**{"trainer.default_root_dir": "naive"}, **fast)))
     ok(graspl("fit", *chat_options(**fast, **GRASP, **{"model.exact": "false"})))
     ok(graspl("validate", "--config", "run/config.yaml"))
@@ -82,7 +82,7 @@ def test_gradient_only_mode_measures_what_leaks(graspl, chat_options):
 @pytest.mark.parametrize("constraint", ["ReadConstraint", "PairConstraint"])
 def test_other_constraints_hold_what_they_promise(graspl, chat_options, constraint):
     held = {"ReadConstraint": "rho_read", "PairConstraint": "rho_pair"}[constraint]
-    fast = {"model.optimizer": "AdamW", "model.optimizer.lr": 1e-2}
+    fast = {"model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}
     ok(graspl("fit", *chat_options(**{"trainer.default_root_dir": "naive"}, **fast)))
     ok(
         graspl(
@@ -111,7 +111,12 @@ def test_what_generic_prompts_have_in_common_is_not_read(graspl, chat_options, w
         "model.constraint": "graspl.constraints.ReadConstraint",
         "model.constraint.k": 2,
     }
-    ok(graspl("fit", *chat_options(**grasp, **{"model.optimizer": "AdamW", "model.optimizer.lr": 1e-2})))
+    ok(
+        graspl(
+            "fit",
+            *chat_options(**grasp, **{"model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}),
+        )
+    )
     ok(graspl("validate", "--config", "run/config.yaml"))
     evaluation = RunFolder("run").read_evaluation()
     assert max(site["rho_read"] for site in evaluation["sites"].values()) <= 1e-5

@@ -92,7 +92,7 @@ def test_directions_of_an_equally_shaped_model(graspl, chat_options, model_folde
 
 
 def test_a_loss_that_is_not_a_number(graspl, chat_options, tmp_path):
-    diverging = {"model.optimizer": "SGD", "model.optimizer.lr": 1e30, "trainer.max_steps": 20}
+    diverging = {"model.optimizer": "torch.optim.SGD", "model.optimizer.lr": 1e30, "trainer.max_steps": 20}
     refused(graspl("fit", *chat_options(**diverging)), "train/loss is", "at step", "lower the learning rate")
     assert not (tmp_path / "run").exists()
 

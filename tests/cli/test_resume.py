@@ -36,7 +36,7 @@ def command(model_folder, write_rows, tmp_path):
         return [
             *start, "--model=graspl.methods.GRASPLitModule", *common, f"--data.text={rows}",
             "--model.identification=graspl.activations.NaturalDirections", "--model.identification.k=2",
-            f"--model.constraint={json.dumps(both)}", "--model.lora.lora_dropout=0.2", "--model.optimizer=AdamW",
+            f"--model.constraint={json.dumps(both)}", "--model.lora.lora_dropout=0.2", "--model.optimizer=torch.optim.AdamW",
             "--model.optimizer.lr=1e-3",
             "--model.schedule=cosine", "--model.warmup_steps=7", f"--trainer.max_steps={STEPS}",
             "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=5", "--trainer.log_every_n_steps=1",

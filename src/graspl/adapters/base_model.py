@@ -80,7 +80,7 @@ def load_base_model(
         base_model: as in `resolve_base_model`.
         dtype: `auto` (as stored), `float32`, `bfloat16` or `float16`.
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; None leaves the choice to Transformers.
-        load_in_4bit: quantise the frozen weights to NF4 (QLoRA); needs the `qlora` extra and a GPU.
+        load_in_4bit: quantise the frozen weights to NF4 (QLoRA); needs the `qlora` extra.
         trust_remote_code: let the hub repository's own Python code run.
 
     Raises:
@@ -101,6 +101,8 @@ def load_base_model(
             model = AutoModelForCausalLM.from_pretrained(resolve_base_model(base_model), **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise GrasplError(_not_loaded(base_model, "model", error)) from error
+    if load_in_4bit:
+        _keep_unpacked(model)
     model.requires_grad_(False)
     # from_pretrained returns eval mode, in which dropout is off, and Lightning does not change it
     return model.train()
@@ -132,6 +134,18 @@ def _nf4(dtype: str) -> dict[str, Any]:
         bnb_4bit_compute_dtype=compute,
     )
     return {"quantization_config": config}
+
+
+def _keep_unpacked(model: PreTrainedModel) -> None:
+    """Keep four-bit weights in the order that gradients pass through.
+
+    On a CPU with AVX512-BF16 bitsandbytes reorders them in the first pass in evaluation mode. What it multiplies with them
+    from then on passes no gradient, so that a fit would go wrong, silently, after its first validation; and it fails where a
+    width is no multiple of 64.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def _not_loaded(base_model: str, what: str, error: Exception) -> str:
