@@ -97,3 +97,22 @@ def check_end(command, tmp_path, name, end, code):
     )
     assert whole.keys() == ended.keys()
     assert all(whole[key].equal(ended[key]) for key in whole)
+
+
+@pytest.mark.parametrize("ends", [(3, 6), (11, 13), (9, 11)])
+def test_a_finished_fit_goes_on_with_more_steps_on_the_very_next_rows(graspl, chat_options, ends):
+    """36 rows, 4 a batch, so 9 batches an epoch: the fit ends within one, within the second, and at the end of one."""
+    first, last = ends
+    options = {"data.batch_size": 4, "model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}
+
+    def adapter(folder, steps, *more):
+        given = options | {"trainer.default_root_dir": folder, "trainer.max_steps": steps}
+        code, _, err = graspl("fit", *chat_options(**given), *more)
+        assert code == 0, err
+        return load_file(f"{folder}/adapter/adapter_model.safetensors")
+
+    whole = adapter("whole", last)
+    half = adapter("parts", first)
+    parts = adapter("parts", last, "--ckpt_path=last")
+    assert all(whole[name].equal(parts[name]) for name in whole)
+    assert not all(whole[name].equal(half[name]) for name in whole)

@@ -53,6 +53,7 @@ class AdapterState(LightningModule):
             "random_state": torch.get_rng_state(),
             "flat_sharded": self.is_flat_sharded,
         }
+        _reopen_epoch(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this model, and remember the random state.
@@ -147,6 +148,26 @@ class AdapterState(LightningModule):
             raise GrasplError(
                 "model.load_in_4bit: FSDP1 cannot flatten quantised weights; take DDP (configs/trainer/ddp.yaml)"
             )
+
+
+def _reopen_epoch(checkpoint: dict[str, Any]) -> None:
+    """Count an epoch as begun and not as done, in place, where batches of it are left.
+
+    Lightning counts the one in which `max_steps` ends a fit as done: a fit that goes on with more steps would leave out what
+    is left of it, and as many rows of the next epoch as it has had of this one.
+    """
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})
+    batches, epochs = loop.get("epoch_loop.batch_progress"), loop.get("epoch_progress")
+    if (
+        not epochs
+        or batches["is_last_batch"]
+        or epochs["current"]["completed"] < epochs["current"]["started"]
+    ):
+        return
+    for counts in (epochs["current"], epochs["total"]):
+        counts["processed"] -= 1
+        counts["completed"] -= 1
+    checkpoint["epoch"] -= 1
 
 
 def _shape(tensor: Tensor | None) -> torch.Size | None:
