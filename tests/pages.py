@@ -15,8 +15,7 @@ MODELS = ("Qwen/Qwen2.5-7B-Instruct", "Qwen/Qwen2.5-32B-Instruct", "/models/Qwen
 
 def commands_of(page, start=("graspl ", "make ")):
     """Return the commands in a page's shell blocks, continued lines joined, remarks and others left out."""
-    blocks = re.findall(r"```sh\n(.*?)```", TEXT[page], flags=re.DOTALL)
-    lines = (line.strip() for line in "\n".join(blocks).replace("\\\n", " ").splitlines())
+    lines = (line.strip() for line in "\n".join(blocks_of(page, "sh")).replace("\\\n", " ").splitlines())
     return [line for line in lines if line.startswith(start)]
 
 
@@ -24,6 +23,17 @@ def named_in(page, start=("graspl ", "make ", "pytest ", "python ", "pip ")):
     """Return the commands that a page's sentences and tables name, with at least one argument."""
     prose = re.sub(r"```.*?```", "", TEXT[page], flags=re.DOTALL)
     return [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", prose) if each.startswith(start)]
+
+
+def blocks_of(page, language):
+    """Return a page's blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", TEXT[page], flags=re.DOTALL)
+
+
+def modules_of(page):
+    """Return the modules that a page has its reader write, by their files' names: blocks that begin with one."""
+    named = {block.splitlines()[0].removeprefix("# "): block for block in blocks_of(page, "python")}
+    return {name: block for name, block in named.items() if re.fullmatch(r"\w+\.py", name)}
 
 
 def on_a_tiny_model(command):

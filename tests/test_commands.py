@@ -16,7 +16,7 @@ import pytest
 import yaml
 from conftest import CHAT_ROWS
 from endpoint import Stub, completion
-from pages import EVERY, PAGES, ROOT, commands_of, named_in, on_a_tiny_model
+from pages import EVERY, PAGES, ROOT, commands_of, modules_of, named_in, on_a_tiny_model
 from published import FILES, write_published
 
 from graspl.cli import main
@@ -140,6 +140,8 @@ def place(made, tmp_path, monkeypatch):
 
     def arrive(page):
         shutil.copytree(made, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("runs"))
+        for name, source in (modules_of(page) if page in EVERY else {}).items():
+            (tmp_path / name).write_text(source)
         needed = NEEDS.get(page) or next(
             (names for start, names in NEEDS.items() if page.startswith(start)), []
         )

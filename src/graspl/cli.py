@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in TRAINING | TOOLS:
         return _complain(f"{command} is no command; choose from {', '.join(TRAINING | TOOLS)}")
     _log_to_stderr()
+    _find_modules_here()
     try:
         _check_files(arguments)
         return _run_training(arguments) if command in TRAINING else _run_tool(command, arguments[1:])
@@ -88,6 +89,13 @@ def _log_to_stderr() -> None:
     logger = logging.getLogger("graspl")
     logger.handlers = [logging.StreamHandler()]  # bound to the stderr of this call
     logger.setLevel(logging.INFO)
+
+
+def _find_modules_here() -> None:
+    """Let class paths name modules in the current folder, as `python -m graspl` does; those that are installed come first."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def _help() -> str:

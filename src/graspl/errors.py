@@ -1,6 +1,7 @@
 """Errors that a user can mend; the command line prints them as one line and exits with code 2."""
 
 import errno
+import re
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a file does not fit."""
@@ -29,13 +30,22 @@ def users_mistake(error: BaseException) -> str | None:
     return _shorten(str(error)) if isinstance(error, ArgumentError) else None
 
 
+NOISE = ("Expected a <class 'NoneType'>", "Expected an instantiatable class, but")
+"""What jsonargparse says of the types that an option could have had besides, where one is named and wrong."""
+
+
+UNION = re.compile(r"(- )?Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ")
+
+
 def _shorten(message: str) -> str:
-    """Keep of jsonargparse's list of all that was tried what went wrong with the class that the user named."""
-    message = " ".join(message.split())
-    key, found, rest = message.partition("Problem with given class_path")
-    if not found:
+    """Keep of jsonargparse's list of all that was tried what went wrong with what the user gave, once."""
+    message, unions = UNION.subn("- ", " ".join(message.split()))
+    before, found, rest = message.partition("Problem with given class_path")
+    if not found and not unions:
         return message
-    key = key.partition(":")[0]  # Parser key "model"
-    for noise in (" - Expected a <class 'NoneType'>", " Given value type:"):
-        rest = rest.partition(noise)[0]
-    return f"{key}: {found}{rest}"
+    if found:
+        message = f"{before.partition(':')[0]}: {found}{rest}"  # Parser key "model": ...
+    tried = message.partition(" Given value type:")[0].split(" - ")
+    return " - ".join(dict.fromkeys(each for each in tried if not each.startswith(NOISE))).replace(
+        ": - ", ": "
+    )

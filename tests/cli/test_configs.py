@@ -11,8 +11,9 @@ import torch
 import yaml
 from conftest import CHAT_ROWS
 
+from graspl.activations import NaturalDirections
 from graspl.cli import TOOLS, TRAINING
-from graspl.directions import TopSingular, identify_adapter
+from graspl.directions import Directions, TopSingular, identify_adapter
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -253,6 +254,24 @@ def test_an_adapter_of_peft_alone_is_identified(graspl, tmp_path):
     found = identify_adapter(tmp_path / "foreign" / "lora", TopSingular(k=2), tmp_path / "d.safetensors")
     assert (tmp_path / "foreign" / "directions.safetensors").exists()
     assert found.metadata["k"] == "2"
+
+
+def test_a_class_that_is_named_has_its_own_defaults_and_not_those_of_another(graspl, chat_options, tmp_path):
+    """jsonargparse would hand the k of a default on to the class that is named in its place."""
+    steps = {"trainer.max_steps": 8, "trainer.accumulate_grad_batches": 1}
+    natural = "graspl.activations.NaturalDirections"
+    code, _, err = graspl(
+        "fit", *chat_options(**steps), f"--identify.method={natural}", "--identify.method.text=train.jsonl"
+    )
+    assert code == 0, err
+    found = [Directions.load("run/directions.safetensors")]
+    code, _, err = graspl(
+        "identify", "run", "--method", natural, "--method.text", "train.jsonl", "--out", "n.safetensors"
+    )
+    assert code == 0, err
+    found.append(Directions.load("n.safetensors"))
+    for each in found:
+        assert {layer.D.shape[1] for layer in each.layers.values()} == {NaturalDirections().k} == {6}
 
 
 def commands_of(text):

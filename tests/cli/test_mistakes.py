@@ -131,6 +131,10 @@ def test_a_used_folder_is_refused_before_anything_is_touched(graspl, chat_option
         (["identify"], "adapter"),
         (["identify", "none"], "none"),
         (["identify", "none", "--method.kk", "2"], "kk"),
+        (
+            ["identify", "none", "--method", "NoSuch"],
+            'Parser key "method": Expected a dot import path string: NoSuch',
+        ),
         (["identify", "none", "--ou", "x.safetensors"], "--ou"),
         (["identify", "none", "--out", "x.pt"], "must end in .safetensors"),
         (["report", "none"], "graspl validate"),

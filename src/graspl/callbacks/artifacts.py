@@ -36,11 +36,11 @@ class SaveDirections(Callback):
     A fit under a constraint writes those that it found itself, before its first step; of a file there is no copy.
 
     Args:
-        method: how they are found in a naive fit's weights.
+        method: how they are found in a naive fit's weights; TopSingular where none is named.
     """
 
-    def __init__(self, method: Identification = TopSingular()) -> None:  # noqa: B008 - has no state
-        self.method = method
+    def __init__(self, method: TopSingular | Identification | None = None) -> None:
+        self.method = method or TopSingular()
         self._written = False
 
     def on_train_batch_start(

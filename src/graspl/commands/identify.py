@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def identify(
     adapter: Path,
-    method: Identification = TopSingular(),  # noqa: B008 - has no state
+    method: TopSingular | Identification | None = None,
     out: Path | None = None,
     rows: str | None = None,
     text: str | None = None,
@@ -42,7 +42,7 @@ def identify(
 
     Args:
         adapter: folder of an adapter in PEFT format (ours or any other), or a run folder.
-        method: how they are found.
+        method: how they are found; TopSingular where none is named.
         out: file to write; beside the adapter's folder, `directions.safetensors`, where none is given.
         rows: what the adapter was trained on, for the assumption report.
         text: unlabelled conversations by many writers, for the report; the method's own where it has one.
@@ -53,6 +53,7 @@ def identify(
         GrasplError: the adapter cannot be used.
     """
     folder = adapter_of(adapter)
+    method = method or TopSingular()
     target = out or RunFolder(folder.parent).directions
     if target.suffix != ".safetensors":
         raise GrasplError(f"out: {target} must end in .safetensors")

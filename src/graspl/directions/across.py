@@ -1,6 +1,6 @@
 """Identification by intersection: what several naive fits have in common."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ class AcrossAdapters(Identification):
     """Adapter folders, besides the one given first."""
     k: int = 1
     """Directions kept, a site or a layer."""
-    method: Identification = field(default_factory=lambda: TopSingular(k=4))
-    """How each adapter's are found; give it more directions than k."""
+    method: TopSingular | Identification | None = None
+    """How each adapter's are found; give it more directions than k. TopSingular with 4 where none is named."""
 
     def __call__(self, adapter: AdapterFolder) -> Directions:
         """Intersect; S holds the eigenvalues of the mean projector.
@@ -38,7 +38,8 @@ class AcrossAdapters(Identification):
         """
         if not self.others:
             raise GrasplError("method.others: names no adapter; give at least one besides the first")
-        every = [self.method(each) for each in (adapter, *map(read_adapter, self.others))]
+        method = self.method or TopSingular(k=4)
+        every = [method(each) for each in (adapter, *map(read_adapter, self.others))]
         for name, one in zip(self.others, every[1:], strict=True):
             if set(one.sites) != set(every[0].sites) or set(one.layers) != set(every[0].layers):
                 raise GrasplError(

@@ -12,7 +12,11 @@ from graspl.errors import GrasplError
 
 
 class Identification(ABC):
-    """A way to find the directions that an adapter leans on."""
+    """A way to find the directions that an adapter leans on.
+
+    An option that takes one has None for its default and `TopSingular | Identification | None` for its type: options without
+    a class are TopSingular's, and a class that is named is not given what a default would have held, its k for one.
+    """
 
     @abstractmethod
     def __call__(self, adapter: AdapterFolder) -> Directions:
