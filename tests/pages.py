@@ -1,6 +1,7 @@
 """The commands of README and documents."""
 
 import re
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,21 @@ def modules_of(page):
     """Return the modules that a page has its reader write, by their files' names: blocks that begin with one."""
     named = {block.splitlines()[0].removeprefix("# "): block for block in blocks_of(page, "python")}
     return {name: block for name, block in named.items() if re.fullmatch(r"\w+\.py", name)}
+
+
+def heading(file):
+    """Return the commands of graspl in the remarks that a configuration begins with; `--` goes on with the one before."""
+    remarks = [
+        line[1:].strip()
+        for line in takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+    ]
+    commands = []
+    for remark in remarks:
+        if remark.startswith("graspl "):
+            commands.append(remark)
+        elif remark.startswith("--") and commands:
+            commands[-1] += f" {remark}"
+    return commands
 
 
 def on_a_tiny_model(command):

@@ -1,7 +1,6 @@
 """Every configuration that ships runs, and says the same as the README."""
 
 import json
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import CHAT_ROWS
+from pages import heading, on_a_tiny_model
 
 from graspl.activations import NaturalDirections
 from graspl.cli import TOOLS, TRAINING
@@ -26,6 +26,10 @@ RUNS = sorted(
     and "methods" not in yaml.safe_load(path.read_text())
 )
 STUDIES = sorted(path for path in CONFIGS.glob("*/*.yaml") if "methods" in yaml.safe_load(path.read_text()))
+TWO_STEPS = [
+    "--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.limit_val_batches=0",
+    "--trainer.accumulate_grad_batches=1", "--trainer.enable_progress_bar=false",
+]  # fmt: skip
 TINY = ["--trainer.fast_dev_run=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
@@ -35,9 +39,8 @@ def directions_of(graspl, tmp_path):
 
     def make(model, data):
         code, _, err = graspl(
-            "fit", "--model=graspl.methods.LoRALitModule", f"--model.base_model={model}", *data,
-            "--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.default_root_dir=for_directions",
-            "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=0",
+            "fit", "--model=graspl.methods.LoRALitModule", f"--model.base_model={model}", *data, *TWO_STEPS,
+            "--trainer.default_root_dir=for_directions",
         )  # fmt: skip
         assert code == 0, err
         return tmp_path / "for_directions" / "directions.safetensors"
@@ -274,34 +277,6 @@ def test_a_class_that_is_named_has_its_own_defaults_and_not_those_of_another(gra
         assert {layer.D.shape[1] for layer in each.layers.values()} == {NaturalDirections().k} == {6}
 
 
-def commands_of(text):
-    """Return the graspl commands in a Markdown file's shell blocks, continued lines joined."""
-    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip().startswith("graspl ")]
-
-
-DOCUMENTS = ("README.md", "docs/tasks.md", "docs/choosing.md")
-
-
-@pytest.mark.parametrize(
-    "command", [each for name in DOCUMENTS for each in commands_of((ROOT / name).read_text())]
-)
-def test_the_documents_commands_are_accepted(graspl, command, monkeypatch):
-    arguments = shlex.split(command)[1:]
-    if arguments[0] in ("fit", "validate"):
-        if any(argument.startswith("runs/") and argument.endswith("config.yaml") for argument in arguments):
-            pytest.skip("needs the run before; the loop's test covers it")
-        monkeypatch.chdir(ROOT)
-        code, out, err = graspl(*arguments, "--print_config")
-        assert code == 0, err
-        assert yaml.safe_load(out)["model"]["class_path"].startswith("graspl.")
-    else:
-        monkeypatch.chdir(ROOT)
-        code, _, err = graspl(*arguments, "--print_config")
-        assert code == 0, err
-
-
 @pytest.mark.parametrize("command", [*TRAINING, *TOOLS])
 def test_help_is_there(graspl, command):
     code, out, _ = graspl(command, "--help")
@@ -364,73 +339,57 @@ def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeyp
         assert lora["lora_alpha"] == lora["r"] * (0.5 if fit.method.endswith("_a16") else 2)
 
 
-RIVALS = {
-    "kl": None,
-    "features": None,
-    "consistency": None,
-    "l2": None,
-    "orthogonal": "graspl.directions.TopSingular",
-    "caft": None,
-    "wise_ft": None,
-    "spectral": None,
-    "safe_lora": None,
-    "preventative": "graspl.activations.MeanShift",
-    "inference_ablation": None,
-    "inference_steering": None,
-    "balanced": None,
-    "grasp_kl": None,
-    "caft_sae": None,
-}
-"""By configuration, how the directions are found that it needs."""
-
-
-def test_every_method_that_ships_is_tried():
-    known = {"naive", "grasp", "grasp_read", "grasp_write", *RIVALS}
-    assert {path.stem for path in (CONFIGS / "methods").glob("*.yaml")} == known
+RIVALS = sorted(
+    path.stem
+    for path in (CONFIGS / "methods").glob("*.yaml")
+    if path.stem not in ("naive", "grasp", "grasp_read", "grasp_write")
+)
 
 
 @pytest.mark.parametrize("rival", RIVALS)
-def test_a_rival_takes_the_place_of_the_naive_method(graspl, model_folder, write_rows, directions_of, rival):
-    rows = write_rows(CHAT_ROWS)
-    options = [f"--model.base_model={model_folder()}", f"--data.train={rows}", "--model.lora.r=4"]
-    if RIVALS[rival] is not None:
-        directions_of(model_folder(), ["--data=graspl.data.ChatDataModule", options[1]])
-        method = [f"--method={RIVALS[rival]}", "--out=needed.safetensors"]
-        method += [f"--method.rows={rows}"] if rival == "preventative" else []
-        code, _, err = graspl("identify", "for_directions", *method)
-        assert code == 0, err
-        options.append("--model.directions=needed.safetensors")
-    if rival in ("caft", "caft_sae", "inference_ablation", "grasp_kl"):
-        options.append(f"--data.text={rows}")
+def test_a_rival_does_what_its_configuration_begins_with(graspl, model_folder, write_rows, rival, tmp_path):
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    (tmp_path / "my-model").symlink_to(model_folder())
+    for name in ("train", "text"):
+        write_rows(CHAT_ROWS, f"{name}.jsonl")
+    commands = heading(CONFIGS / "methods" / f"{rival}.yaml")
+    assert commands[-1].startswith("graspl fit --config configs/chat/naive.yaml")
+    if any("runs/chat/naive" in command for command in commands):
+        commands.insert(0, heading(CONFIGS / "chat" / "naive.yaml")[0])
     if rival == "caft_sae":
-        saes = {f"model.layers.{layer}": str(make_sae(32, layer)) for layer in (0, 1)}
-        options.append(f"--model.identification.saes={json.dumps(saes)}")
-        options += ["--model.identification.k=2", "--model.k=2"]
+        make_sae(32, "my-sae")
     if rival == "safe_lora":
-        options.append(f"--model.unaligned_model={unaligned(model_folder())}")
-    model = ["--model", CONFIGS / "methods" / f"{rival}.yaml"]
-    code, _, err = graspl("fit", "--config", CONFIGS / "chat" / "naive.yaml", *model, *options, *TINY)
-    assert code == 0, err
+        unaligned(model_folder())
+    for command in commands:
+        tiny = (
+            on_a_tiny_model(command).replace("Qwen/Qwen2.5-7B", "unaligned").replace("layers.12", "layers.1")
+        )
+        arguments = shlex.split(tiny)[1:]
+        if arguments[0] == "fit":
+            arguments += TINY if command is commands[-1] else TWO_STEPS
+        if rival == "caft_sae":
+            arguments += ["--model.identification.k=2", "--model.k=2"]  # fewer latents rise in a random one
+        code, _, err = graspl(*arguments)
+        assert code == 0, err
 
 
-def make_sae(hidden, seed):
-    """Write a sparse autoencoder with random weights as SAELens does, and return its folder."""
+def make_sae(hidden, folder):
+    """Write a sparse autoencoder with random weights as SAELens does."""
     from safetensors.torch import save_file
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     weights = {
         "W_enc": torch.randn(hidden, 64, generator=generator), "b_enc": torch.zeros(64),
         "W_dec": torch.randn(64, hidden, generator=generator), "b_dec": torch.zeros(hidden),
     }  # fmt: skip
-    folder = Path(f"sae_{seed}").resolve()
+    folder = Path(folder)
     folder.mkdir()
     save_file(weights, folder / "sae_weights.safetensors")
     (folder / "cfg.json").write_text(json.dumps({"architecture": "standard"}))
-    return folder
 
 
 def unaligned(folder):
-    """Return a folder with a model of the same shapes and other weights."""
+    """Write a model of the same shapes and other weights, where a published one would come from the hub."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -438,4 +397,3 @@ def unaligned(folder):
         p.data += 0.1
     model.save_pretrained("unaligned")
     AutoTokenizer.from_pretrained(folder).save_pretrained("unaligned")
-    return Path("unaligned").resolve()
