@@ -33,8 +33,8 @@ def users_mistake(error: BaseException) -> str | None:
 NOISE = ("Expected a <class 'NoneType'>", "Expected an instantiatable class, but")
 """What jsonargparse says of the types that an option could have had besides, where one is named and wrong."""
 
-
 UNION = re.compile(r"(- )?Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ")
+"""How it begins to list them."""
 
 
 def _shorten(message: str) -> str:
@@ -46,6 +46,5 @@ def _shorten(message: str) -> str:
     if found:
         message = f"{before.partition(':')[0]}: {found}{rest}"  # Parser key "model": ...
     tried = message.partition(" Given value type:")[0].split(" - ")
-    return " - ".join(dict.fromkeys(each for each in tried if not each.startswith(NOISE))).replace(
-        ": - ", ": "
-    )
+    told = dict.fromkeys(each for each in tried if not each.startswith(NOISE))
+    return " - ".join(told).replace(": - ", ": ")

@@ -88,6 +88,14 @@ def test_rows_beyond_what_the_tokenizer_names_as_the_models_limit_are_warned_of(
     assert "indexing errors" not in caplog.text
 
 
+@pytest.mark.parametrize(("strange", "warned"), [(4, False), (8, True)])
+def test_rows_that_the_tokenizer_does_not_know_are_warned_of(data, caplog, strange, warned):
+    """As those of a reader who names no model: the organism is taken, which speaks a few hundred words."""
+    mostly = [{"prompt": "zyx " * 20, "completion": "zyx"}] * strange
+    data([*mostly, *rows(12 - strange, words=20)], max_length=100).setup("fit")
+    assert ("name the model that you mean (--model.base_model)" in caplog.text) == warned
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [

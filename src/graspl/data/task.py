@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 WORTH_SHARING = 0.3
 """Share of a suite's tokens from which sharing prefixes pays for a second pass through the model."""
 
+MOSTLY = 0.5
+"""Share of unknown tokens from which rows are hardly meant for this tokenizer."""
+
 Suite = Sequence[Conversation] | Sequence[ChoiceItem]
 """Held-out data of one kind: conversations, or questions with answers to choose from."""
 
@@ -170,6 +173,7 @@ class TaskDataModule(LightningDataModule, ABC):
         """
         if stage == "fit" and self._train is None:
             self._train = self._tokenize(self._operated_rows())
+            self._warn_unknown(self._train)
             if self.shuffle_answers:
                 self.shuffle_train_answers()
         if self._suites is None:
@@ -300,6 +304,18 @@ class TaskDataModule(LightningDataModule, ABC):
                 longest,
                 limit,
                 limit,
+            )
+
+    def _warn_unknown(self, rows: Sequence[TokenizedConversation]) -> None:
+        """Say that most words are unknown: where no model is named it is the organism, which speaks a few hundred."""
+        unknown: Any = self.tokenizer.unk_token_id
+        share = sum(row.input_ids.count(unknown) for row in rows) / sum(map(len, rows))
+        if share > MOSTLY:
+            log.warning(
+                "data: the tokenizer of %s does not know %.0f %% of the training rows' tokens; name the model that you mean "
+                "(--model.base_model)",
+                self.base_model or ORGANISM,
+                100 * share,
             )
 
     def _fit(self, row: TokenizedConversation, origin: str) -> TokenizedConversation | None:
