@@ -22,6 +22,7 @@ INSTALLS = sorted(
     {each for page in EVERY for each in named_in(page) + commands_of(page, "pip ") if each.startswith("pip ")}
 )
 FOUR_BITS = sorted({each for page in EVERY for each in commands_of(page) if "qlora.yaml" in each})
+IN_FOUR_BITS = ["tests/adapters/test_four_bits.py", "tests/distributed/test_sharded_four_bits.py"]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -92,7 +93,7 @@ def test_a_command_in_four_bits_does_what_it_says(command, environment, tmp_path
 
 def test_four_bits_are_tested_where_they_are_installed(environment):
     done = subprocess.run(
-        [environment / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/adapters/test_four_bits.py"],
+        [environment / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *IN_FOUR_BITS],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
