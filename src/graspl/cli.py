@@ -109,13 +109,15 @@ def _help() -> str:
 def _run_training(arguments: list[str]) -> int:
     from transformers.utils.logging import disable_progress_bar
 
+    from graspl.training_checks import told_in_one_line
     from graspl.training_cli import GrasplCLI
 
     disable_progress_bar()
     # The first word stays: strategies start further processes with this very command
     before, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
-        GrasplCLI()
+        with told_in_one_line():
+            GrasplCLI()
     except SystemExit as end:
         # So does Lightning end a fit that was interrupted
         if isinstance(end.__context__, KeyboardInterrupt):

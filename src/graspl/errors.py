@@ -27,7 +27,7 @@ def users_mistake(error: BaseException) -> str | None:
             where = seen.filename or "the run folder"
             return f"{where}: {seen.strerror}; free some space, then go on with the same command and --ckpt_path last"
         seen = seen.__cause__ or seen.__context__
-    return _shorten(str(error)) if isinstance(error, ArgumentError) else None
+    return shorten(str(error)) if isinstance(error, ArgumentError) else None
 
 
 NOISE = ("Expected a <class 'NoneType'>", "Expected an instantiatable class, but")
@@ -37,14 +37,15 @@ UNION = re.compile(r"(- )?Does not validate against any of the Union subtypes Su
 """How it begins to list them."""
 
 
-def _shorten(message: str) -> str:
-    """Keep of jsonargparse's list of all that was tried what went wrong with what the user gave, once."""
+def shorten(message: str) -> str:
+    """Return a message in one line; of jsonargparse's list of all that it tried, what went wrong with what was given."""
     message, unions = UNION.subn("- ", " ".join(message.split()))
     before, found, rest = message.partition("Problem with given class_path")
     if not found and not unions:
         return message
+    key = before.partition(":")[0].strip(" -")  # Parser key "model"
     if found:
-        message = f"{before.partition(':')[0]}: {found}{rest}"  # Parser key "model": ...
+        message = f"{key}: {found}{rest}" if key else f"{found}{rest}"
     tried = message.partition(" Given value type:")[0].split(" - ")
     told = dict.fromkeys(each for each in tried if not each.startswith(NOISE))
     return " - ".join(told).replace(": - ", ": ")

@@ -18,6 +18,7 @@ from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGe
 from graspl.errors import GrasplError
 from graspl.methods.base import AdapterLitModule
 from graspl.runs import RunFolder, claimed, write_text_atomic
+from graspl.training_checks import check_checkpoint, check_trainer, told_in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +99,14 @@ class GrasplCLI(LightningCLI):
         return RunFolder(self._get(self.config, "trainer").default_root_dir or DEFAULT_ROOT)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse a folder that holds another run, before anything is built.
+        """Refuse options that make no sense, and a folder that holds another run, before anything is built.
 
         Raises:
-            GrasplError: it does.
+            GrasplError: they do not, or it does.
         """
         config = self.config[self.config.subcommand]
+        check_trainer(config.trainer)
+        check_checkpoint(config.ckpt_path)
         if config.trainer.fast_dev_run or self.config.subcommand != "fit":
             return
         self._refuse_used()
@@ -174,7 +177,8 @@ class GrasplCLI(LightningCLI):
             try:
                 if kwargs.get("ckpt_path") and existed:
                     self.run.set_metrics_aside()
-                self.trainer.fit(model, **kwargs)
+                with told_in_one_line():
+                    self.trainer.fit(model, **kwargs)
             except GrasplError:
                 if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
                     shutil.rmtree(self.run.path, ignore_errors=True)

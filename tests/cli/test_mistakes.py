@@ -91,6 +91,58 @@ def test_directions_of_an_equally_shaped_model(graspl, chat_options, model_folde
     assert not (tmp_path / "other").exists()
 
 
+LATE = {
+    "trainer.callbacks": "lightning.pytorch.callbacks.EarlyStopping",
+    "trainer.callbacks.monitor": "nope",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (
+            {"trainer.val_check_interval": 5000},
+            ["trainer: `val_check_interval` (5000) must be", "limit_val_batches"],
+        ),
+        ({"trainer.val_check_interval": 0}, ["trainer.val_check_interval: must not be 0"]),
+        ({"trainer.accumulate_grad_batches": 0}, ["trainer.accumulate_grad_batches: 0 is below 1"]),
+        ({"trainer.check_val_every_n_epoch": 0}, ["trainer.check_val_every_n_epoch: 0 is below 1"]),
+        ({"trainer.overfit_batches": 3}, ["trainer.overfit_batches", "limit_train_batches"]),
+        ({"trainer.accelerator": "gpu"}, ["trainer.accelerator: no GPU", "--trainer.accelerator cpu"]),
+        ({"trainer.accelerator": "nonsense"}, ["trainer: You selected an invalid accelerator", "cpu"]),
+        ({"trainer.strategy": "fsdp"}, ["trainer: The strategy `fsdp` requires a GPU"]),
+        ({"trainer.max_steps": -5}, ["trainer: `max_steps`", "-5"]),
+        ({"trainer.logger": "lightning.pytorch.loggers.WandbLogger"}, ["trainer: ", "pip install -U 'wandb"]),
+        ({"checkpoint.save_top_k": -3}, ["checkpoint: ", "save_top_k=-3"]),
+        (LATE, ["trainer.callbacks: Early stopping conditioned on metric `nope`", "train/loss"]),
+        (
+            {"model.optimizer": "torch.optim.SGD", "model.optimizer.lr": -1},
+            ["model.optimizer: Invalid learning rate: -1"],
+        ),
+        ({"data.batch_size": 0}, ["data.batch_size: 0 is below 1"]),
+        ({"data.num_workers": -1}, ["data.num_workers: -1 is below 0"]),
+        ({"seed_everything": -4}, ["seed_everything: -4 is not in bounds"]),
+        ({"ckpt_path": "nope.ckpt"}, ["ckpt_path: there is no nope.ckpt"]),
+    ],
+)
+def test_options_that_a_library_finds_wrong_are_told_in_one_line(
+    graspl, chat_options, tmp_path, monkeypatch, options, parts
+):
+    # Also where there is one
+    monkeypatch.setattr("graspl.training_checks.CUDAAccelerator.is_available", lambda: False)
+    refused(graspl("fit", *chat_options(**options)), *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_librarys_error_that_no_option_explains_keeps_its_traceback(graspl, chat_options, monkeypatch):
+    def broken(*_):
+        raise ValueError("a defect")
+
+    monkeypatch.setattr("graspl.methods.lora.LoRALitModule.training_step", broken)
+    with pytest.raises(ValueError, match="a defect"):
+        graspl("fit", *chat_options())
+
+
 def test_a_loss_that_is_not_a_number(graspl, chat_options, tmp_path):
     diverging = {"model.optimizer": "torch.optim.SGD", "model.optimizer.lr": 1e30, "trainer.max_steps": 20}
     refused(graspl("fit", *chat_options(**diverging)), "train/loss is", "at step", "lower the learning rate")

@@ -63,6 +63,9 @@ class TaskDataModule(LightningDataModule, ABC):
         share_prefixes: run what the answers to a question begin with once, where that spares the model a good part of the
             tokens; needs a model that keeps keys and values.
         operators: applied to the training rows one after the other (`graspl.data.operators`): mixing, subsampling, prompts.
+
+    Raises:
+        GrasplError: a number is too small.
     """
 
     def __init__(
@@ -85,6 +88,14 @@ class TaskDataModule(LightningDataModule, ABC):
         share_prefixes: bool = True,
     ) -> None:
         super().__init__()
+        for name, value, least in (
+            ("max_length", max_length, 2),
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise GrasplError(f"data.{name}: {value} is below {least}")
         self.base_model = base_model
         self.max_length = max_length
         self.too_long = too_long

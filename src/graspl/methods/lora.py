@@ -157,7 +157,8 @@ class LoRALitModule(AdapterLitModule):
         first = (self._bad_step < 0) & ~torch.isfinite(loss)
         self._bad_step = torch.where(first, self.global_step, self._bad_step)
         # To look at a number on an accelerator is to wait for all that it has yet to do
-        if loss.device.type == "cpu" or (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined] - 0 logs nothing
+        if loss.device.type == "cpu" or (every and (self.global_step + 1) % every == 0):
             self._raise_if_bad()
 
     def _raise_if_bad(self) -> None:
