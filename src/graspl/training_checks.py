@@ -1,4 +1,4 @@
-"""Options of a fit that Lightning, torch and Transformers find wrong, told in one line."""
+"""Options of a fit that Lightning, torch or a logger find wrong, told in one line."""
 
 import traceback
 from collections.abc import Iterator
@@ -13,16 +13,16 @@ from graspl.errors import GrasplError, shorten, users_mistake
 
 KEYWORDS = ("last", "best", "hpc")
 """What Lightning takes in place of a checkpoint's path."""
-PLACES = {
-    "lightning/pytorch/callbacks/model_checkpoint": "checkpoint",
-    "lightning/pytorch/callbacks/": "trainer.callbacks",
-    "lightning/fabric/utilities/seed": "seed_everything",
-    "torch/optim/": "model.optimizer",
-    "lightning/": "trainer",
-    "lightning_utilities/": "trainer",
-    "jsonargparse/": "trainer",
+OPTIONS = {
+    "lightning.pytorch.callbacks.model_checkpoint": "checkpoint",
+    "lightning.pytorch.callbacks": "trainer.callbacks",
+    "lightning.fabric.utilities.seed": "seed_everything",
+    "torch.optim": "model.optimizer",
+    "lightning": "trainer",
+    "lightning_utilities": "trainer",
+    "jsonargparse": "trainer",
 }
-"""Which option an error is about, by the file that raises it; the first that fits."""
+"""Which option an error is about, by the module that raises it or a package around it; the first that fits."""
 FROM_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch")
 """The trainer's options that count from 1, which Lightning takes for granted."""
 
@@ -88,8 +88,9 @@ def told_in_one_line() -> Iterator[None]:
 
 def _option(error: Exception) -> str | None:
     """Return the option that an error is about; None where no library of those that are known raised it."""
-    last = Path(traceback.extract_tb(error.__traceback__)[-1].filename).as_posix()
-    found = next((option for place, option in PLACES.items() if f"/{place}" in last), None)
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = f"{frame.f_globals.get('__name__')}."
+    found = next((option for place, option in OPTIONS.items() if module.startswith(f"{place}.")), None)
     # Lightning raises it for nothing else; other RuntimeErrors of its loops may be anything
     if isinstance(error, MisconfigurationException):
         return found or "trainer"
