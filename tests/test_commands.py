@@ -261,6 +261,15 @@ def test_the_targets_that_a_page_names_are_there(page):
             dry_run(*shlex.split(command)[1:])
 
 
+def run_well(*command, cwd=ROOT, seconds=300):
+    """Run a command in a process of its own; it must end well."""
+    given = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=cwd, env=given, capture_output=True, text=True, check=False, timeout=seconds
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
 @pytest.mark.slow
 def test_the_benchmarks_that_pages_name_are_run(place):
     """They are run for what they do, not for what they measure."""
@@ -275,15 +284,7 @@ def test_the_benchmarks_that_pages_name_are_run(place):
     assert [Path(command[1]).name for command in commands] == list(short)
     for command in commands:
         script = Path(command[1]).name
-        done = subprocess.run(
-            [command[0], ROOT / command[1], *command[2:], *short[script]],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_well(command[0], ROOT / command[1], *command[2:], *short[script], cwd=folder)
     figures = json.loads((folder / "throughput.json").read_text())
     assert figures["tokens_per_second_grasp default"] > 0
     assert json.loads((folder / "bench.json").read_text())["step_ratio_write"] > 0
@@ -298,16 +299,9 @@ def test_the_phase_diagram_that_a_page_names_is_made(tmp_path):
         ROOT / "src" / "graspl" / "organism" / "default", tmp_path / "work" / "c12_p0.08" / "model"
     )
     few = ["--complexity", "12", "--prior", "0.08", "--seeds", "0"]
-    done = subprocess.run(
-        [sys.executable, *line.split()[1:], "--work", tmp_path / "work", "--out", tmp_path, *few],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
+    run_well(
+        sys.executable, *line.split()[1:], "--work", tmp_path / "work", "--out", tmp_path, *few, seconds=500
     )
-    assert done.returncode == 0, done.stderr[-3000:]
     (cell,) = json.loads((tmp_path / "phase.json").read_text())["cells"]
     assert {each["identification"] for each in cell["verdicts"]} > {"NaturalDirections", "MeanShift"}
     assert cell["spillover"]["naive"]["spillover"]["mean"] > cell["spillover"]["grasp"]["spillover"]["mean"]
@@ -330,15 +324,7 @@ MARKED = {command for page in EVERY for command in named_in(page, ("pytest ",)) 
 @pytest.mark.parametrize("command", sorted(MARKED))
 def test_a_part_of_the_tests_that_a_page_names_is_run(command):
     """What is named by its file alone is run with the others."""
-    done = subprocess.run(
-        [sys.executable, "-m", *shlex.split(command)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
+    run_well(sys.executable, "-m", *shlex.split(command))
 
 
 ALONE = {command for page in EVERY for command in named_in(page, ("python benchmarks/",))}
@@ -351,13 +337,5 @@ def test_a_benchmark_that_a_page_names_by_itself_is_run(command, place):
     folder = place("docs/performance.md")
     script, *options = shlex.split(command)[1:]
     short = ["--shape", "small", "--only", "graspl", "--steps", "1", "--rounds", "1"]
-    done = subprocess.run(
-        [sys.executable, ROOT / script, *options, *short],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_well(sys.executable, ROOT / script, *options, *short, cwd=folder)
     assert json.loads((folder / "throughput.json").read_text())["tokens_per_second_graspl"] > 0

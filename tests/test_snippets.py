@@ -13,7 +13,6 @@ from datasets import Dataset
 from pages import EVERY, blocks_of, modules_of
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
 
 from graspl.cli import main
 
@@ -29,6 +28,13 @@ LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 @pytest.fixture
 def reader(model_folder, tmp_path, monkeypatch):
     """Return what the pages' Python takes for granted, in a folder with a model and directions for it."""
+    from trl import SFTConfig, SFTTrainer  # seconds
+
+    # Its defaults want a GPU
+    quick = partial(
+        SFTConfig, use_cpu=True, bf16=False, report_to="none", num_train_epochs=1, disable_tqdm=True
+    )
+    monkeypatch.setattr("trl.trainer.sft_trainer.SFTConfig", quick)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(model_folder("llama"), "my-model")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
@@ -59,12 +65,7 @@ def reader(model_folder, tmp_path, monkeypatch):
     "ignore::FutureWarning", "ignore::DeprecationWarning"
 )  # TRL's and Transformers' own defaults
 @pytest.mark.parametrize("block", SNIPPETS)
-def test_python_in_a_page_runs(block, reader, monkeypatch):
-    # Its defaults want a GPU
-    quick = partial(
-        SFTConfig, use_cpu=True, bf16=False, report_to="none", num_train_epochs=1, disable_tqdm=True
-    )
-    monkeypatch.setattr("trl.trainer.sft_trainer.SFTConfig", quick)
+def test_python_in_a_page_runs(block, reader):
     Path("page.py").write_text(block)
     left = runpy.run_path("page.py", init_globals=reader)
     assert "trainer" in left or "held" in left

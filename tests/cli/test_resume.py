@@ -13,6 +13,8 @@ import torch
 from conftest import CHAT_ROWS
 from safetensors.torch import load_file
 
+from graspl.runs import RunFolder
+
 STEPS = 120
 
 
@@ -99,14 +101,19 @@ def check_end(command, tmp_path, name, end, code):
     assert all(whole[key].equal(ended[key]) for key in whole)
 
 
-@pytest.mark.parametrize("ends", [(3, 6), (11, 13), (9, 11)])
-def test_a_finished_fit_goes_on_with_more_steps_on_the_very_next_rows(graspl, chat_options, ends):
-    """36 rows, 4 a batch, so 9 batches an epoch: the fit ends within one, within the second, and at the end of one."""
-    first, last = ends
+@pytest.mark.parametrize(
+    ("until", "first", "last"),
+    [("max_steps", 3, 6), ("max_steps", 11, 13), ("max_steps", 8, 10), ("max_epochs", 1, 2)],
+)
+def test_a_finished_fit_goes_on_with_more_steps_on_the_very_next_rows(
+    graspl, chat_options, until, first, last
+):
+    """8 batches an epoch: the fit ends within the first, within the second, and twice at the end of the first."""
     options = {"data.batch_size": 4, "model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}
+    options |= {"trainer.max_steps": -1, "trainer.log_every_n_steps": 1}
 
-    def adapter(folder, steps, *more):
-        given = options | {"trainer.default_root_dir": folder, "trainer.max_steps": steps}
+    def adapter(folder, end, *more):
+        given = options | {"trainer.default_root_dir": folder, f"trainer.{until}": end}
         code, _, err = graspl("fit", *chat_options(**given), *more)
         assert code == 0, err
         return load_file(f"{folder}/adapter/adapter_model.safetensors")
@@ -116,3 +123,9 @@ def test_a_finished_fit_goes_on_with_more_steps_on_the_very_next_rows(graspl, ch
     parts = adapter("parts", last, "--ckpt_path=last")
     assert all(whole[name].equal(parts[name]) for name in whole)
     assert not all(whole[name].equal(half[name]) for name in whole)
+    losses = [
+        [row["train/loss"] for row in RunFolder(folder).read_metrics() if "train/loss" in row]
+        for folder in ("whole", "parts")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == (last if until == "max_steps" else 16)

@@ -94,7 +94,7 @@ class AdapterLitModule(AdapterState):
         if self.is_flat_sharded:
             raise GrasplError(
                 f"trainer.strategy: {type(self).__name__} looks at frozen weights, and FSDP1 leaves no process whole ones; "
-                "take DDP"
+                "take DDP (configs/trainer/ddp.yaml) or FSDP2 (configs/trainer/fsdp.yaml)"
             )
         layer = self.model.get_base_model().get_submodule(f"{site}.base_layer")
         return whole(dequantize_module_weight(layer).detach())

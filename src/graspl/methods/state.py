@@ -151,18 +151,19 @@ class AdapterState(LightningModule):
 
 
 def _reopen_epoch(checkpoint: dict[str, Any]) -> None:
-    """Count an epoch as begun and not as done, in place, where batches of it are left.
+    """Make the end of a fit a place to go on from, in place: the epoch is not done where batches of it are left.
 
     Lightning counts the one in which `max_steps` ends a fit as done: a fit that goes on with more steps would leave out what
-    is left of it, and as many rows of the next epoch as it has had of this one.
+    is left of it, and as many rows of the next epoch as it has had of this one. Where none are left, it would take the next
+    epoch for done, too, unless that begins at its first batch.
     """
     loop = checkpoint.get("loops", {}).get("fit_loop", {})
     batches, epochs = loop.get("epoch_loop.batch_progress"), loop.get("epoch_progress")
-    if (
-        not epochs
-        or batches["is_last_batch"]
-        or epochs["current"]["completed"] < epochs["current"]["started"]
-    ):
+    if not epochs or epochs["current"]["completed"] < epochs["current"]["started"]:
+        return
+    if batches["is_last_batch"]:
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        batches["is_last_batch"] = False
         return
     for counts in (epochs["current"], epochs["total"]):
         counts["processed"] -= 1
