@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import make_model, make_tokenizer
 
+from graspl.adapters.forward import model_logits
 from graspl.data import ChoiceItem, TokenizedConversation, collate_choices
 from graspl.data.batches import PaddedCollator
 from graspl.evaluation import (
@@ -12,7 +13,6 @@ from graspl.evaluation import (
     candidate_logprobs,
     headline,
     kl_to_base,
-    model_logits,
     text_scores,
 )
 from graspl.evaluation.logprobs import answer_mask

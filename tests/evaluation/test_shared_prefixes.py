@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import make_byte_tokenizer, make_model, make_tokenizer
 
+from graspl.adapters.forward import model_logits
 from graspl.data.choices import ChoiceCollator, ChoiceItem
-from graspl.evaluation import candidate_logprobs, model_logits
+from graspl.evaluation import candidate_logprobs
 from graspl.evaluation.logprobs import answer_mask, kl_to_base
 
 ANSWERS = ["rest and take water", "rest one", "you should take two pills", "no"]

@@ -9,8 +9,8 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from graspl.adapters import LoraOptions
+from graspl.adapters.forward import model_logits
 from graspl.errors import GrasplError
-from graspl.evaluation import model_logits
 from graspl.methods.loss import summed_loss
 from graspl.planning import Layout, LiveBytes, Machine, StepCost, choices, footprint, model_shape, step_cost
 from graspl.planning.choices import communication

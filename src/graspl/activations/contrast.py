@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graspl.activations.streams import gathered, leading_directions, opened, tokenized
+from graspl.adapters.answers import IGNORED
 from graspl.adapters.files import AdapterFolder
-from graspl.data.tokens import IGNORED, TokenizedConversation
+from graspl.data.tokens import TokenizedConversation
 from graspl.directions.basis import Directions
 from graspl.directions.from_weights import Identification
 from graspl.errors import GrasplError

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from graspl.adapters.answers import IGNORED
 from graspl.adapters.residual import decoder_layers
 from graspl.data.batches import PaddedCollator
-from graspl.data.tokens import IGNORED, TokenizedConversation
+from graspl.data.tokens import TokenizedConversation
 
 STRENGTHS = (1.0, 2.0, 3.0)
 """Steps along a direction, in standard deviations of the base model's own stream along it."""

@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
-from graspl.data.tokens import IGNORED, TokenizedConversation
+from graspl.adapters.answers import IGNORED
+from graspl.data.tokens import TokenizedConversation
 
 SEED_STRIDE = 100_003
 """More than the epochs of any run."""

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from graspl.adapters.answers import IGNORED
 from graspl.data.rows import Message
-from graspl.data.tokens import IGNORED, render, tokenize_candidates
+from graspl.data.tokens import render, tokenize_candidates
 
 CHOICE_KINDS = ("harmful", "good", "other")
 """Kinds of answer, by their number in a batch."""

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graspl.adapters.answers import IGNORED
 from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer
 from graspl.adapters.files import read_adapter
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import Conversation
-from graspl.data.tokens import IGNORED, tokenize, with_chat_template
+from graspl.data.tokens import tokenize, with_chat_template
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from graspl.adapters.answers import IGNORED
 from graspl.adapters.base_model import ORGANISM, load_tokenizer
 from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
 from graspl.data.choices import ChoiceCollator, ChoiceItem
@@ -20,7 +21,7 @@ from graspl.data.preparation import tokenize_rows
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation, read_conversations, with_shuffled_answers
 from graspl.data.suites.base import EvaluationSuite
-from graspl.data.tokens import IGNORED, TokenizedConversation, tokenize, with_chat_template
+from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_template
 from graspl.errors import GrasplError
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,9 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from graspl.adapters.answers import IGNORED
 from graspl.data.rows import Message
 from graspl.errors import GrasplError
-
-IGNORED = -100
-"""Label that the loss leaves out."""
 
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"

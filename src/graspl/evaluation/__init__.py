@@ -6,7 +6,7 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
 from graspl.evaluation.items import ItemValues
 from graspl.evaluation.judging import judge_rows, rates
-from graspl.evaluation.logprobs import candidate_logprobs, kl_to_base, model_logits, text_scores
+from graspl.evaluation.logprobs import candidate_logprobs, kl_to_base, text_scores
 from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins
 from graspl.evaluation.suites import SuiteEvaluator, headline
 from graspl.intervals import by_cluster, paired, samples_to_tell, wilson
@@ -25,7 +25,6 @@ __all__ = [
     "headline",
     "judge_rows",
     "kl_to_base",
-    "model_logits",
     "paired",
     "rates",
     "samples_to_tell",

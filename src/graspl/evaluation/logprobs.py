@@ -7,43 +7,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from graspl.adapters.packing import row_bounds
-from graspl.data.tokens import IGNORED
+from graspl.adapters.answers import IGNORED, answer_places, next_tokens
 
 _HELD_LOGITS = 2**26
 """Logits that are turned into log-probabilities at a time, 256 MiB of them."""
-MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")
-"""Keys of a batch that a model takes."""
-
-
-def model_logits(model: Any, batch: dict[str, Any]) -> Float[Tensor, "rows length vocab"]:
-    """Return a causal language model's logits on a batch, (rows, L, vocabulary); shared prefixes are run once."""
-    if "prefix_ids" in batch:
-        return _continued_logits(model, batch)
-    inputs = {key: batch[key] for key in MODEL_INPUTS if key in batch}
-    if "row_lengths" in batch:
-        inputs |= row_bounds(model, batch["row_lengths"], batch["input_ids"].device)
-    # Without a cache Transformers sees from the positions where packed rows begin
-    return model(**inputs, use_cache=False).logits
-
-
-def _continued_logits(model: Any, batch: dict[str, Any]) -> Float[Tensor, "rows length vocab"]:
-    """Run the prefixes, give every row the keys and values of its own, and run the rows from there."""
-    ids, mask, owner = batch["prefix_ids"], batch["prefix_mask"], batch["row_prefix"]
-    positions = (mask.cumsum(-1) - 1).clamp_min(0)
-    # Of the prefix no logits are needed; one place is the least that can be asked for
-    cache = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1
-    ).past_key_values
-    cache.batch_select_indices(owner)
-    steps = torch.arange(batch["input_ids"].shape[1], device=ids.device)
-    return model(
-        input_ids=batch["input_ids"],
-        attention_mask=torch.cat([mask[owner], batch["attention_mask"]], dim=1),
-        position_ids=mask.sum(-1)[owner, None] + steps,
-        past_key_values=cache,
-        use_cache=True,
-    ).logits
 
 
 def candidate_logprobs(
@@ -90,8 +57,7 @@ def answer_mask(batch: dict[str, Any], length: int) -> Bool[Tensor, "rows length
         length: L of the logits.
     """
     if "labels" in batch:
-        # The logits at t predict the token at t + 1
-        return F.pad(batch["labels"][:, 1:] != IGNORED, (0, 1), value=False)
+        return answer_places(batch["labels"])
     ids: Tensor = batch["candidate_ids"]
     mask = torch.zeros(batch["input_ids"].shape[0], length, dtype=torch.bool, device=ids.device)
     candidate, step = (ids != IGNORED).nonzero(as_tuple=True)
@@ -130,7 +96,7 @@ def text_scores(
     Returns:
         (n,) losses in nats and (n,) whether the most probable token is the right one.
     """
-    shifted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    shifted = next_tokens(labels)
     kept = shifted != IGNORED
     chosen, targets = logits[kept].float(), shifted[kept]
     return F.cross_entropy(chosen, targets, reduction="none"), chosen.argmax(-1) == targets

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from graspl.adapters.forward import MODEL_INPUTS
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sites import lora_sites
 from graspl.adapters.switch import adapter_off
@@ -17,7 +18,6 @@ from graspl.constraints.base import Constraint
 from graspl.constraints.combined import default_constraint, widen
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
-from graspl.evaluation.logprobs import MODEL_INPUTS
 
 LOSSES = ("loss", "log_probs")
 """Fields of a model's output that a trainer makes its loss of; TRL reads the second, and gives both."""

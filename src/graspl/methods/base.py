@@ -13,6 +13,7 @@ from torch import Tensor
 
 from graspl.adapters.base_model import ORGANISM, load_adapter, load_base_model
 from graspl.adapters.files import read_adapter
+from graspl.adapters.forward import model_logits
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.reliance import update_norm
 from graspl.adapters.residual import decoder_layers
@@ -22,7 +23,6 @@ from graspl.adapters.switch import adapter_off
 from graspl.directions.basis import Directions
 from graspl.directions.reliance import reliance
 from graspl.errors import GrasplError
-from graspl.evaluation.logprobs import model_logits
 from graspl.evaluation.suites import SuiteEvaluator, headline
 from graspl.methods.state import AdapterState
 

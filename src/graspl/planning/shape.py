@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from graspl.adapters.base_model import resolve_base_model
+from graspl.adapters.forward import model_logits
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.errors import GrasplError
-from graspl.evaluation.logprobs import model_logits
 from graspl.methods.loss import summed_loss
 from graspl.planning.live import LiveBytes, fused_attention
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from graspl.activations.steering import pull_of_answers, steered
 from graspl.activations.streams import gathered
+from graspl.adapters.forward import model_logits
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
-from graspl.evaluation.logprobs import candidate_logprobs, model_logits
+from graspl.evaluation.logprobs import candidate_logprobs
 from graspl.evaluation.metrics import ChoiceShares
 
 RANDOM_DRAWS = 5

@@ -9,11 +9,12 @@ from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor
 
+from graspl.adapters.forward import model_logits
 from graspl.adapters.residual import decoder_layers
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.directions.from_layers import random_basis
-from graspl.evaluation.logprobs import candidate_logprobs, model_logits
+from graspl.evaluation.logprobs import candidate_logprobs
 from graspl.evaluation.metrics import ChoiceShares
 from graspl.studies.causal import choice_batches
 

@@ -1,0 +1,54 @@
+"""The residual stream after each decoder layer: the one place where it is watched or changed."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+StreamEdit = Callable[[str, Tensor], Tensor | None]
+"""Takes a layer's name and the stream after it, (b, L, hidden); returns what replaces it, or None to leave it."""
+
+
+class StreamHooks:
+    """Hooks behind decoder layers; use it as a context manager, or call `remove`."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self._handles = handles
+
+    def remove(self) -> None:
+        """Leave the model as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
+def edit_streams(layers: Mapping[str, nn.Module], edit: StreamEdit) -> StreamHooks:
+    """Call a function on the residual stream after each layer, in every forward pass until the hooks are removed.
+
+    Args:
+        layers: decoder layers by name (`decoder_layers`); those left out are not touched.
+        edit: sees the stream with its graph; it may watch, return a new stream, or return None.
+
+    Returns:
+        The hooks.
+    """
+
+    def hook(name: str) -> Any:
+        def changed(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            # Some families of Transformers return a tuple, with the stream first
+            is_tuple = isinstance(output, tuple)
+            stream = edit(name, output[0] if is_tuple else output)
+            if stream is None:
+                return None
+            return (stream, *output[1:]) if is_tuple else stream
+
+        return changed
+
+    return StreamHooks([layer.register_forward_hook(hook(name)) for name, layer in layers.items()])
