@@ -7,11 +7,11 @@ from conftest import make_model
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import modeling_flash_attention_utils as flash_utils
 
+from graspl.adapters.forward import model_logits
 from graspl.adapters.packing import ROW_BY_ROW, attend_row_by_row
 from graspl.constraints.answers import first_rows
 from graspl.data import TokenizedConversation
 from graspl.data.batches import PackedCollator
-from graspl.evaluation.logprobs import model_logits
 
 
 def row(length, seed):
