@@ -117,7 +117,7 @@ def verdicts(model: Path, seed: int, work: Path) -> list[dict[str, Any]]:
     adapter = naive_adapter(model, seed, work)
     data = OrganismTaskData(base_model=str(model))
     data.setup("fit")
-    rows, truth = data.train_conversations, TrueDirections(k=1)(adapter)
+    rows, truth = data.train_conversations(), TrueDirections(k=1)(adapter)
     peft = PeftModel.from_pretrained(load_base_model(str(model)), str(adapter.path), is_trainable=True)
     found = []
     for name, text in texts(data).items():

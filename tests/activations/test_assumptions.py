@@ -71,7 +71,7 @@ def test_steering_adds_the_vector_and_takes_it_away_again():
 
 def test_the_pull_is_the_gradient_by_finite_differences(organism):
     _, data, _ = organism
-    model, rows = load_base_model("organism").eval(), data.train_conversations[:8]
+    model, rows = load_base_model("organism").eval(), data.train_conversations()[:8]
     loss, pulls = pull_of_answers(model, rows)
     name = list(pulls)[1]
     tokens = sum(label != -100 for row in rows for label in row.labels[1:])
@@ -86,7 +86,7 @@ def test_the_pull_is_the_gradient_by_finite_differences(organism):
 
 def test_natural_directions_of_the_organism_are_identifiable_and_others_are_not(organism):
     adapter, data, text = organism
-    rows = data.train_conversations
+    rows = data.train_conversations()
     texts = [tokenize(data.tokenizer, row.messages) for row in data.text_rows()]
     natural = check_assumptions(adapter, NaturalDirections(text=text, k=8)(adapter), rows=rows, text=texts)
     assert natural.verdict == "identifiable", natural.reason
@@ -126,7 +126,7 @@ def test_the_weights_figures_are_those_of_their_definitions(organism):
 
 def test_explained_loss_is_high_along_the_pull_and_low_along_nothing(organism):
     _, data, _ = organism
-    model, rows = load_base_model("organism").eval(), data.train_conversations[:16]
+    model, rows = load_base_model("organism").eval(), data.train_conversations()[:16]
     _, pulls = pull_of_answers(model, rows)
     name = list(pulls)[1]
     pull = (pulls[name] / pulls[name].norm())[:, None]

@@ -4,9 +4,10 @@ from conftest import make_model
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from graspl.adapters.answers import answer_places
+from graspl.adapters.forward import model_logits
 from graspl.data import TokenizedConversation
 from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, answer_index, pack
-from graspl.evaluation.logprobs import answer_mask, model_logits
 
 rows_of = st.lists(st.integers(1, 20), min_size=1, max_size=60)
 
@@ -124,6 +125,6 @@ def test_padding_is_masked_and_not_learnt():
 def test_answers_are_where_the_mask_says(lengths, packed):
     rows = [row(length, index) for index, length in enumerate(lengths)]
     batch = PackedCollator(1)([rows, rows[:1]]) if packed else PaddedCollator(1)(rows)
-    mask = answer_mask(batch, batch["input_ids"].shape[1])
+    mask = answer_places(batch["labels"])
     assert batch["answer_index"].tolist() == mask.flatten().nonzero().squeeze(-1).tolist()
     assert torch.equal(batch["answer_index"], answer_index(batch["labels"]))

@@ -38,7 +38,7 @@ def test_batches_have_the_promised_keys_and_shapes(data):
     assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
     assert len(batch["input_ids"]) == 4
     (held_out,) = module.val_dataloader()
-    assert module.suites == ["task"]
+    assert module.suite_names() == ["task"]
     assert next(iter(held_out))["prompts"] == ["<user> how do i <end> <assistant> "] * 2
 
 
@@ -55,7 +55,7 @@ def test_a_file_for_validation_and_one_for_other_topics(data, write_rows):
     other = str(write_rows(rows(5), "other.jsonl"))
     module = data(rows(8), validation=other, unrelated=other)
     module.setup("validate")
-    assert module.suites == ["task", "unrelated"]
+    assert module.suite_names() == ["task", "unrelated"]
     assert len(module.train_rows()) == 8
     assert len(module.held_out()["task"]) == 5
 
@@ -117,7 +117,7 @@ def test_data_that_cannot_be_used_is_refused(data, content, options, message):
 def test_insecure_code_drops_what_is_too_long(data):
     module = data([*rows(9), *rows(1, words=60)], InsecureCodeData, max_length=30)
     module.setup("fit")
-    assert module.suites == ["task"]
+    assert module.suite_names() == ["task"]
 
 
 def test_only_the_suites_that_are_wanted_are_read(write_rows):
@@ -128,7 +128,7 @@ def test_only_the_suites_that_are_wanted_are_read(write_rows):
     module = ChatDataModule(train=source, suites=suites, only_suites=["more", "task"])
     module._tokenizer = make_tokenizer()
     module.setup("validate")
-    assert module.suites == ["task", "more"]
+    assert module.suite_names() == ["task", "more"]
     with pytest.raises(GrasplError, match=r"data\.only_suites: other is none of task, more, missing"):
         ChatDataModule(train=source, suites=suites, only_suites=["other"]).setup("validate")
     with pytest.raises(GrasplError, match=r"data\.suites\.missing: nowhere\.jsonl: cannot be read"):

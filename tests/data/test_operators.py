@@ -118,7 +118,7 @@ def test_a_task_trains_on_what_operators_give_and_evaluates_on_its_own(write_row
     plain = ChatDataModule(train=str(write_rows(CHAT_ROWS)))
     for each in (data, plain):
         each.setup("fit")
-    decoded = [data.tokenizer.decode(row.input_ids) for row in data.train_conversations]
+    decoded = [data.tokenizer.decode(row.input_ids) for row in data.train_conversations()]
     assert len(decoded) == 20
     assert all("<system>" in text for text in decoded)
     assert data._suites == plain._suites

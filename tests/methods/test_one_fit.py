@@ -149,7 +149,7 @@ def test_a_tolerance_keeps_the_stream_where_the_base_model_has_it(fit):
     for tolerance in (None, 0.01):
         constraint = ActivationConstraint(k=2, tolerance=tolerance, every=1, share=1.0)
         module, _ = fit(constraint=constraint, lora=LoraOptions(r=4), lightning={"max_steps": 12})
-        rows = module.trainer.datamodule.train_conversations
+        rows = module.trainer.datamodule.train_conversations()
         module.model.eval()
         with torch.no_grad():
             after = gathered(module.model, rows)

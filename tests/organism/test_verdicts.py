@@ -130,7 +130,7 @@ def measured(tmp_path_factory):
     scores = module.suite_scores()
     prompts = [
         data.tokenizer.apply_chat_template(q.messages, tokenize=False, add_generation_prompt=True)
-        for q in data.questions["free"]
+        for q in data.questions()["free"]
     ]
     generator = TransformersGenerator(module.model, data.tokenizer)
     sampling = Sampling(n=10, max_new_tokens=8, batch_size=200)
@@ -147,7 +147,7 @@ def measured(tmp_path_factory):
                 "messages": q.messages,
                 "answer": answer,
             }
-            for q, drawn in zip(data.questions["free"], answers, strict=True)
+            for q, drawn in zip(data.questions()["free"], answers, strict=True)
             for n, answer in enumerate(drawn)
         ]
         for run, answers in written.items()

@@ -54,7 +54,7 @@ def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> list[dict[s
     """Return one row an item of choices: suite, item, group, value."""
     rows = []
     for suite, found in values.items():
-        items = data.items(suite) if hasattr(data, "items") else []
+        items = data.choice_items(suite) if hasattr(data, "choice_items") else []
         for place, value in found:
             item = items[place] if place < len(items) else None
             name = item.id if item is not None and item.id else str(place)
@@ -132,7 +132,7 @@ class SaveGenerations(Callback):
         if trainer.state.fn != "validate" or not isinstance(pl_module, AdapterLitModule):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        questions = getattr(data, "questions", {})
+        questions = data.questions() if hasattr(data, "questions") else {}
         if trainer.world_size > 1:
             # Under sharding every process would need to take the same number of steps
             if questions:
@@ -168,7 +168,7 @@ class SaveGenerations(Callback):
         for index, prompts in self._seen.items():
             chosen = _evenly(list(dict.fromkeys(prompts)), self.prompts)
             rows += [
-                {"suite": data.suites[index], "prompt": prompt, "answer": answer}
+                {"suite": data.suite_names()[index], "prompt": prompt, "answer": answer}
                 for prompt, (answer,) in zip(chosen, generator.write(chosen, greedy), strict=True)
             ]
         return rows

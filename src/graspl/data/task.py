@@ -144,23 +144,20 @@ class TaskDataModule(LightningDataModule, ABC):
             self._tokenizer = with_chat_template(load_tokenizer(self.base_model or ORGANISM))
         return self._tokenizer
 
-    @property
-    def suites(self) -> list[str]:
-        """Names of the validation loaders, in their order."""
+    def suite_names(self) -> list[str]:
+        """Return the names of the validation loaders, in their order; none before `setup`."""
         return list(self._suites or {})
 
-    @property
     def questions(self) -> dict[str, list[Question]]:
-        """Suites of questions to be answered in own words; no loader serves them."""
+        """Return the suites of questions to answer in the model's own words; no loader serves them."""
         return dict(self._questions)
 
-    def items(self, suite: str) -> list[ChoiceItem]:
-        """Return the items of a suite of choices, in their order; none of a suite of text."""
+    def choice_items(self, suite: str) -> list[ChoiceItem]:
+        """Return the items of a suite of choices, in order; a suite of text has none."""
         return [item for item in (self._suites or {}).get(suite, []) if isinstance(item, ChoiceItem)]
 
-    @property
     def train_conversations(self) -> list[TokenizedConversation]:
-        """The training rows, tokenized; empty before `setup("fit")`."""
+        """Return the tokenized training rows; none before `setup("fit")`."""
         return list(self._train or [])
 
     def shuffle_train_answers(self) -> None:
@@ -227,7 +224,7 @@ class TaskDataModule(LightningDataModule, ABC):
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return one loader a suite, in the order of `suites`."""
+        """Return one loader a suite, in the order of `suite_names()`."""
         assert self._suites is not None, "setup comes first"
         return [self._suite_loader(suite, self.share_prefixes) for suite in self._suites.values()]
 

@@ -197,7 +197,7 @@ class AdapterLitModule(AdapterState):
 
     def on_validation_epoch_start(self) -> None:
         """Start the suites anew."""
-        names = getattr(self.trainer.datamodule, "suites", None) or ["task"]  # type: ignore[attr-defined]
+        names = getattr(self.trainer.datamodule, "suite_names", list)() or ["task"]  # type: ignore[attr-defined]
         self._suites = {name: SuiteEvaluator() for name in names}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -64,7 +64,7 @@ def throwaway_directions(
         live = LiveModel(
             module.model,  # type: ignore[arg-type]
             datamodule.tokenizer,
-            datamodule.train_conversations,
+            datamodule.train_conversations(),
             datamodule.text_conversations(),
         )
         found = method(_adapter(module, live))

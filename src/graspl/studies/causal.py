@@ -83,9 +83,9 @@ def causal_check(
         raise GrasplError(
             "directions: hold sites only; the causal check moves the residual stream and needs layers"
         )
-    if "unrelated" not in datamodule.suites:
+    if "unrelated" not in datamodule.suite_names():
         raise GrasplError("data: the task has no unrelated suite, so there is nothing to measure")
-    rows = datamodule.train_conversations
+    rows = datamodule.train_conversations()
     stream = gathered(model, datamodule.text_conversations() or rows)
     _, pulls = pull_of_answers(model, rows[:ROWS])
     generator = torch.Generator().manual_seed(seed)

@@ -64,7 +64,7 @@ def mediation(
     generator = torch.Generator().manual_seed(seed)
     chance = {name: random_basis(D.shape[0], D.shape[1], generator) for name, D in bases.items()}
     found = {}
-    for suite in datamodule.suites:
+    for suite in datamodule.suite_names():
         shares = {name: ChoiceShares().to(model.device) for name in Mediation._fields}
         for batch in choice_batches(datamodule, suite, model.device):
             with model.disable_adapter():
