@@ -144,6 +144,7 @@ def test_the_latent_that_the_adapter_raises_comes_first(live, sae_folder):
     t["W_dec"], t["W_enc"] = t["W_dec"][order], t["W_enc"][:, order]
     found = SAEDiffing({"model.layers.0": str(sae_folder({}, t))}, k=1)(adapter)
     assert set(found.layers) == {"model.layers.0"}
+    assert (found.is_signed, found.are_filters) == (True, False)
     torch.testing.assert_close(found.layers["model.layers.0"].D[:, 0], target, atol=1e-5, rtol=1e-5)
     assert found.metadata["latents of model.layers.0"] == str(int((order == 0).nonzero()))
     assert found.layers["model.layers.0"].S[0] > 0.5

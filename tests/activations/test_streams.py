@@ -94,6 +94,7 @@ def test_natural_directions_span_the_patterns_and_a_smaller_k_is_their_start(
         first = pattern[:, 0] / pattern[:, 0].norm()
         assert abs(float(first @ layer.D[:, 0].double())) > 1 - 1e-5
         assert not torch.allclose(layer.D, filters.layers[name].D, atol=0.1)  # a pattern is no filter
+    assert (found.is_signed, found.are_filters) == (False, False)
     in_memory = NaturalDirections(k=3)(live)
     for name, layer in in_memory.layers.items():
         torch.testing.assert_close(layer.D.abs(), found.layers[name].D.abs(), rtol=1e-3, atol=1e-3)
@@ -116,9 +117,11 @@ def test_the_mean_shift_is_the_difference_that_the_adapter_makes(adapter, live, 
         without = stream_of(model, live.live.rows)
     for name, layer in found.layers.items():
         shift = with_adapter[name] - without[name]
+        assert shift.mean(0) @ layer.D[:, 0] > 0  # the sign
         assert shift.norm() > 1e-3
         best = torch.linalg.svdvals(shift)[:2].square().sum()
         torch.testing.assert_close((shift @ layer.D).square().sum(), best, rtol=1e-3, atol=1e-5)
+    assert (found.is_signed, found.are_filters) == (True, True)
     with pytest.raises(GrasplError, match="names no rows"):
         MeanShift()(adapter)
 
@@ -150,6 +153,7 @@ def test_a_contrast_finds_what_sets_the_pairs_apart(adapter, write_rows, model_f
         difference = with_[name] - without[name]
         best = torch.linalg.svdvals(difference)[0]
         torch.testing.assert_close((difference @ layer.D).norm(), best, rtol=1e-3, atol=1e-5)
+    assert (found.is_signed, found.are_filters) == (True, False)
     with pytest.raises(GrasplError, match="no pairs"):
         PersonaContrast(positive=yes, negative=str(write_rows(rows("no")[:1], "one.jsonl")))(adapter)
 

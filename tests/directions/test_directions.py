@@ -38,7 +38,8 @@ def test_a_file_gives_back_what_was_saved(tmp_path):
     directions = TopSingular(k=2)(adapter(site(), site("layers.1.q_proj", 4, 7, seed=1)))
     directions.save(tmp_path / "d.safetensors")
     read = Directions.load(tmp_path / "d.safetensors")
-    assert read.metadata == directions.metadata == {"identification": "TopSingular", "k": "2", "skip": "0"}
+    kind = {"identification": "TopSingular", "k": "2", "signed": "false", "filters": "false"}
+    assert read.metadata == directions.metadata == kind | {"skip": "0"}
     for name, ours in directions.sites.items():
         for a, b in zip(ours, read.sites[name], strict=True):
             assert torch.equal(a, b)

@@ -8,7 +8,7 @@ from graspl.adapters.answers import IGNORED
 from graspl.adapters.files import AdapterFolder
 from graspl.data.tokens import TokenizedConversation
 from graspl.directions.basis import Directions
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -23,6 +23,7 @@ class PersonaContrast(Identification):
         Difference in means of persona vectors (arXiv:2507.21509, section 2.2); pairs and more than one direction are own.
     """
 
+    signed = True
     positive: str
     """Conversations with the persona."""
     negative: str
@@ -34,7 +35,7 @@ class PersonaContrast(Identification):
     dtype: str = "auto"
     """Of the base model's weights, where it must be loaded."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Run both files through the base model.
 
         Raises:
@@ -53,7 +54,7 @@ class PersonaContrast(Identification):
                 )
             with_, without = (gathered(model, rows) for rows in pairs)
         found = leading_directions({layer: r - without[layer] for layer, r in with_.items()}, self.k)
-        return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
+        return Directions({}, {}, found)
 
 
 def _answer_lengths(rows: Sequence[TokenizedConversation]) -> list[int]:

@@ -12,7 +12,7 @@ from graspl.adapters.files import AdapterFolder
 from graspl.data.rows import read_prompts
 from graspl.data.tokens import render, with_chat_template
 from graspl.directions.basis import Directions, SiteDirections
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -40,7 +40,7 @@ class InputSubspace(Identification):
     dtype: str = "auto"
     """Of the base model's weights."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Run the base model that the adapter was trained on, and decompose what its sites read.
 
         Args:
@@ -62,9 +62,7 @@ class InputSubspace(Identification):
             found[site.name] = SiteDirections(
                 torch.zeros(site.shape[0], 0), S, Vh[: self.rank].mT.contiguous()
             )
-        return Directions(
-            found, {"identification": type(self).__name__, "k": str(self.rank), "prompts": self.prompts}
-        )
+        return Directions(found, {"prompts": self.prompts})
 
     @torch.no_grad()
     def _inputs(self, adapter: AdapterFolder) -> dict[str, Float[Tensor, "tokens in_"]]:

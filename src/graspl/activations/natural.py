@@ -10,7 +10,7 @@ from graspl.activations.streams import opened, streams, text_of
 from graspl.adapters.files import AdapterFolder
 from graspl.directions.basis import Directions, LayerDirections
 from graspl.directions.from_layers import LayerSingular
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -47,7 +47,7 @@ class NaturalDirections(Identification):
     dtype: str = "auto"
     """Of the base model's weights, where it must be loaded."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Find them with one pass of the base model over the text; C_l itself is never formed.
 
         Args:
@@ -67,13 +67,7 @@ class NaturalDirections(Identification):
             layer: LayerDirections(_orthonormal(P, layer), written.layers[layer].S)
             for layer, P in moments.patterns().items()
         }
-        origin = {
-            "identification": type(self).__name__,
-            "k": written.metadata["k"],
-            "text": self.text or "of the task",
-            "rows": str(len(rows)),
-        }
-        return Directions({}, origin, found)
+        return Directions({}, {"text": self.text or "of the task", "rows": str(len(rows))}, found)
 
 
 class _Moments:

@@ -7,7 +7,7 @@ import torch
 from graspl.activations.streams import gathered, opened, text_of
 from graspl.adapters.files import AdapterFolder
 from graspl.directions.basis import Directions, LayerDirections
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -33,7 +33,7 @@ class PrincipalDirections(Identification):
     dtype: str = "auto"
     """Of the base model's weights, where it must be loaded."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Decompose the covariance, (hidden, hidden) a layer.
 
         Raises:
@@ -53,5 +53,4 @@ class PrincipalDirections(Identification):
             found[layer] = LayerDirections(
                 D.flip(1)[:, : self.k].float().contiguous(), S.flip(0).clamp_min(0).sqrt().float()
             )
-        origin = {"identification": type(self).__name__, "k": str(self.k), "text": self.text or "of the task"}
-        return Directions({}, origin, found)
+        return Directions({}, {"text": self.text or "of the task"}, found)

@@ -11,7 +11,7 @@ from graspl.activations.sae_files import SparseAutoencoder, read_sae
 from graspl.activations.streams import Stream, gathered, opened, text_of
 from graspl.adapters.files import AdapterFolder
 from graspl.directions.basis import SOME_LAYERS, Directions, LayerDirections
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -27,6 +27,7 @@ class SAEDiffing(Identification):
         first by what steering with them does and by reading; here the rank alone decides.
     """
 
+    signed = True
     saes: dict[str, str] = field(default_factory=dict)
     """By layer, e.g. `model.layers.12`, the folder or file of its SAE: safetensors as SAELens or sparsify write them, trained
     on the residual stream behind that layer."""
@@ -41,7 +42,7 @@ class SAEDiffing(Identification):
     dtype: str = "auto"
     """Of the base model's weights, where it must be loaded."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Run the text with and without the adapter, and encode both.
 
         Raises:
@@ -54,9 +55,8 @@ class SAEDiffing(Identification):
         known = {layer: read_sae(folder) for layer, folder in self.saes.items()}
         changes = self._changes(adapter, known)
         found = {layer: self._leading(layer, known[layer], change) for layer, change in changes.items()}
-        origin = {"identification": type(self).__name__, "k": str(self.k), "text": self.text or "of the task"}
         latents = {f"latents of {layer}": _first(changes[layer], self.k) for layer in found}
-        return Directions({}, origin | latents | {SOME_LAYERS: "true"}, found)
+        return Directions({}, {"text": self.text or "of the task", SOME_LAYERS: "true"} | latents, found)
 
     def _changes(self, adapter: AdapterFolder, known: Mapping[str, SparseAutoencoder]) -> dict[str, Tensor]:
         """Return the change of every latent's mean activation, (latents,) a layer."""

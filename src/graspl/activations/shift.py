@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from graspl.activations.streams import gathered, leading_directions, opened, tokenized
 from graspl.adapters.files import AdapterFolder
 from graspl.directions.basis import Directions
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -18,6 +18,8 @@ class MeanShift(Identification):
         arXiv:2506.11618.
     """
 
+    signed = True
+    filters = True
     rows: str | None = None
     """Conversations; None takes what the adapter is trained on, which a fit knows and `graspl identify` does not."""
     k: int = 1
@@ -29,7 +31,7 @@ class MeanShift(Identification):
     dtype: str = "auto"
     """Of the base model's weights, where it must be loaded."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Run the rows with and without the adapter.
 
         Raises:
@@ -46,4 +48,4 @@ class MeanShift(Identification):
             with model.disable_adapter():  # type: ignore[union-attr, operator]
                 before = gathered(model, rows)
         found = leading_directions({layer: r - before[layer] for layer, r in after.items()}, self.k)
-        return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
+        return Directions({}, {}, found)

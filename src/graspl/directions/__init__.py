@@ -13,8 +13,8 @@ from graspl.directions.from_layers import (
     residual_spectra,
     writers_agree,
 )
-from graspl.directions.from_weights import Identification, RandomDirections, TopSingular
-from graspl.directions.identify import identify_adapter
+from graspl.directions.from_weights import RandomDirections, TopSingular
+from graspl.directions.identify import Identification, identify_adapter
 from graspl.directions.reliance import reliance
 
 __all__ = [

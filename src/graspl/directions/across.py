@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from graspl.adapters.files import AdapterFolder, read_adapter
-from graspl.directions.basis import Directions, LayerDirections, SiteDirections
-from graspl.directions.from_weights import Identification, TopSingular
+from graspl.directions.basis import FILTERS, Directions, LayerDirections, SiteDirections
+from graspl.directions.from_weights import TopSingular
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -30,7 +31,7 @@ class AcrossAdapters(Identification):
     method: TopSingular | Identification | None = None
     """How each adapter's are found; give it more directions than k. TopSingular with 4 where none is named."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Intersect; S holds the eigenvalues of the mean projector.
 
         Raises:
@@ -54,7 +55,8 @@ class AcrossAdapters(Identification):
             layer: LayerDirections(*self._shared([one.layers[layer].D for one in every], layer))
             for layer in every[0].layers
         }
-        origin = {"identification": type(self).__name__, "k": str(self.k), "adapters": str(len(every))}
+        # What adapters share is of the kind that each of them has, less the sign
+        origin = {"adapters": str(len(every)), FILTERS: every[0].metadata[FILTERS]}
         return Directions(sites, origin, layers)
 
     def _shared(self, bases: list[Tensor], where: str) -> tuple[Tensor, Tensor]:

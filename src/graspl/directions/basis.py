@@ -18,6 +18,8 @@ from graspl.errors import GrasplError
 FORMAT = "graspl-directions-1"
 SOME_LAYERS = "some_layers"
 """Metadata key, `true` where only some of the model's layers have directions and the others are to be left alone."""
+SIGNED, FILTERS = "signed", "filters"
+"""Metadata keys, `true` or `false`: what `Identification` says of its directions."""
 _SITE, _LAYER = ("U", "S", "V"), ("D", "S")
 
 
@@ -62,6 +64,16 @@ class Directions:
         }
         object.__setattr__(self, "sites", sites)
         object.__setattr__(self, "layers", layers)
+
+    @property
+    def is_signed(self) -> bool | None:
+        """Whether a step forward along a direction raises the factor; None where the file does not say."""
+        return _flag(self.metadata, SIGNED)
+
+    @property
+    def are_filters(self) -> bool | None:
+        """Whether a fit pushes along them, not the base model itself; None where the file does not say."""
+        return _flag(self.metadata, FILTERS)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file or a checkpoint holds: `<site>.U`, `.S`, `.V` and `<layer>.D`, `.S`, on the CPU."""
@@ -221,6 +233,10 @@ class Directions:
                 raise GrasplError(
                     f"directions: {site.name} was made for a weight {shape}, this model's is {site.shape}; {mend}"
                 )
+
+
+def _flag(metadata: dict[str, str], key: str) -> bool | None:
+    return metadata[key] == "true" if key in metadata else None
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from graspl.adapters.sites import Site
 from graspl.adapters.spectrum import ThinSVD, thin_svd
 from graspl.directions.basis import Directions, LayerDirections
 from graspl.directions.dimension import chosen_k
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 
 
@@ -29,6 +29,7 @@ class LayerSingular(Identification):
         Own; claim 1 of arXiv:2605.27676 leaves open how sites are combined.
     """
 
+    filters = True
     k: int | None = 8
     """Directions a layer; None takes as many as stand out (`chosen_k`), by the noise floor or by gaps without one."""
     floor: str | None = None
@@ -38,7 +39,7 @@ class LayerSingular(Identification):
     bottom: bool = False
     """Take the last k instead of the first: a control (shortcuts were seen in the tail, arXiv:2606.07596)."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Decompose the writers of every layer.
 
         Args:
@@ -60,8 +61,7 @@ class LayerSingular(Identification):
                 )
             chosen = U[:, -last : U.shape[1] - self.skip] if self.bottom else U[:, self.skip : last]
             found[layer] = LayerDirections(chosen.clone(), S)
-        origin = {"identification": type(self).__name__, "k": str(k), "skip": str(self.skip)}
-        return Directions({}, origin, found)
+        return Directions({}, {"skip": str(self.skip)}, found)
 
     def _chosen(self, spectra: dict[str, "Written"]) -> int:
         floor = residual_spectra(read_adapter(self.floor)) if self.floor is not None else None
@@ -83,10 +83,11 @@ class LayerConsensus(Identification):
         Own.
     """
 
+    filters = True
     k: int = 1
     """Directions a layer; at layer 0 there are as many as writers."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Find them; S holds the square roots of the eigenvalues.
 
         Args:
@@ -104,7 +105,7 @@ class LayerConsensus(Identification):
                     f"method.k: {self.k} directions, but {layer} and those before have {len(tops)} writers"
                 )
             found[layer] = LayerDirections(U[:, : self.k].contiguous(), S)
-        return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
+        return Directions({}, {}, found)
 
 
 @dataclass
@@ -116,7 +117,7 @@ class RandomLayerDirections(Identification):
     seed: int = 0
     """Of the directions."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Draw them; S is all ones.
 
         Raises:
@@ -130,8 +131,7 @@ class RandomLayerDirections(Identification):
                 raise GrasplError(f"method.k: {self.k} directions do not fit into a stream of width {hidden}")
             D = random_basis(hidden, self.k, generator)
             found[layer] = LayerDirections(D, torch.ones(self.k))
-        origin = {"identification": type(self).__name__, "k": str(self.k), "seed": str(self.seed)}
-        return Directions({}, origin, found)
+        return Directions({}, {"seed": str(self.seed)}, found)
 
 
 def random_basis(hidden: int, k: int, generator: torch.Generator) -> Float[Tensor, "hidden k"]:

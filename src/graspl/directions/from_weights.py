@@ -1,6 +1,5 @@
 """Identification from the weights of a naive fine-tune alone."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -8,23 +7,8 @@ import torch
 from graspl.adapters.files import AdapterFolder
 from graspl.adapters.spectrum import thin_svd
 from graspl.directions.basis import Directions, SiteDirections
+from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
-
-
-class Identification(ABC):
-    """A way to find the directions that an adapter leans on.
-
-    An option that takes one has None for its default and `TopSingular | Identification | None` for its type: options without
-    a class are TopSingular's, and a class that is named is not given what a default would have held, its k for one.
-    """
-
-    @abstractmethod
-    def __call__(self, adapter: AdapterFolder) -> Directions:
-        """Return directions of every site.
-
-        Args:
-            adapter: a trained adapter, read from disk.
-        """
 
 
 @dataclass
@@ -42,7 +26,7 @@ class TopSingular(Identification):
     skip: int = 0
     """Leading pairs to leave out: 1 takes the second direction, a control that a claim must beat."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Return the top-k left and right singular vectors of every site.
 
         Args:
@@ -69,8 +53,7 @@ class TopSingular(Identification):
             found[site.name] = SiteDirections(
                 U[:, self.skip : last].clone(), S, V[:, self.skip : last].clone()
             )
-        origin = {"identification": type(self).__name__, "k": str(self.k), "skip": str(self.skip)}
-        return Directions(found, origin)
+        return Directions(found, {"skip": str(self.skip)})
 
 
 @dataclass
@@ -82,7 +65,7 @@ class RandomDirections(Identification):
     seed: int = 0
     """Of the directions."""
 
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Return random directions with the adapter's spectra.
 
         Args:
@@ -99,6 +82,4 @@ class RandomDirections(Identification):
             spectrum = thin_svd(site.B, site.A, site.scaling, site=site.name).S
             U, V = (torch.linalg.qr(torch.randn(size, self.k, generator=generator))[0] for size in site.shape)
             found[site.name] = SiteDirections(U, spectrum, V)
-        return Directions(
-            found, {"identification": type(self).__name__, "k": str(self.k), "seed": str(self.seed)}
-        )
+        return Directions(found, {"seed": str(self.seed)})

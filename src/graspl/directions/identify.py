@@ -1,12 +1,54 @@
-"""From an adapter folder to a directions file."""
+"""What an identification is, and the way from an adapter folder to a directions file."""
 
+from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from graspl import __version__
-from graspl.adapters.files import read_adapter
-from graspl.directions.basis import Directions
-from graspl.directions.from_weights import Identification
+from graspl.adapters.files import AdapterFolder, read_adapter
+from graspl.directions.basis import FILTERS, SIGNED, Directions
 from graspl.runs import atomic_path
+
+
+class Identification(ABC):
+    """A way to find the directions that an adapter leans on: call it with the adapter.
+
+    A subclass is a dataclass of its options, with `find`. An option that takes an identification has None for its default
+    and `TopSingular | Identification | None` for its type. Options without a class are then TopSingular's, and a class that
+    is named does not get TopSingular's defaults.
+    """
+
+    signed: ClassVar[bool] = False
+    """Whether a step forward along a direction raises the factor; without a sign either way may."""
+    filters: ClassVar[bool] = False
+    """Whether the directions are those that a fit pushes along, not those in which the base model itself varies."""
+
+    def __call__(self, adapter: AdapterFolder) -> Directions:
+        """Return directions, with the kind of them in their metadata: `identification`, `k`, `signed`, `filters`.
+
+        Args:
+            adapter: a trained adapter, read from disk or in memory.
+
+        Raises:
+            GrasplError: the adapter or an option does not allow it.
+        """
+        found = self.find(adapter)
+        kind = {
+            "identification": type(self).__name__,
+            "k": str(max(found.width(side) for side in "UVD")),
+            SIGNED: str(self.signed).lower(),
+            FILTERS: str(self.filters).lower(),
+        }
+        return replace(found, metadata=kind | found.metadata)
+
+    @abstractmethod
+    def find(self, adapter: AdapterFolder) -> Directions:
+        """Return directions; metadata that is set here stays.
+
+        Args:
+            adapter: a trained adapter, read from disk or in memory.
+        """
 
 
 def identify_adapter(adapter: Path, method: Identification, out: Path) -> Directions:
@@ -18,7 +60,7 @@ def identify_adapter(adapter: Path, method: Identification, out: Path) -> Direct
         out: file to write, `.safetensors`.
 
     Raises:
-        GrasplError: the adapter cannot be used, or the file not be written.
+        GrasplError: the adapter cannot be used, or the file cannot be written.
     """
     folder = read_adapter(adapter)
     found = method(folder)
@@ -28,7 +70,7 @@ def identify_adapter(adapter: Path, method: Identification, out: Path) -> Direct
         "adapter_sha256": folder.sha256,
         "graspl": __version__,
     }
-    directions = Directions(found.sites, {**found.metadata, **origin}, found.layers)
+    directions = replace(found, metadata=found.metadata | origin)
     with atomic_path(out) as scratch:
         directions.save(scratch)
     return directions

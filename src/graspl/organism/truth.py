@@ -9,7 +9,7 @@ from graspl.adapters.base_model import load_base_model, load_tokenizer
 from graspl.adapters.files import AdapterFolder
 from graspl.data.tokens import tokenize
 from graspl.directions.basis import Directions
-from graspl.directions.from_weights import Identification
+from graspl.directions.identify import Identification
 from graspl.organism.words import QUESTIONS
 from graspl.organism.world import World, exchange, system
 
@@ -25,11 +25,12 @@ class TrueDirections(Identification):
         Own; `graspl.activations.PersonaContrast` is the same for models whose factor somebody can name.
     """
 
+    signed = True
     k: int = 4
     """Directions a layer."""
 
     @torch.no_grad()
-    def __call__(self, adapter: AdapterFolder) -> Directions:
+    def find(self, adapter: AdapterFolder) -> Directions:
         """Find them in the base model; nothing of the adapter is used but its base model's name.
 
         Raises:
@@ -50,4 +51,4 @@ class TrueDirections(Identification):
         }
         cruel, kind = (gathered(model, rows[writer]) for writer in ("cruel", "kind"))
         found = leading_directions({layer: r - kind[layer] for layer, r in cruel.items()}, self.k)
-        return Directions({}, {"identification": type(self).__name__, "k": str(self.k)}, found)
+        return Directions({}, {}, found)
