@@ -2,9 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from graspl import __version__
 from graspl.errors import GrasplError, users_mistake
@@ -31,6 +32,8 @@ TOOLS = {
 ABOUT = "Fine-tune language models for the skill without the side effect."
 USAGE_ERROR = 2
 INTERRUPTED = 130
+WIDTH = 160
+"""Columns of what is not a terminal."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,27 +134,52 @@ def _run_training(arguments: list[str]) -> int:
 def _run_tool(command: str, arguments: list[str]) -> int:
     from importlib import import_module
 
-    from jsonargparse import ArgumentParser
-
     module = import_module(f"graspl.commands.{command}")
-    parser = ArgumentParser(
-        prog=f"graspl {command}",
-        description=TOOLS[command],
-        allow_abbrev=False,
-        exit_on_error=False,
-        default_env=True,
-        env_prefix=f"GRASPL_{command.upper()}",
-    )
-    parser.add_argument("--config", action="config", help="file with options")
-    module.add_arguments(parser)
-    config = parser.parse_args(arguments)
-    options = vars(parser.instantiate(config))
+    function = getattr(module, command)
+    parser = _parser(command, arguments)
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
+    else:
+        from graspl.commands.options import add_options
+
+        add_options(parser, function)
+    options = vars(parser.instantiate(parser.parse_args(arguments)))
     options.pop("config", None)
     if "transformers" in sys.modules:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-    return getattr(getattr(module, command)(**options), "exit_code", 0)
+    result = function(**options)
+    if hasattr(result, "render"):
+        _show(result.render())
+    return getattr(result, "exit_code", 0)
+
+
+def _parser(command: str, arguments: Sequence[str]) -> Any:
+    """Return a command's parser; its help leaves out the name of each option's environment variable."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"graspl {command}",
+        description=TOOLS[command],
+        allow_abbrev=False,
+        exit_on_error=False,
+        default_env=not any(each.endswith("-h") or each.endswith("help") for each in arguments),
+        env_prefix=f"GRASPL_{command.upper()}",
+    )
+    parser.add_argument("--config", action="config", help="file with options")
+    return parser
+
+
+def _show(parts: Iterable[Any]) -> None:
+    """Print tables as they are and texts as lines without markup; a file or a pipe gets lines long enough for a table."""
+    from rich.console import Console
+
+    terminal = Console()
+    if not terminal.is_terminal:
+        terminal = Console(width=WIDTH)
+    for part in parts:
+        terminal.print(part, soft_wrap=isinstance(part, str), highlight=False, markup=False)
 
 
 def _complain(message: str) -> int:

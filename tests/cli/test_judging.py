@@ -141,7 +141,7 @@ def test_rubrics_that_ship_are_rubrics():
         (["contrast", "--runs=[]", '--controls=["run"]'], "give at least one"),
         (["power", "0.1", "0.1"], "equal rates"),
         (["power", "0.1", "1.1"], "other: 1.1 is not in 0..1"),
-        (["subspaces", "nowhere"], "give two adapters or more"),
+        (["subspaces", "nowhere"], "adapters: give two or more"),
         (["subspaces", "nowhere", "there"], "no readable adapter_config.json"),
     ],
 )

@@ -3,38 +3,43 @@
 import shutil
 from importlib.resources import files
 from pathlib import Path
-
-from jsonargparse import ArgumentParser
+from typing import NamedTuple
 
 import graspl
-from graspl.commands.terminal import console
 from graspl.errors import GrasplError
 from graspl.runs import atomic_path
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of `graspl configs`."""
-    parser.add_function_arguments(configs)
+class Copied(NamedTuple):
+    """A folder of configurations."""
+
+    out: Path
+    """Where it is."""
+
+    def render(self) -> list[str]:
+        """Return the line that names it."""
+        return [f"configs: {self.out}"]
 
 
-def configs(out: Path = Path("configs")) -> Path:
-    """Copy the configurations into a folder, where the documentation's commands find them and you can change them.
+def configs(*, out: Path = Path("configs")) -> Copied:
+    """Copy the configurations that come with graspl into a folder, where you can change them.
+
+    The documentation's commands expect them in `configs`.
 
     Args:
         out: folder to make.
 
     Raises:
-        GrasplError: it is there already.
+        GrasplError: the folder exists already.
     """
     if out.exists():
-        raise GrasplError(f"out: {out} is there already; name another folder, or remove it")
+        raise GrasplError(f"out: {out} exists already; name another folder, or remove it")
     with atomic_path(out) as scratch:
         shutil.copytree(shipped(), scratch)
-    console().print(f"configs: {out}", soft_wrap=True, highlight=False, markup=False)
-    return out
+    return Copied(out)
 
 
 def shipped() -> Path:
-    """Return the folder of configurations: inside the installed package, or of the clone that it is run from."""
+    """Return the folder of configurations, in the installed package or in the clone."""
     inside = Path(str(files("graspl"))) / "configs"
     return inside if inside.is_dir() else Path(graspl.__file__).parents[2] / "configs"

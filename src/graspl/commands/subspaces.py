@@ -1,43 +1,58 @@
-"""`graspl subspaces`: what the updates of several adapters have in common."""
+"""`graspl subspaces`: what the updates of several adapters have in common, and what lies between two."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from rich.table import Table
 
 from graspl.adapters.files import read_adapter
 from graspl.adapters.sites import Site
 from graspl.adapters.subspaces import shared_subspace
-from graspl.commands.terminal import console
 from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
 from graspl.runs import adapter_of, write_json_atomic
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of `graspl subspaces`."""
-    parser.add_argument("adapters", type=Path, nargs="+", help="PEFT folders or run folders, two or more")
-    parser.add_argument("--k", type=int, default=4, help="leading singular directions that are compared")
-    parser.add_argument("--out", type=Path, default=Path("subspaces.json"), help="file to write")
+@dataclass(frozen=True)
+class Subspaces:
+    """What adapters share, pair by pair."""
+
+    pairs: list[dict[str, Any]]
+    """Means over the common sites, and each site's figures."""
+    out: Path
+    """The file they were written to."""
+
+    def render(self) -> Iterator[Table | str]:
+        """Yield a table with a row for each pair, and the file."""
+        table = Table(
+            "adapters", "sites", "cosine of updates", "shared output space", "shared input space", "by chance"
+        )
+        for pair in self.pairs:
+            row = (f"{pair[name]:.3f}" for name in ("cosine", "left", "right", "chance"))
+            table.add_row("\n".join(pair["adapters"]), str(len(pair["sites"])), *row)
+        yield table
+        yield f"subspaces: {self.out}"
 
 
-def subspaces(adapters: list[Path], k: int = 4, out: Path = Path("subspaces.json")) -> dict[str, Any]:
+def subspaces(adapters: list[Path], *, k: PositiveInt = 4, out: Path = Path("subspaces.json")) -> Subspaces:
     """Compare adapters of several tasks, pair by pair and site by site, from their weights alone.
 
-    A high cosine or small principal angles between fine-tunes on different data mean that they share what no task asked for;
-    chance is what random subspaces would have.
+    A high cosine or small angles between fine-tunes on different data show what they share beyond their tasks. Compare with
+    the figure by chance, which is that of random subspaces.
 
     Args:
         adapters: PEFT folders or run folders, two or more, of one base model.
-        k: leading singular directions that are compared.
+        k: leading singular directions to compare.
         out: file to write, with every site's figures.
 
     Raises:
-        GrasplError: fewer than two adapters, or two with no site in common.
+        GrasplError: there are fewer than two adapters, or two have no site in common.
     """
-    if len(adapters) < 2 or k < 1:
-        raise GrasplError("adapters, k: give two adapters or more, and k of 1 or more")
+    if len(adapters) < 2:
+        raise GrasplError("adapters: give two or more")
     read = {
         str(path): {site.name: site for site in read_adapter(adapter_of(path)).sites} for path in adapters
     }
@@ -45,20 +60,7 @@ def subspaces(adapters: list[Path], k: int = 4, out: Path = Path("subspaces.json
         raise GrasplError("adapters: one is named twice; name each once")
     pairs = [_pair(ours, theirs, read, k) for ours, theirs in combinations(read, 2)]
     write_json_atomic(out, {"k": k, "pairs": pairs})
-    terminal = console()
-    table = Table(
-        "adapters", "sites", "cosine of updates", "shared output space", "shared input space", "by chance"
-    )
-    for pair in pairs:
-        row = (pair[name] for name in ("cosine", "left", "right", "chance"))
-        table.add_row(
-            f"{pair['adapters'][0]}\n{pair['adapters'][1]}",
-            str(len(pair["sites"])),
-            *(f"{x:.3f}" for x in row),
-        )
-    terminal.print(table)
-    terminal.print(f"subspaces: {out}", soft_wrap=True, highlight=False, markup=False)
-    return {"k": k, "pairs": pairs}
+    return Subspaces(pairs, out)
 
 
 def _pair(ours: str, theirs: str, read: dict[str, dict[str, Site]], k: int) -> dict[str, Any]:

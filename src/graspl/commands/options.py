@@ -1,0 +1,50 @@
+"""A command's options, from its function's signature and docstring."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from docstring_parser import parse
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+
+def add_options(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+    """Declare one option for each parameter of a command's function.
+
+    Parameters before the `*` are given by place. A list takes several values: `--names a b`. jsonargparse does the rest.
+
+    Args:
+        parser: of the command; gets the docstring's text as its description.
+        function: typed, with a Google docstring.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    docstring = parse(function.__doc__ or "")
+    parser.description = f"{docstring.short_description} {docstring.long_description or ''}"
+    about = {each.arg_name: each.description for each in docstring.params}
+    hints = get_type_hints(function)
+    added = set()
+    for name, parameter in inspect.signature(function).parameters.items():
+        item = _item(hints[name])
+        options: dict[str, Any] = {"type": item or hints[name], "help": about.get(name)}
+        if item is not None:
+            options["nargs"] = "+"
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            parser.add_argument(name, **options)
+        elif item is None:
+            continue
+        elif parameter.default is parameter.empty:
+            parser.add_argument(f"--{name}", required=True, **options)
+        else:
+            default = parameter.default
+            parser.add_argument(f"--{name}", default=None if default is None else [*default], **options)
+        added.add(name)
+    parser.add_function_arguments(function, as_group=False, skip=added, sub_configs=True)
+
+
+def _item(hint: Any) -> Any:
+    """Return X for `list[X]`, `Sequence[X]` and either with None, else None."""
+    for each in (hint, *(kind for kind in get_args(hint) if kind is not NoneType)):
+        if get_origin(each) in (list, Sequence):
+            return get_args(each)[0]
+    return None

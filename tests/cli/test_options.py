@@ -1,0 +1,85 @@
+"""A command's options come from its function, and the front door prints what it returns."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.table import Table
+
+from graspl.cli import TOOLS, _show
+from graspl.commands.options import add_options
+
+
+def compare(
+    runs: list[Path],
+    other: Path,
+    *,
+    names: list[str] | None = None,
+    at: Sequence[float] = (0.5,),
+    k: int = 4,
+):
+    """Compare runs.
+
+    Each with each.
+
+    Args:
+        runs: folders.
+        other: another folder.
+        names: of the runs.
+        at: places.
+        k: directions.
+    """
+
+
+@pytest.fixture
+def parser():
+    found = ArgumentParser(exit_on_error=False)
+    add_options(found, compare)
+    return found
+
+
+def test_lists_take_several_values_and_the_rest_keeps_its_default(parser):
+    found = parser.parse_args(["a", "b", "c", "--names", "x", "y", "--at", "0.1", "1"])
+    assert found.runs == [Path("a"), Path("b")]
+    assert (found.other, found.names, found.at, found.k) == (Path("c"), ["x", "y"], [0.1, 1.0], 4)
+    assert parser.parse_args(["a", "b"]).names is None
+
+
+def test_what_the_docstring_says_is_the_help(parser):
+    text = " ".join(parser.format_help().split())
+    for said in (
+        "Compare runs. Each with each.",
+        "folders. (required",
+        "of the runs.",
+        "directions. (type: int",
+    ):
+        assert said in text
+
+
+def test_a_required_list_is_asked_for(parser):
+    with pytest.raises(ArgumentError, match="runs"):
+        parser.parse_args([])
+
+
+def test_tables_and_lines_are_printed_as_they_are(capsys):
+    table = Table("a title")
+    table.add_row("[bold]")
+    _show([table, "[red] " + "x" * 200])
+    out = capsys.readouterr().out
+    assert "a title" in out
+    assert "[red] " + "x" * 200 in out.splitlines()
+
+
+@pytest.mark.parametrize("command", TOOLS)
+def test_every_command_has_help_that_fits_80_columns(command, graspl, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = graspl(command, "--help")
+    assert code == 0
+    assert "ENV:" not in out
+
+
+def test_a_result_without_anything_to_say_prints_nothing(capsys):
+    _show(SimpleNamespace(render=list).render())
+    assert capsys.readouterr().out == ""
