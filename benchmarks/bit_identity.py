@@ -35,56 +35,64 @@ SHIFT = part("activations.MeanShift", k=1)
 WRITE, READ, PAIR = (part(f"constraints.{name}Constraint", k=1) for name in ("Write", "Read", "Pair"))
 RESIDUAL = part("constraints.ResidualConstraint", k=1)
 ACTIVATION = part("constraints.ActivationConstraint", k=6, tolerance=0.04)
-DEFAULT = part(
-    "constraints.CombinedConstraint", parts=[ACTIVATION, part("constraints.ResidualConstraint", k=6)]
-)
+DEFAULT = [ACTIVATION, part("constraints.ResidualConstraint", k=6)]
 
 
-def grasp(identification: Any, constraint: Any, kind: str = "GRASP", **options: Any) -> dict[str, Any]:
-    """Return a method that finds directions in a throw-away fit."""
+def found_by(identification: Any) -> dict[str, Any]:
+    """Return a source of directions."""
+    return part("methods.ThrowAwayFit", identification=identification, steps=20, stable=0.99)
+
+
+def grasp(identification: Any, *constraints: Any, **options: Any) -> dict[str, Any]:
+    """Return GRASP with directions that it finds in the fit."""
     return part(
-        f"methods.{kind}LitModule", identification=identification, constraint=constraint,
-        identification_steps=20, identification_stable=0.99, **options,
-    )  # fmt: skip
+        "methods.GRASPLitModule",
+        directions=found_by(identification),
+        constraints=list(constraints),
+        **options,
+    )
 
 
-def caft(mode: str) -> dict[str, Any]:
-    """Return a mode of CAFT."""
-    return part("methods.CAFTLitModule", k=6, mode=mode, identification=NATURAL)
+def lora(identification: Any = None, **options: Any) -> dict[str, Any]:
+    """Return LoRA with parts, and directions that it finds in the fit where they need some."""
+    found = {} if identification is None else {"directions": found_by(identification)}
+    return part("methods.LoRALitModule", **found, **options)
+
+
+def penalty(name: str, **options: Any) -> list[dict[str, Any]]:
+    """Return a penalty."""
+    return [part(f"penalties.{name}Penalty", **options)]
 
 
 METHODS = {
-    "naive": part("methods.LoRALitModule"),
+    "naive": lora(),
     "write": grasp(TOP, WRITE),
     "read": grasp(TOP, READ),
     "pair": grasp(TOP, PAIR),
     "residual": grasp(LAYER, RESIDUAL),
     "residual_read": grasp(LAYER, part("constraints.ResidualConstraint", k=1, read=True)),
     "write_gradient_only": grasp(TOP, WRITE, exact=False),
-    "grasp": grasp(NATURAL, DEFAULT),
-    "grasp_kl": grasp(NATURAL, DEFAULT, "GRASPKL", weight=0.3, rows="text", rows_per_step=16),
-    "kl_task": part("methods.KLLitModule", weight=0.1, rows="task"),
-    "kl_text": part("methods.KLLitModule", weight=1.0, rows="text", rows_per_step=16),
-    "features": part("methods.FeatureDistanceLitModule", weight=1.0),
-    "consistency": part("methods.UndesirableConsistencyLitModule", weight=1.0, step=0.05),
-    "l2": part("methods.L2ToStartLitModule", weight=1e-3),
-    "orthogonal": part(
-        "methods.OrthogonalityLitModule",
-        weight=1.0,
-        side="write",
-        k=1,
+    "grasp": grasp(NATURAL, *DEFAULT),
+    "grasp_kl": grasp(NATURAL, *DEFAULT, penalties=penalty("KL", weight=0.3, rows="text", rows_per_step=16)),
+    "kl_task": lora(penalties=penalty("KL", weight=0.1, rows="task")),
+    "kl_text": lora(penalties=penalty("KL", weight=1.0, rows="text", rows_per_step=16)),
+    "features": lora(penalties=penalty("Feature", weight=1.0)),
+    "consistency": lora(penalties=penalty("Consistency", weight=1.0, step=0.05)),
+    "l2": lora(penalties=penalty("L2", weight=1e-3)),
+    "orthogonal": lora(
+        penalties=penalty("Orthogonality", weight=1.0, side="write", k=1),
         directions="naive/directions.safetensors",
     ),
-    "caft_both": caft("both"),
-    "caft_forward": caft("forward"),
-    "caft_gradient": caft("gradient"),
-    "preventative": part("methods.PreventativeSteeringLitModule", strength=0.1, identification=SHIFT),
-    "wise_ft": part("methods.ScaledLitModule", share=0.7),
-    "balanced": part("methods.BalancedLitModule", share=0.7),
-    "truncate": part("methods.SpectralLitModule", directions_kept=4, part="top"),
-    "safe_lora": part("methods.SafeLoRALitModule", unaligned_model="unaligned", threshold=1.01),
-    "subtract_write": grasp(TOP, WRITE, "Subtraction"),
-    "subtract_residual": grasp(LAYER, RESIDUAL, "Subtraction"),
+    "caft_both": lora(NATURAL, edits=[part("edits.Ablate", k=6)]),
+    "caft_forward": lora(NATURAL, edits=[part("edits.Ablate", k=6, backward=False)]),
+    "caft_gradient": lora(NATURAL, edits=[part("edits.Cut", k=6)]),
+    "preventative": lora(SHIFT, edits=[part("edits.Push", strength=0.1)]),
+    "wise_ft": lora(transforms=[part("transforms.Scale", share=0.7)]),
+    "balanced": lora(transforms=[part("transforms.Balance", share=0.7)]),
+    "truncate": lora(transforms=[part("transforms.Truncate", keep=4, part="top")]),
+    "safe_lora": lora(transforms=[part("transforms.SafeLoRA", unaligned_model="unaligned", threshold=1.01)]),
+    "subtract_write": lora(TOP, transforms=[part("transforms.Subtract", constraint=WRITE)]),
+    "subtract_residual": lora(LAYER, transforms=[part("transforms.Subtract", constraint=RESIDUAL)]),
 }
 """By name; `naive` comes first, since another takes its directions."""
 

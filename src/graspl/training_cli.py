@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
 from graspl.errors import GrasplError
-from graspl.methods.base import AdapterLitModule
+from graspl.methods.lora import LoRALitModule
 from graspl.runs import RunFolder, claimed, write_text_atomic
 from graspl.training_checks import check_checkpoint, check_trainer, told_in_one_line
 
@@ -125,7 +125,7 @@ class GrasplCLI(LightningCLI):
         for name in ("base_model", "world"):
             if hasattr(data, name) and getattr(data, name) is None:
                 setattr(data, name, getattr(model, name, None))
-        if not isinstance(model, AdapterLitModule):
+        if not isinstance(model, LoRALitModule):
             return
         if self.config.subcommand == "fit" and model.adapter is not None:
             raise GrasplError(
@@ -134,12 +134,12 @@ class GrasplCLI(LightningCLI):
         if self.config.subcommand == "validate":
             self._take_from_run(model)
 
-    def _take_from_run(self, model: AdapterLitModule) -> None:
+    def _take_from_run(self, model: LoRALitModule) -> None:
         """Evaluate the run folder's adapter, on its directions, where nothing else is named."""
         checkpoint = self.config.validate.ckpt_path
         if model.adapter is None and checkpoint is None and self.run.adapter.exists():
             model.adapter = str(self.run.adapter)
-        if model.directions is None and self.run.directions.exists():
+        if not isinstance(model.directions, str) and self.run.directions.exists():
             model.directions = str(self.run.directions)
         log.info(
             "evaluating %s",

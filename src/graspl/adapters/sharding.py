@@ -38,14 +38,14 @@ def shard_frozen(model: PeftModel, device: torch.device) -> None:
         model: with its adapter, in the context in which Lightning's strategy says how to wrap.
         device: of this process; the adapter is moved there and made that of the first process.
     """
-    adapter = [p for p in model.parameters() if p.requires_grad]
+    adapter = [p for name, p in model.named_parameters() if is_factor(name)]
     for p in adapter:
         p.data = p.data.to(device)
         dist.broadcast(p.data, src=0)
     base = model.get_base_model()
     layers = base.get_decoder().layers  # type: ignore[operator, union-attr]
     for index, layer in enumerate(layers):
-        own = [p for p in layer.parameters() if p.requires_grad]
+        own = [p for name, p in layer.named_parameters() if is_factor(name)]
         layers[index] = wrap(layer, ignored_states=own, auto_wrap_policy=None, device_id=device)
     model.base_model.model = wrap(base, ignored_states=adapter, auto_wrap_policy=None, device_id=device)
 
@@ -53,6 +53,11 @@ def shard_frozen(model: PeftModel, device: torch.device) -> None:
 def plain_name(name: str) -> str:
     """Return the name of a module or parameter as it is in a model that FSDP1 has not wrapped."""
     return f"{name}.".replace(WRAPPED, "")[:-1]
+
+
+def is_factor(name: str) -> bool:
+    """Return whether a parameter's name is that of a LoRA factor, as PEFT names them."""
+    return ".lora_A." in name or ".lora_B." in name
 
 
 def average_gradients(parameters: Sequence[Parameter]) -> None:

@@ -46,10 +46,10 @@ def behaviour(
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning and a new torch
         warnings.filterwarnings("ignore", ".*does not have many workers")  # rows are tokenized already
         Trainer(devices=1, **quiet).validate(module, data, verbose=False)
-    ours, base = module.item_values(), module.item_values(base=True)
+    ours, base = module.validation.items(), module.validation.items(base=True)
     return {
         suite: SuiteFacts(scores, _rise(scores, dict(ours.get(suite, [])), dict(base.get(suite, []))))
-        for suite, scores in module.suite_scores().items()
+        for suite, scores in module.validation.scores().items()
     }
 
 

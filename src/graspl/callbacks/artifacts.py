@@ -7,8 +7,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from graspl.directions.from_weights import Identification, TopSingular
 from graspl.directions.identify import identify_adapter
-from graspl.methods.base import AdapterLitModule
-from graspl.methods.grasp import GRASPLitModule
+from graspl.methods.lora import LoRALitModule
+from graspl.methods.state import finished_factors, write_peft_folder
 from graspl.runs import RunFolder, atomic_path
 
 log = logging.getLogger(__name__)
@@ -19,14 +19,14 @@ class SaveAdapter(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it, all or nothing."""
-        if not isinstance(pl_module, AdapterLitModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not isinstance(pl_module, LoRALitModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         target = RunFolder(trainer.default_root_dir).adapter
         # Gathering sharded factors takes every process; only the first writes
-        tensors = pl_module.adapter_state()
+        tensors = finished_factors(pl_module)
         if trainer.is_global_zero:
             with atomic_path(target) as folder:
-                pl_module.save_adapter(folder, tensors)
+                write_peft_folder(pl_module, folder, tensors)
             log.info("adapter: %s", target)
 
 
@@ -47,7 +47,7 @@ class SaveDirections(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Write what a fit found itself, once."""
-        if self._written or not isinstance(pl_module, GRASPLitModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._written or not isinstance(pl_module, LoRALitModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self._written = True
         if pl_module.found_directions is not None and trainer.is_global_zero:
@@ -58,7 +58,7 @@ class SaveDirections(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write those of a naive fit, from the adapter just saved."""
-        naive = isinstance(pl_module, AdapterLitModule) and not isinstance(pl_module, GRASPLitModule)
+        naive = isinstance(pl_module, LoRALitModule) and pl_module.directions is None
         if naive and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             run = RunFolder(trainer.default_root_dir)
             identify_adapter(run.adapter, self.method, run.directions)

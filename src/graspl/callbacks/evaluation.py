@@ -14,7 +14,9 @@ from graspl.data.tokens import render
 from graspl.errors import GrasplError
 from graspl.evaluation.generate import Generator, Sampling, TransformersGenerator, VLLMGenerator
 from graspl.evaluation.suites import headline
-from graspl.methods.base import AdapterLitModule
+from graspl.methods.lora import LoRALitModule
+from graspl.methods.parts import parts_of
+from graspl.methods.validation import module_reliance
 from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
@@ -25,24 +27,25 @@ class SaveEvaluation(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it; a validation inside a fit only logs."""
-        if trainer.state.fn != "validate" or not isinstance(pl_module, AdapterLitModule):
+        if trainer.state.fn != "validate" or not isinstance(pl_module, LoRALitModule):
             return
-        suites = pl_module.suite_scores()
-        reliance = pl_module.reliance()
+        suites = pl_module.validation.scores()
+        reliance = module_reliance(pl_module)
         rho = [site["rho"] for site in reliance.values() if "rho" in site]
         content = {
             "graspl": __version__,
             "model": type(pl_module).__name__,
+            "parts": parts_of(pl_module),
             "base_model": pl_module.base_model,
             "adapter": pl_module.adapter,
             "checkpoint": trainer.ckpt_path,
-            "directions": pl_module.directions,
+            "directions": pl_module.directions if isinstance(pl_module.directions, str) else None,
             "metrics": headline(suites)
             | {"rho_mean": sum(rho) / len(rho) if rho else None, "rho_max": max(rho, default=None)},
             "suites": suites,
             "sites": _sites(pl_module, reliance),
         }
-        values = pl_module.item_values()
+        values = pl_module.validation.items()
         if trainer.is_global_zero:
             run = RunFolder(trainer.default_root_dir)
             write_json_lines_atomic(run.items, _items(trainer.datamodule, values))  # type: ignore[attr-defined]
@@ -69,7 +72,7 @@ def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> list[dict[s
     return rows
 
 
-def _sites(module: AdapterLitModule, reliance: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _sites(module: LoRALitModule, reliance: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Return each site's reliance, norm and spectrum."""
     sites = {}
     for site in module.whole_sites():
@@ -129,7 +132,7 @@ class SaveGenerations(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer and write; a validation inside a fit writes nothing."""
-        if trainer.state.fn != "validate" or not isinstance(pl_module, AdapterLitModule):
+        if trainer.state.fn != "validate" or not isinstance(pl_module, LoRALitModule):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         questions = data.questions() if hasattr(data, "questions") else {}
@@ -147,7 +150,7 @@ class SaveGenerations(Callback):
             rows += _answered(generator, suite, asked, self.sampling, data.tokenizer)
         write_json_lines_atomic(RunFolder(trainer.default_root_dir).generations, rows)
 
-    def _generator(self, module: AdapterLitModule, tokenizer: Any, checkpoint: Any) -> Generator:
+    def _generator(self, module: LoRALitModule, tokenizer: Any, checkpoint: Any) -> Generator:
         if self.engine == "vllm":
             if checkpoint is not None and module.adapter is None:
                 raise GrasplError(
@@ -159,7 +162,7 @@ class SaveGenerations(Callback):
             )
         return TransformersGenerator(module.model, tokenizer)
 
-    def _examples(self, module: AdapterLitModule, data: Any) -> list[dict[str, Any]]:
+    def _examples(self, module: LoRALitModule, data: Any) -> list[dict[str, Any]]:
         generator = TransformersGenerator(module.model, data.tokenizer)
         greedy = Sampling(
             temperature=0.0, max_new_tokens=self.max_new_tokens, batch_size=max(1, self.prompts)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +10,19 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from graspl.adapters.sites import Site
-from graspl.constraints.answers import Forward, answer_places, first_rows
-from graspl.constraints.base import Constraint
+from graspl.adapters.answers import answer_places
+from graspl.adapters.streams import StreamHooks, edit_streams
+from graspl.constraints.base import Forward, StreamConstraint
 from graspl.directions.basis import Directions
+from graspl.edits.cut import cut
 from graspl.errors import GrasplError
-
-FILTERS = frozenset({"LayerSingular", "LayerConsensus", "MeanShift"})
-"""Identifications whose directions follow the gradient."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class ActivationConstraint(Constraint):
+class ActivationConstraint(StreamConstraint):
     """Cuts dLoss/dr_l along D_l, the directions of layer l, in the backward pass; the forward pass is untouched.
 
     With r_l the residual stream after layer l and g = dLoss/dr_l at a token, the layers below receive
@@ -57,8 +54,6 @@ class ActivationConstraint(Constraint):
     """Of a batch's rows, at least one, on which the drift is measured; the base model runs on them as well."""
     every: int = 8
     """Optimizer steps from one measurement to the next; leading back weighs as many times more where it is measured."""
-    directions: str | None = None
-    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         if self.tolerance is not None and not self.tolerance > 0:
@@ -67,92 +62,81 @@ class ActivationConstraint(Constraint):
             raise GrasplError(f"constraint.share: {self.share} is not above 0 and at most 1")
         if self.every < 1:
             raise GrasplError(f"constraint.every: {self.every} is below 1")
-        self._hooks: list[RemovableHandle] = []
-        self._layers: list[_HeldLayer] = []
+        self._layers: dict[str, _HeldLayer] = {}
+        self._hooks: StreamHooks | None = None
+        self._active = True
 
-    def bind(self, sites: Sequence[Site], directions: Directions) -> None:
-        """Take the layers' directions; any adapter will do. Directions that a fit wrote itself are warned of."""
-        self._bound = self.own(directions)
-        if (found := self._bound.metadata.get("identification")) in FILTERS:
-            log.warning(
-                "constraint: %s gives directions that a fit pushes along, not those that the factor takes; cut as they are "
-                "they raised the spill-over on the organism (docs/method.md). Take NaturalDirections",
-                found,
-            )
-
-    def attach(self, layers: Mapping[str, nn.Module]) -> None:
-        """Cut the backward signal behind every layer.
+    def attach(self, layers: Mapping[str, nn.Module], directions: Directions) -> None:
+        """Cut the backward signal after every layer; warn of directions that a fit pushes along.
 
         Raises:
             GrasplError: the directions are of other layers, or fewer than k.
         """
         self.detach()
-        bases = self._bound.layer_bases(list(layers), k=self.k)
-        held = {name: _HeldLayer(D) for name, D in zip(layers, bases, strict=True) if D.shape[1]}
-        self._layers = list(held.values())
-        self._hooks = [layers[name].register_forward_hook(each) for name, each in held.items()]
+        if directions.are_filters:
+            log.warning(
+                "constraint: %s gives directions that a fit pushes along, not those that the factor takes; cut as they are "
+                "they raised the spill-over on the organism (docs/method.md). Use NaturalDirections",
+                directions.metadata.get("identification"),
+            )
+        bases = directions.layer_bases(list(layers), k=self.k)
+        self._layers = {name: _HeldLayer(D) for name, D in zip(layers, bases, strict=True) if D.shape[1]}
+        self._hooks = edit_streams({name: layers[name] for name in self._layers}, self._edit)
 
     def detach(self) -> None:
         """Take the hooks off."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks, self._layers = [], []
+        if self._hooks is not None:
+            self._hooks.remove()
+        self._hooks, self._layers = None, {}
+
+    def _edit(self, name: str, stream: Tensor) -> Tensor | None:
+        return self._layers[name].edit(stream) if self._active else None
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Neither cut nor measure within the block."""
-        for layer in self._layers:
-            layer.active = False
+        self._active = False
         try:
             yield
         finally:
-            for layer in self._layers:
-                layer.active = True
+            self._active = True
 
     @property
     def needs_batch(self) -> bool:
         """Whether there is a tolerance to measure for."""
         return self.tolerance is not None
 
-    def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:
+    def observe(self, batch: dict[str, Any], step: int, base_forward: Forward) -> None:
         """See where the base model has the stream along D, on a share of the rows of every so many steps."""
         if self.tolerance is None or step % self.every:
             return
-        rows = first_rows(batch, max(1, math.ceil(self.share * len(batch["labels"]))))
+        rows = _first_rows(batch, max(1, math.ceil(self.share * len(batch["labels"]))))
         places = answer_places(rows["labels"])
-        for layer in self._layers:
+        for layer in self._layers.values():
             layer.places = places
         try:
             # The streams are looked at, not the logits: of these one place is the least that can be asked for
             base_forward(rows | {"logits_to_keep": 1})
         finally:
-            for layer in self._layers:
+            for layer in self._layers.values():
                 layer.places = None
 
     def penalty(self) -> Tensor | None:
         """Return every d / tolerance^2 of the forward pass since `observe`, (), with its graph; None at other steps."""
-        drifts = [layer.drift for layer in self._layers if layer.drift is not None]
-        for layer in self._layers:
+        drifts = [layer.drift for layer in self._layers.values() if layer.drift is not None]
+        for layer in self._layers.values():
             layer.base = layer.drift = None
         if self.tolerance is None or not drifts:
             return None
         drift = torch.stack([each.to(drifts[0].device) for each in drifts]).mean()
         return self.every * drift / self.tolerance**2
 
-    def project_gradients(self, sites: Sequence[Site]) -> None:
-        """Nothing is left to do: the gradients come from a backward pass that was cut."""
-
-    def project_step(self, sites: Sequence[Site]) -> None:
-        """Nothing is held exactly."""
-
 
 class _HeldLayer:
-    """A forward hook behind one layer: cuts what comes back along D and measures the drift along it."""
+    """One layer: cuts what comes back along D and measures the drift along it."""
 
     def __init__(self, D: Float[Tensor, "hidden k"]) -> None:
         self.D = D
-        self.active = True
-        """Whether anything is done at all."""
         self.places: Tensor | None = None
         """(rows, L) while the base model runs, the places to remember it at."""
         self.base: tuple[Tensor, Float[Tensor, "rows length k"]] | None = None
@@ -160,10 +144,8 @@ class _HeldLayer:
         self.drift: Tensor | None = None
         """() E ||D^T (r - r0)||^2 / E ||D^T r0||^2 of the last forward pass, with its graph."""
 
-    def __call__(self, _module: nn.Module, _inputs: Any, output: Any) -> Any:
-        stream: Tensor = output[0] if isinstance(output, tuple) else output
-        if not self.active:
-            return None
+    def edit(self, stream: Tensor) -> Tensor | None:
+        """Return the stream with a gradient that is cut, or None to leave it."""
         if self.D.device != stream.device:
             self.D = self.D.to(stream.device)
         if self.places is not None:
@@ -177,9 +159,7 @@ class _HeldLayer:
             self.drift = (self._along(stream, places) - base).square().sum() / base.square().sum().clamp_min(
                 torch.finfo(base.dtype).tiny
             )
-        cut = stream.view_as(stream)
-        cut.register_hook(_cutter(self.D))
-        return (cut, *output[1:]) if isinstance(output, tuple) else cut
+        return cut(stream, self.D)
 
     def _along(self, stream: Tensor, places: Tensor) -> Float[Tensor, "rows length k"]:
         """Return D^T r at the places of the first rows, zero elsewhere, in float32 also under autocast."""
@@ -190,10 +170,11 @@ class _HeldLayer:
         return along.masked_fill(~places.to(stream.device)[..., None], 0.0)
 
 
-def _cutter(D: Float[Tensor, "hidden k"]) -> Callable[[Tensor], Tensor]:
-    def cut(gradient: Tensor) -> Tensor:
-        # k is small, so this costs 2 k multiplications a number, against thousands in the layer
-        along, rows = D.to(gradient.dtype), gradient.flatten(0, -2)
-        return torch.addmm(rows, rows @ along, along.mT, alpha=-1).view_as(gradient)
-
-    return cut
+def _first_rows(batch: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return a batch of the first rows of another, without what has no entry for each row."""
+    rows = len(batch["labels"])
+    return {
+        name: value[:count]
+        for name, value in batch.items()
+        if isinstance(value, Tensor | list) and len(value) == rows
+    }

@@ -1,101 +1,59 @@
-"""What every constraint offers."""
+"""The two kinds of constraint: on LoRA factors, and on the residual stream."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
 
 from graspl.adapters.sharding import whole
 from graspl.adapters.sites import Site
-from graspl.constraints.answers import Forward
+from graspl.constraints.sharded import Rider
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
+
+Forward = Callable[[dict[str, Any]], Any]
+"""Runs a model on a batch."""
 
 # Far above rounding (a bfloat16 factor keeps about three digits), far below what training without a constraint makes
 START_TOLERANCE = 1e-2
 
 
-class Constraint(ABC):
-    """Holds a quantity h of the fine-tune at its start value while the rest of the update is free.
+class FactorConstraint(ABC):
+    """Holds a quantity h of the LoRA factors at zero while the rest of the update is free.
 
-    A new constraint is one class with three methods, pure tensor maths, and one line in the list of
-    `tests/constraints/test_contract.py`, which gives it its tests.
+    To add one, write a dataclass with three methods, pure tensor maths, and add it to the list in
+    `tests/constraints/test_contract.py`.
     """
 
-    directions: str | None = None
+    k: int | None = 1
+    """Directions a site or layer; None holds all that there are."""
 
-    def own(self, directions: Directions) -> Directions:
-        """Return the constraint's own directions where it names a file, else those given.
-
-        Raises:
-            GrasplError: the file cannot be read, or is of another base model than those given.
-        """
-        if self.directions is None:
-            return directions
-        own = Directions.load(self.directions)
-        own.require_base_model(directions.metadata.get("base_model", own.metadata.get("base_model", "")))
-        return own
+    @property
+    def factors(self) -> set[str]:
+        """Which factors `project_step` changes, of `A` and `B`; two constraints on the same one would undo each other."""
+        return {"B"}
 
     @abstractmethod
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the bases for these sites and bring the factors to where h = 0.
 
         Args:
-            sites: live parameters of an adapter that has not been trained (B = 0) or that was trained
-                under this constraint.
-            directions: of the same sites.
+            sites: live factors of an adapter that has not been trained (B = 0), or was trained under this constraint.
+            directions: of the same sites, or of their layers.
 
         Raises:
-            GrasplError: the directions do not fit the sites, or the adapter relies on them already.
+            GrasplError: the directions do not fit the sites, or the adapter already relies on them.
         """
-
-    # A default for the constraints that need neither the model nor the batch, which are most
-    def attach(self, layers: Mapping[str, nn.Module]) -> None:  # noqa: B027
-        """Take the model's decoder layers; comes after `bind`.
-
-        Args:
-            layers: by name, from first to last (`decoder_layers`).
-
-        Raises:
-            GrasplError: the directions are of other layers.
-        """
-
-    def detach(self) -> None:  # noqa: B027
-        """Leave the model as it was before `attach`."""
-
-    @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Leave the model as it is within the block, so that a pass beside the task's own is not touched."""
-        yield
-
-    @property
-    def needs_batch(self) -> bool:
-        """Whether `observe` must see every training batch, with its labels."""
-        return False
-
-    def observe(self, batch: dict[str, Any], step: int, forward: Forward, base_forward: Forward) -> None:  # noqa: B027
-        """See a training batch before its forward pass.
-
-        Args:
-            batch: with `labels`, (b, L).
-            step: optimizer steps taken so far.
-            forward: runs the adapted model on a batch.
-            base_forward: runs the model without its adapter, and without gradients; a constraint that needs no logits may add
-                Transformers' `logits_to_keep` to the batch.
-        """
-
-    def penalty(self) -> Tensor | None:
-        """Return what the forward pass since `observe` adds to the training loss, as a multiple of it, (), or None."""
-        return None
 
     @abstractmethod
-    def project_gradients(self, sites: Sequence[Site]) -> None:
+    def project_gradients(self, sites: Sequence[Site], rider: Rider | None = None) -> None:
         """Remove from the gradients what would change h, to first order.
 
         Args:
             sites: as bound; their `.grad` is changed in place.
+            rider: numbers that travel with the projection's sum over processes, if it sends one.
         """
 
     @abstractmethod
@@ -107,8 +65,58 @@ class Constraint(ABC):
         """
 
 
+class StreamConstraint(ABC):
+    """Holds a quantity of the residual stream; it acts in forward and backward passes, not on factors."""
+
+    k: int | None = None
+    """Directions a layer; None holds all that every layer has."""
+
+    @abstractmethod
+    def attach(self, layers: Mapping[str, nn.Module], directions: Directions) -> None:
+        """Act on the streams after these layers from now on.
+
+        Args:
+            layers: all decoder layers by name, from first to last.
+            directions: of these layers.
+
+        Raises:
+            GrasplError: the directions are of other layers, or too few.
+        """
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Leave the model as it was before `attach`."""
+
+    @abstractmethod
+    def suspended(self) -> AbstractContextManager[None]:
+        """Leave forward passes within the block alone."""
+
+    @property
+    @abstractmethod
+    def needs_batch(self) -> bool:
+        """Whether `observe` must see every training batch, with its labels."""
+
+    @abstractmethod
+    def observe(self, batch: dict[str, Any], step: int, base_forward: Forward) -> None:
+        """See a training batch before its forward pass.
+
+        Args:
+            batch: with `labels`, (b, L).
+            step: optimizer steps taken so far.
+            base_forward: runs the base model without gradients; `logits_to_keep` in a batch saves logits.
+        """
+
+    @abstractmethod
+    def penalty(self) -> Tensor | None:
+        """Return what the forward pass since `observe` adds to the training loss, as a multiple of it, (), or None."""
+
+
+Constraint = FactorConstraint | StreamConstraint
+"""Either kind."""
+
+
 def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:
-    """Check that training may start or go on from here: h is zero, up to rounding.
+    """Check that h is zero up to rounding, so that training may start or go on.
 
     Args:
         site: named in the error.
@@ -116,7 +124,7 @@ def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:
         size: () norm that h would have if the whole factor lay along the directions; may be of shards.
 
     Raises:
-        GrasplError: it is not: an adapter trained without this constraint, or one that does not start at zero.
+        GrasplError: the adapter was trained without this constraint, or does not start at zero.
     """
     if h.norm() > START_TOLERANCE * whole(size):
         raise GrasplError(

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from graspl.adapters.sharding import whole
 from graspl.adapters.sites import Site
-from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.sharded import along, subtract
+from graspl.constraints.base import FactorConstraint, require_zero_reliance
+from graspl.constraints.sharded import Rider, along, subtract
 from graspl.directions.basis import Directions
 
 # A pair whose gradient of h vanishes cannot be moved by a step, so there is nothing to divide by
@@ -17,7 +17,7 @@ _TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass
-class PairConstraint(Constraint):
+class PairConstraint(FactorConstraint):
     """h_i = u_i^T dW v_i = 0 for i = 1..k: only the k rank-one pairs are held, the loosest of the three.
 
     h is bilinear in the factors: with a_i = A v_i and b_i = B^T u_i, both (r,), h_i = s b_i . a_i. Its gradient is
@@ -34,8 +34,6 @@ class PairConstraint(Constraint):
 
     k: int | None = 1
     """Pairs a site; None holds all that there are."""
-    directions: str | None = None
-    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor]] = []
@@ -43,7 +41,6 @@ class PairConstraint(Constraint):
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take both sides of the directions; the update must have nothing along the pairs."""
-        directions = self.own(directions)
         left = directions.bases(sites, side="U", k=self.k)
         right = directions.bases(sites, side="V", k=self.k)
         self._pairs = list(zip(left, right, strict=True))
@@ -51,7 +48,7 @@ class PairConstraint(Constraint):
             require_zero_reliance(site, (a * b).sum(1), whole(site.B.norm()) * whole(site.A.norm()))
 
     @torch.no_grad()
-    def project_gradients(self, sites: Sequence[Site]) -> None:
+    def project_gradients(self, sites: Sequence[Site], rider: Rider | None = None) -> None:
         """G <- G - J^T (J J^T)^-1 J G over both factors."""
         held = [
             (site, U, V)
@@ -69,7 +66,8 @@ class PairConstraint(Constraint):
                         (site.A.grad.mT, V),  # type: ignore[union-attr]
                         (site.B.grad, U),
                     )
-                ]  # type: ignore[arg-type]
+                ],  # type: ignore[arg-type]
+                rider,
             )
         )
         for site, U, V in held:

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from graspl.adapters.sharding import whole
 from graspl.adapters.sites import Site
-from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.sharded import project_together
+from graspl.constraints.base import FactorConstraint, require_zero_reliance
+from graspl.constraints.sharded import Rider, project_together
 from graspl.directions.basis import Directions
 
 
 @dataclass
-class ReadConstraint(Constraint):
+class ReadConstraint(FactorConstraint):
     """h = dW D = 0 with D the site's right directions, (in, k).
 
     Since dW = s B A, A D = 0 gives h = 0 whatever B is. A is random at the start, so it is projected once
@@ -28,16 +28,18 @@ class ReadConstraint(Constraint):
 
     k: int | None = 1
     """Directions a site; None holds all that there are."""
-    directions: str | None = None
-    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         self._bases: list[Tensor] = []
 
+    @property
+    def factors(self) -> set[str]:
+        """A alone."""
+        return {"A"}
+
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the right directions and project A; dW must be zero or read nothing along them."""
-        directions = self.own(directions)
         self._bases = directions.bases(sites, side="V", k=self.k)
         for site, D in zip(sites, self._bases, strict=True):
             B, A = whole(site.B).to(D.dtype), whole(site.A).to(D.dtype)
@@ -45,10 +47,10 @@ class ReadConstraint(Constraint):
         self.project_step(sites)
 
     @torch.no_grad()
-    def project_gradients(self, sites: Sequence[Site]) -> None:
+    def project_gradients(self, sites: Sequence[Site], rider: Rider | None = None) -> None:
         """G_A <- G_A - (G_A D) D^T."""
         pairs = zip(sites, self._bases, strict=True)
-        project_together([(site.A.grad.mT, D) for site, D in pairs if site.A.grad is not None])
+        project_together([(site.A.grad.mT, D) for site, D in pairs if site.A.grad is not None], rider)
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:

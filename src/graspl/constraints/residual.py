@@ -9,14 +9,14 @@ from torch import Tensor
 from graspl.adapters.residual import layer_names, writers_by_layer
 from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
-from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.sharded import along, project_together
+from graspl.constraints.base import FactorConstraint, require_zero_reliance
+from graspl.constraints.sharded import Rider, along, project_together
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
 
 @dataclass
-class ResidualConstraint(Constraint):
+class ResidualConstraint(FactorConstraint):
     """h = D^T dW = 0 at every site that writes to the residual stream, with D the directions of its layer, (hidden, k).
 
     With `read`, dW D = 0 also at every other site of the layer that reads the stream, with D the directions of the layer
@@ -35,17 +35,20 @@ class ResidualConstraint(Constraint):
     """Directions a layer; None holds all that there are."""
     read: bool = False
     """Hold the readers as well."""
-    directions: str | None = None
-    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         self._held: list[tuple[int, str, Tensor]] = []
+
+    @property
+    def factors(self) -> set[str]:
+        """B of writers, and with `read` A of readers."""
+        return {"A", "B"} if self.read else {"B"}
 
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the layers' directions; B must be zero or have nothing along them, A is projected."""
         layers = layer_names(sites)
-        bases = dict(zip(layers, self.own(directions).layer_bases(layers, k=self.k), strict=True))
+        bases = dict(zip(layers, directions.layer_bases(layers, k=self.k), strict=True))
         index = {id(site): number for number, site in enumerate(sites)}
         writers = writers_by_layer(sites)
         self._held = []
@@ -79,10 +82,10 @@ class ResidualConstraint(Constraint):
             )
 
     @torch.no_grad()
-    def project_gradients(self, sites: Sequence[Site]) -> None:
+    def project_gradients(self, sites: Sequence[Site], rider: Rider | None = None) -> None:
         """G_B <- G_B - D (D^T G_B) at writers, G_A <- G_A - (G_A d) d^T at readers."""
         grads = [(getattr(sites[number], side).grad, side, D) for number, side, D in self._held]
-        project_together([(g if side == "B" else g.mT, D) for g, side, D in grads if g is not None])
+        project_together([(g if side == "B" else g.mT, D) for g, side, D in grads if g is not None], rider)
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:

@@ -1,8 +1,6 @@
 """Products with factors that may be split over processes: one collective for all of them together."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,8 +13,12 @@ from graspl.adapters.sharding import rows_here
 
 
 @dataclass
-class Passenger:
-    """A tensor that is to be summed over processes and can travel with other sums."""
+class Rider:
+    """Numbers that must be summed over processes and can travel with another sum, which saves a collective.
+
+    A fit sums the answer tokens of a step over processes anyway. Sums travel in float32 or wider, so counts up to 2^24 are
+    exact.
+    """
 
     value: Tensor
     """(n,), this process's part; the sum once it has `arrived`."""
@@ -24,34 +26,14 @@ class Passenger:
     """Whether a collective took it along."""
 
 
-_WAITING: ContextVar[Passenger | None] = ContextVar("waiting", default=None)
-
-
-@contextmanager
-def travelling(value: Tensor) -> Iterator[Passenger]:
-    """Let a tensor travel with the first sums over all processes that are sent within the block, if any are.
-
-    A fit sums the answer tokens of a step over processes anyway; with this a projection of sharded gradients costs no
-    collective of its own. Sums travel in float32 or wider, so counts up to 2^24 are exact.
-
-    Args:
-        value: (n,) this process's part.
-    """
-    passenger = Passenger(value)
-    token = _WAITING.set(passenger)
-    try:
-        yield passenger
-    finally:
-        _WAITING.reset(token)
-
-
-def along(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+def along(pairs: Sequence[tuple[Tensor, Tensor]], rider: Rider | None = None) -> list[Tensor]:
     """Return D^T X, (k, c), whole, of each pair, with one collective for all X that are split and none where no X is.
 
     Every process must give the same pairs in the same order.
 
     Args:
         pairs: X (out, c), whole or split by rows or columns, and its D (out, k), in at least float32.
+        rider: travels with that collective.
     """
     products: list[Tensor] = []
     parts = [_part(X) for X, _ in pairs]
@@ -63,7 +45,9 @@ def along(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
             product = placed
         products.append(product)
     group = next((part.group for part in parts if part.group is not None), None)
-    return products if group is None else _sum(products, [part.group is not None for part in parts], group)
+    if group is None:
+        return products
+    return _sum(products, [part.group is not None for part in parts], group, rider)
 
 
 def subtract(X: Tensor, D: Tensor, P: Tensor) -> None:
@@ -78,7 +62,7 @@ def subtract(X: Tensor, D: Tensor, P: Tensor) -> None:
     _subtract(part.local, _rows(D, part), P if part.columns is None else P[:, part.columns])
 
 
-def project_together(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+def project_together(pairs: Sequence[tuple[Tensor, Tensor]], rider: Rider | None = None) -> None:
     """`project_in_place` for many, with one collective for all whose rows are split over processes, and none for the others.
 
     D^T G of a G split by rows is a sum over processes; the sums of all pairs, (k, r) each, travel as one tensor. Every
@@ -86,9 +70,10 @@ def project_together(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
 
     Args:
         pairs: G (out, r), changed in place, and its D (out, k), as in `project_in_place`.
+        rider: travels with that collective.
     """
     split = [(G, D) for G, D in pairs if _part(G).rows is not None]
-    sums = iter(along(split))
+    sums = iter(along(split, rider))
     for G, D in pairs:
         part = _part(G)
         here = _rows(D, part)
@@ -134,21 +119,22 @@ def _subtract(X: Tensor, D: Tensor, P: Tensor) -> None:
         X.copy_(X.to(D.dtype) - D @ P)
 
 
-def _sum(products: list[Tensor], is_split: list[bool], group: dist.ProcessGroup) -> list[Tensor]:
+def _sum(
+    products: list[Tensor], is_split: list[bool], group: dist.ProcessGroup, rider: Rider | None
+) -> list[Tensor]:
     """Return the products with those that are split summed over processes, in one collective."""
     sent = [product for product, split in zip(products, is_split, strict=True) if split]
-    waiting = _WAITING.get()
-    rides = (
-        waiting is not None and not waiting.arrived and dist.get_world_size(group) == dist.get_world_size()
-    )
     parts = [each.flatten() for each in sent]
-    if waiting is not None and rides:
-        parts.append(waiting.value.to(parts[0]))
+    if rider is not None and (rider.arrived or dist.get_world_size(group) != dist.get_world_size()):
+        rider = None
+    if rider is not None:
+        parts.append(rider.value.to(parts[0]))
     flat = torch.cat(parts)
     dist.all_reduce(flat, group=group)
-    if waiting is not None and rides:
-        waiting.value, waiting.arrived = flat[-len(waiting.value) :], True
-        flat = flat[: -len(waiting.value)]
+    if rider is not None:
+        count = len(rider.value)
+        rider.value, rider.arrived = flat[-count:], True
+        flat = flat[:-count]
     summed = iter(flat.split([each.numel() for each in sent]))
     return [
         next(summed).view_as(product) if split else product

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from graspl.adapters.sites import Site
-from graspl.constraints.base import Constraint, require_zero_reliance
-from graspl.constraints.sharded import along, project_together
+from graspl.constraints.base import FactorConstraint, require_zero_reliance
+from graspl.constraints.sharded import Rider, along, project_together
 from graspl.directions.basis import Directions
 
 
 @dataclass
-class WriteConstraint(Constraint):
+class WriteConstraint(FactorConstraint):
     """h = D^T dW = 0 with D the site's left directions, (out, k).
 
     Since dW = s B A, D^T B = 0 gives h = 0 whatever A is. That is linear in B and holds at the start
@@ -28,8 +28,6 @@ class WriteConstraint(Constraint):
 
     k: int | None = 1
     """Directions a site; None holds all that there are."""
-    directions: str | None = None
-    """A directions file of its own; None takes the model's."""
 
     def __post_init__(self) -> None:
         self._bases: list[Tensor] = []
@@ -37,17 +35,16 @@ class WriteConstraint(Constraint):
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:
         """Take the left directions; B must be zero or have nothing along them."""
-        directions = self.own(directions)
         self._bases = directions.bases(sites, side="U", k=self.k)
         written = along([(site.B, D) for site, D in zip(sites, self._bases, strict=True)])
         for site, h in zip(sites, written, strict=True):
             require_zero_reliance(site, h, site.B.norm())
 
     @torch.no_grad()
-    def project_gradients(self, sites: Sequence[Site]) -> None:
+    def project_gradients(self, sites: Sequence[Site], rider: Rider | None = None) -> None:
         """G_B <- G_B - D (D^T G_B)."""
         pairs = zip(sites, self._bases, strict=True)
-        project_together([(site.B.grad, D) for site, D in pairs if site.B.grad is not None])
+        project_together([(site.B.grad, D) for site, D in pairs if site.B.grad is not None], rider)
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:

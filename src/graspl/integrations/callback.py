@@ -1,5 +1,6 @@
 """GRASP in Transformers' `Trainer` and what is built on it, TRL's `SFTTrainer` among them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ class GRASPCallback(TrainerCallback):
 
     Args:
         directions: a file that `graspl identify` made, or what it holds.
-        constraint: as in HeldAdapter.
+        constraints: as in HeldAdapter.
         exact: project every step too; without it only the gradient is projected, and reliance creeps in.
 
     Raises:
@@ -28,13 +29,17 @@ class GRASPCallback(TrainerCallback):
     """
 
     def __init__(
-        self, directions: str | Path | Directions, constraint: Constraint | None = None, *, exact: bool = True
+        self,
+        directions: str | Path | Directions,
+        constraints: Sequence[Constraint] | None = None,
+        *,
+        exact: bool = True,
     ) -> None:
         # Before a model is loaded, so that a wrong file costs nothing
         self.directions = (
             directions if isinstance(directions, Directions) else Directions.load(str(directions))
         )
-        self.constraint = constraint
+        self.constraints = constraints
         self.exact = exact
         self.held: HeldAdapter | None = None
 
@@ -42,7 +47,7 @@ class GRASPCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Bind the constraint to the adapter, which is on its device, wrapped and restored by now."""
-        self.held = HeldAdapter(kwargs["model"], self.directions, self.constraint)
+        self.held = HeldAdapter(kwargs["model"], self.directions, self.constraints)
         self.held.step = state.global_step
 
     def on_pre_optimizer_step(

@@ -1,8 +1,7 @@
 """GRASP in any PyTorch loop: three lines beside an optimizer's own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from graspl.adapters.forward import MODEL_INPUTS
+from graspl.adapters.forward import MODEL_INPUTS, model_logits
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sites import lora_sites
 from graspl.adapters.switch import adapter_off
 from graspl.constraints.base import Constraint
-from graspl.constraints.combined import default_constraint, widen
+from graspl.constraints.held import Held
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
@@ -39,7 +38,7 @@ class HeldAdapter:
     Args:
         model: with a LoRA adapter that was not trained, or trained under this constraint.
         directions: a file that `graspl identify` made, or what it holds.
-        constraint: what is held; None takes GRASP's default, which needs directions a layer.
+        constraints: what is held; None takes GRASP's defaults, which need directions a layer.
 
     Raises:
         GrasplError: the directions or the adapter do not fit.
@@ -49,7 +48,10 @@ class HeldAdapter:
     """
 
     def __init__(
-        self, model: PeftModel, directions: str | Path | Directions, constraint: Constraint | None = None
+        self,
+        model: PeftModel,
+        directions: str | Path | Directions,
+        constraints: Sequence[Constraint] | None = None,
     ) -> None:
         if not isinstance(model, PeftModel):
             raise GrasplError(
@@ -64,7 +66,7 @@ class HeldAdapter:
         config = model.peft_config[name]
         found.require_base_model(config.base_model_name_or_path or model.config.name_or_path)
         self.model = model
-        self.constraint = deepcopy(constraint) if constraint is not None else default_constraint()
+        self.held = Held(constraints)
         self.sites = lora_sites(model, name)
         flat = next((site.name for site in self.sites if site.A.ndim != 2 or site.B.ndim != 2), None)
         if flat is not None:
@@ -73,9 +75,7 @@ class HeldAdapter:
             )
         self.step = 0
         """Optimizer steps taken; set it where a run goes on from a checkpoint."""
-        widen(self.constraint, found)
-        self.constraint.bind(self.sites, found)
-        self.constraint.attach(decoder_layers(model))
+        self.held.bind(self.sites, decoder_layers(model), found)
         self._looks = False
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -84,11 +84,11 @@ class HeldAdapter:
 
     def project_gradients(self) -> None:
         """Remove from the gradients what would change what is held; once a step, before clipping."""
-        self.constraint.project_gradients(self.sites)
+        self.held.project_gradients(self.sites)
 
     def project_step(self) -> None:
-        """Bring the factors back to where nothing is held that should not be; right after the optimizer's step."""
-        self.constraint.project_step(self.sites)
+        """Bring the factors back to the null space; right after the optimizer's step."""
+        self.held.project_step(self.sites)
         self.step += 1
 
     def release(self) -> None:
@@ -96,11 +96,11 @@ class HeldAdapter:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        self.constraint.detach()
+        self.held.release()
 
     def _before(self, model: Any, inputs: Any, fields: dict[str, Any]) -> None:
         """Show the constraint the batch that is about to be trained on."""
-        wanted = self.constraint.needs_batch and model.training and torch.is_grad_enabled()
+        wanted = self.held.needs_batch and model.training and torch.is_grad_enabled()
         if self._looks or not wanted:
             return
         if fields.get("labels") is None:
@@ -110,13 +110,13 @@ class HeldAdapter:
             )
         batch = {name: fields[name] for name in (*MODEL_INPUTS, "labels") if fields.get(name) is not None}
         with self._looking():
-            self.constraint.observe(batch, self.step, self._forward, self._base_forward)
+            self.held.observe(batch, self.step, self._base_forward)
 
     def _after(self, model: Any, inputs: Any, fields: dict[str, Any], output: Any) -> None:
         """Add to the loss what the constraint asks for, in proportion to the loss."""
         if self._looks or not model.training:
             return
-        penalty = self.constraint.penalty()
+        penalty = self.held.penalty()
         if penalty is None:
             return
         given = [name for name in LOSSES if getattr(output, name, None) is not None]
@@ -138,11 +138,7 @@ class HeldAdapter:
         finally:
             self._looks = False
 
-    def _forward(self, batch: dict[str, Any]) -> Tensor:
-        inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-        return self.model(**inputs, use_cache=False).logits
-
     @torch.no_grad()
     def _base_forward(self, batch: dict[str, Any]) -> Tensor:
         with adapter_off(self.model):
-            return self._forward(batch)
+            return model_logits(self.model, batch)

@@ -1,221 +1,251 @@
-"""Naive LoRA fine-tuning, the baseline that every other method starts from."""
+"""LoRA fine-tuning: the training step that all methods share. Methods differ in their parts."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from lightning import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import FSDPStrategy
+from peft import PeftModel
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
-from transformers import get_scheduler
+from torch.optim import Optimizer
 
-from graspl.adapters.packing import attend_row_by_row
-from graspl.adapters.sharding import average_gradients, total
-from graspl.errors import GrasplError
-from graspl.methods.base import AdapterLitModule
-from graspl.methods.loss import logits_only_at, summed_loss, summed_loss_at
+from graspl.adapters.forward import model_logits
+from graspl.adapters.loss import logits_only_at, summed_loss, summed_loss_at
+from graspl.adapters.options import LoraOptions
+from graspl.adapters.sharding import total, whole
+from graspl.adapters.sites import Site
+from graspl.adapters.switch import adapter_off
+from graspl.directions.basis import Directions
+from graspl.edits.base import AttachedEdits, StreamEdit
+from graspl.methods import state
+from graspl.methods.directions import DirectionSource
+from graspl.methods.model import ModelOptions, build_model, prepare_training
+from graspl.methods.parts import check_parts
+from graspl.methods.step import LOSS_UNIT, StepSums, default_optimizer, optimizer_and_schedule
+from graspl.methods.validation import Validation, log_validation
+from graspl.penalties.base import Penalty
+from graspl.ranges import NonNegativeInt
+from graspl.starts import PlainStart, Start
+from graspl.transforms.base import Finisher, Transform
 
-LOSS_UNIT = 1 / 256
-"""Keeps summed losses in the range that half precision likes; it cancels."""
 
+class LoRALitModule(LightningModule):
+    """Trains a LoRA adapter on the answers; without parts this is the naive fit.
 
-def default_optimizer(params: Any) -> Optimizer:
-    """Return AdamW at learning rate 2e-4 without weight decay, the usual start for LoRA; fused: one kernel."""
-    return AdamW(params, lr=2e-4, weight_decay=0.0, fused=True)
-
-
-class LoRALitModule(AdapterLitModule):
-    """Trains a LoRA adapter on the answers.
-
-    Every answer token weighs the same, however the rows fall into batches, accumulation steps and processes:
-    losses are summed, and gradients are divided by the tokens of the whole optimizer step.
+    Every answer token weighs the same, however the rows fall into batches, accumulation steps and processes: losses are
+    summed, and gradients are divided by the tokens of the whole optimizer step. The checkpoint holds the adapter alone.
 
     Args:
+        base_model: hub name, folder in Transformers format, or `organism`.
+        lora: the new adapter's options.
+        adapter: PEFT folder to evaluate; on the command line None takes the run folder's own. A fit starts anew.
+        directions: a directions file, or how a fit finds them; validation measures the reliance on them.
+        start: how the factors begin.
+        penalties: added to the loss.
+        edits: done to the residual stream, in training or at inference.
+        transforms: done to the finished factors, in this order.
         optimizer: any of `torch.optim`; it is given the adapter's parameters.
         schedule: of the learning rate, as `transformers.get_scheduler` names it.
         warmup_steps: optimizer steps until the learning rate is reached.
-        **kwargs: as in AdapterLitModule.
+        **kwargs: as in ModelOptions.
     """
 
     def __init__(
         self,
+        base_model: str,
+        lora: LoraOptions = LoraOptions(),  # noqa: B008 - never changed
+        adapter: str | None = None,
+        directions: DirectionSource | str | None = None,
+        start: Start = PlainStart(),  # noqa: B008 - never changed
+        penalties: list[Penalty] | None = None,
+        edits: list[StreamEdit] | None = None,
+        transforms: list[Transform] | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup",
-        warmup_steps: int = 0,
+        warmup_steps: NonNegativeInt = 0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.optimizer = optimizer
-        self.schedule = schedule
-        self.warmup_steps = warmup_steps
-        self._step_sums: Tensor | None = None
-        self._has_extra = False
-        self._bad_step: Tensor | None = None
+        super().__init__()
+        self.options = ModelOptions(**kwargs)
+        self.base_model, self.lora, self.adapter, self.directions = base_model, lora, adapter, directions
+        # Copies, so that an instance may be used in several fits
+        self.start, self.penalties = deepcopy(start), deepcopy(penalties or [])
+        self.edits, self.transforms = deepcopy(edits or []), deepcopy(transforms or [])
+        self.weighed = [each for each in self.penalties if each.weight]
+        self.optimizer, self.schedule, self.warmup_steps = optimizer, schedule, warmup_steps
+        self.model: PeftModel | None = None
+        self.sites: list[Site] = []
+        self.directions_in_use: Directions | None = None
+        self.validation, self.sums = Validation(), StepSums()
+        self.attached, self.finisher = AttachedEdits(self.edits), Finisher(self.transforms)
+        self._random_state: Tensor | None = None
+        # The checkpoint holds only the adapter; on_load_checkpoint checks what it is of
+        self.strict_loading = False
+        self.register_state_dict_post_hook(state.drop_frozen)
+
+    @property
+    def is_flat_sharded(self) -> bool:
+        """Whether FSDP1 shards the frozen weights, so that graspl itself averages the adapter's gradients."""
+        return self._trainer is not None and isinstance(self.trainer.strategy, FSDPStrategy)
+
+    @property
+    def found_directions(self) -> Directions | None:
+        """The directions found within the fit; None where they come from a file or are not found yet."""
+        return None if isinstance(self.directions, str) else self.directions_in_use
+
+    def setup(self, stage: str) -> None:
+        """Read the directions and check the parts, before the base model is loaded.
+
+        Raises:
+            GrasplError: the file cannot be read or was made for another base model, or a part lacks what it needs.
+        """
+        check_parts(self, stage)
+
+    def configure_model(self) -> None:
+        """Load the base model and put the adapter on it; called once a stage, done once.
+
+        Raises:
+            GrasplError: the model or the adapter cannot be loaded, or is of a kind that graspl does not support.
+        """
+        if self.model is None:
+            self.model, self.sites = build_model(self)
+
+    def whole_sites(self) -> list[Site]:
+        """Return the sites with whole factors, also where they are sharded; every process must call it."""
+        return [replace(site, A=whole(site.A), B=whole(site.B)) for site in self.sites]
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Return the logits, (b, L, vocabulary)."""
+        return model_logits(self.model, batch)
+
+    @torch.no_grad()
+    def base_forward(self, batch: dict[str, Any]) -> Tensor:
+        """Return the base model's logits, (b, L, vocabulary): adapter off, no edits, no gradients."""
+        assert self.model is not None, "configure_model comes first"
+        with adapter_off(self.model), self.attached.off():
+            return self(batch)
+
+    def beside(self) -> AbstractContextManager[None]:
+        """Run forward passes within the block without edits and stream constraints."""
+        return self.attached.off()
 
     def on_fit_start(self) -> None:
-        """Put the model in training mode, which from_pretrained and validation leave."""
-        assert self.model is not None, "configure_model comes first"
-        self.model.train()
-        packed = getattr(self.trainer.datamodule, "packing", False)  # type: ignore[attr-defined]
-        # torch.compile would break a layer in two where rows are counted
-        if packed and self.device.type == "cpu" and not self.compile_layers:
-            attend_row_by_row(self.model.get_base_model())
+        """Put the model in training mode, which from_pretrained and validation leave, and prepare the transforms."""
+        prepare_training(self)
+        for each in self.transforms:
+            each.prepare(self)
+
+    def on_train_start(self) -> None:
+        """Find the directions, set the start, and prepare the parts; the adapter is on its device and restored.
+
+        Raises:
+            GrasplError: no directions can be found, or a part does not fit the adapter.
+        """
+        if self._random_state is not None and self.trainer.world_size == 1:
+            torch.set_rng_state(self._random_state)
+        if isinstance(self.directions, DirectionSource) and self.directions_in_use is None:
+            self.directions_in_use = self.directions.find(self)
+        if self.global_step == 0:
+            self.start.begin(self)
+        for each in (*self.weighed, *self.transforms):
+            each.begin(self)
+        self.attached.attach(self.model, self.directions_in_use)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the summed cross-entropy of the batch's answers, in units of LOSS_UNIT."""
-        if type(self).extra_loss is LoRALitModule.extra_loss:
-            (loss, tokens), extra = self.answer_loss(batch), None
-        else:
-            logits = self(batch)
-            loss, tokens = summed_loss(logits, batch["labels"])
-            extra = self.extra_loss(batch, logits)
-        self._has_extra = extra is not None
-        extra = loss.new_zeros(()) if extra is None else extra
-        sums = torch.stack([tokens, loss.detach(), (extra * tokens).detach()])
-        self._step_sums = sums if self._step_sums is None else self._step_sums + sums
-        return (loss + extra * tokens if self._has_extra else loss) * LOSS_UNIT
-
-    def extra_loss(self, batch: dict[str, Any], logits: Tensor) -> Tensor | None:
-        """Return what a method adds to the mean cross-entropy, (), in nats a token; None adds nothing.
-
-        A rival that regularises overrides this alone.
-
-        Args:
-            batch: as trained on.
-            logits: (b, L, vocabulary) of this step, with their graph.
-        """
-        return None
+        """Return the loss: summed cross-entropy of the answers, plus weighed penalties a token, in units of LOSS_UNIT."""
+        if not self.weighed:
+            loss, tokens = self.answer_loss(batch)
+            self.sums.add(tokens, loss, None)
+            return loss * LOSS_UNIT
+        logits = self(batch)
+        loss, tokens = summed_loss(logits, batch["labels"])
+        terms = [each.weight * each.term(self, batch, logits) for each in self.weighed]
+        extra = sum(terms[1:], terms[0]) * tokens
+        self.sums.add(tokens, loss, extra)
+        return (loss + extra) * LOSS_UNIT
 
     def answer_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return the cross-entropy summed over a batch's answer tokens, in nats, and their number.
-
-        Where the batch says on the host where they are, no other logits are worked out.
-        """
+        """Return the cross-entropy summed over a batch's answer tokens, (), in nats, and their number, ()."""
         index = batch.get("answer_index")
         if index is None:
             return summed_loss(self(batch), batch["labels"])
+        # The batch says on the host where answers are: no other logits are computed
         with logits_only_at(self.model, index):
             logits = self(batch)
         return summed_loss_at(logits, batch["labels"], index)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""
-        self.gather_gradients()
-        self.finish_sums(total(self.take_step_sums()))
-
-    def gather_gradients(self) -> None:
-        """Average the adapter's gradients over processes where the strategy does not; first in an optimizer step."""
-        if self.is_flat_sharded:
-            average_gradients(list(self.trained().values()))
+        state.gather_gradients(self)
+        self.sums.finish(self, total(self.sums.take()))
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip as Lightning does, also by norm under FSDP1, where Lightning refuses since gradients would be in pieces."""
         if self.is_flat_sharded and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grad_norm_(list(self.trained().values()), gradient_clip_val)
+            torch.nn.utils.clip_grad_norm_(list(state.factors(self).values()), gradient_clip_val)
         else:
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
-    def take_step_sums(self) -> Tensor:
-        """Return what this process has summed over the optimizer step, and begin anew.
-
-        Returns:
-            (3,) answer tokens, their loss and what a method added to it, both in nats.
-        """
-        sums, self._step_sums = self._step_sums, None
-        assert sums is not None, "training_step comes first"
-        return sums
-
-    def finish_sums(self, sums: Tensor) -> None:
-        """Average the gradients, and log the loss, over the whole optimizer step: all its micro-batches and processes.
-
-        Args:
-            sums: (3,) of `take_step_sums`, over all processes.
-
-        Raises:
-            GrasplError: the loss is NaN or infinite.
-        """
-        tokens = sums[0].clamp_min(1)
-        mean, extra = sums[1] / tokens, sums[2] / tokens
-        self._require_finite(mean)
-        self.log("train/loss", mean, prog_bar=True)
-        if self._has_extra:
-            self.log("train/extra_loss", extra)
-        # Lightning has divided by the accumulation steps, the strategy by the processes
-        factor = self.trainer.accumulate_grad_batches * self.trainer.world_size / LOSS_UNIT / tokens
-        for p in self.parameters():
-            if p.grad is not None:
-                p.grad.mul_(factor)
-
-    def _require_finite(self, loss: Tensor) -> None:
-        """Remember the first step whose loss is no number; ask for it where that costs nothing, or seldom."""
-        if self._bad_step is None:
-            self._bad_step = torch.full_like(loss, -1)
-        first = (self._bad_step < 0) & ~torch.isfinite(loss)
-        self._bad_step = torch.where(first, self.global_step, self._bad_step)
-        # To look at a number on an accelerator is to wait for all that it has yet to do
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined] - 0 logs nothing
-        if loss.device.type == "cpu" or (every and (self.global_step + 1) % every == 0):
-            self._raise_if_bad()
-
-    def _raise_if_bad(self) -> None:
-        step = -1 if self._bad_step is None else int(self._bad_step)
-        if step >= 0:
-            raise GrasplError(
-                f"train/loss is no finite number at step {step}; lower the learning rate or check the data"
-            )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapter, unless the loss was no number by then.
-
-        Raises:
-            GrasplError: it was.
-        """
-        self._raise_if_bad()
-        super().on_save_checkpoint(checkpoint)
-
-    def on_train_end(self) -> None:
-        """See that the loss of the last steps was a number.
-
-        Raises:
-            GrasplError: it was not.
-        """
-        self._raise_if_bad()
-
     def configure_optimizers(self) -> Any:
         """Return the optimizer over the adapter and its schedule, stepped once an optimizer step."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        if self.trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
-            # A fused optimizer would undo the scaling of half precision itself, after clipping, so Lightning refuses the two
-            # together; with this the gradients are unscaled first, as for any other optimizer
-            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        schedule = get_scheduler(
-            self.schedule,
-            optimizer,
-            num_warmup_steps=self.warmup_steps,
-            num_training_steps=self._total_steps(),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return optimizer_and_schedule(self)
 
-    def _total_steps(self) -> int | None:
-        """Return the optimizer steps of the whole fit; None without an end.
+    def on_train_end(self) -> None:
+        """Check that the loss of the last steps was a number."""
+        self.sums.raise_if_bad()
 
-        `trainer.estimated_stepping_batches` would build the training loader before its state is restored, and
-        a resumed run would begin the epoch again (Lightning issue 20550).
+    def teardown(self, stage: str) -> None:
+        """Leave the model without hooks."""
+        self.attached.detach()
+        for each in self.weighed:
+            each.end()
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the suites anew, with the edits attached and, inside a fit, with the factors transformed."""
+        self.validation.start(getattr(self.trainer.datamodule, "suite_names", list)() or ["task"])  # type: ignore[attr-defined]
+        self.attached.attach(self.model, self.directions_in_use)
+        if self.trainer.state.fn == "fit":  # an adapter that was saved is transformed already
+            self.finisher.apply(self)
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Measure one batch of a suite with the adapter and without it."""
+        self.validation.update(dataloader_idx, batch, self(batch), self.base_forward(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every suite's scores and the headline figures, and put the trained factors back."""
+        log_validation(self)
+        self.finisher.undo(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the adapter is of, and the random state; the state dict holds the adapter alone."""
+        self.sums.raise_if_bad()
+        state.keep(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint is of this module, and take its directions and its random state.
+
+        Raises:
+            GrasplError: it is of another model, adapter or program, or of a fit with another directions file.
         """
-        trainer, steps = self.trainer, []
-        if trainer.max_steps > 0:
-            steps.append(trainer.max_steps)
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.max_epochs not in (None, -1) and datamodule is not None:
-            batches, limit = len(datamodule.train_dataloader()), trainer.limit_train_batches
-            batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-            steps.append(-(-batches // trainer.accumulate_grad_batches) * int(trainer.max_epochs))
-        if not steps and self.schedule in ("linear", "cosine"):
-            raise GrasplError(
-                f"model.schedule: {self.schedule} needs an end; set trainer.max_steps or max_epochs"
-            )
-        return min(steps, default=None)
+        self.configure_model()
+        self._random_state, found = state.restored(self, checkpoint)
+        self.directions_in_use = found or self.directions_in_use
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the adapter; under FSDP1 without gathering the frozen weights, which its own hooks would do."""
+        if self.is_flat_sharded:
+            return {name: p.detach() for name, p in state.factors(self).items()}
+        return super().state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load the adapter; under FSDP1 without gathering the frozen weights."""
+        if self.is_flat_sharded:
+            return state.load_flat(self, state_dict)
+        return super().load_state_dict(state_dict, *args, **kwargs)

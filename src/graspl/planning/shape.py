@@ -12,10 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from graspl.adapters.base_model import resolve_base_model
 from graspl.adapters.forward import model_logits
+from graspl.adapters.loss import summed_loss
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.errors import GrasplError
-from graspl.methods.loss import summed_loss
 from graspl.planning.live import LiveBytes, fused_attention
 
 

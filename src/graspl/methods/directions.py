@@ -1,0 +1,170 @@
+"""Where a fit's directions come from: a file, or a throw-away naive fit and an identification."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from graspl.activations.natural import NaturalDirections
+from graspl.adapters.files import AdapterFolder, LiveModel
+from graspl.adapters.sharding import total
+from graspl.directions.basis import Directions
+from graspl.directions.from_layers import residual_spectra
+from graspl.directions.from_weights import Identification
+from graspl.errors import GrasplError
+from graspl.host import Host
+from graspl.ranges import ClosedUnitInterval, PositiveInt
+
+TRACKED = 8
+"""Directions a layer whose rest is waited for: the first is there after three steps, those behind it need ten."""
+
+log = logging.getLogger(__name__)
+
+
+class DirectionSource(ABC):
+    """Finds the directions within a fit; a directions file needs none."""
+
+    @abstractmethod
+    def find(self, host: Host) -> Directions:
+        """Return the directions; the adapter, the random state and the data order are left as they were.
+
+        Args:
+            host: the module that trains, with its model on its device, before the first step.
+
+        Raises:
+            GrasplError: the directions cannot be found.
+        """
+
+
+@dataclass
+class ThrowAwayFit(DirectionSource):
+    """Trains the adapter naively for a few steps, finds the directions, and puts everything back.
+
+    It ends when what is written to the residual stream has found its way, which the weights alone tell: the leading left
+    singular vectors of a step and of the step before span subspaces that agree to `stable`, the mean squared cosine of their
+    principal angles over layers.
+
+    Source:
+        Own. The singular vectors follow the gradient, which settles within a few steps (docs/method.md).
+    """
+
+    identification: Identification | None = None
+    """How the directions are found in the throw-away adapter; None takes `NaturalDirections()`, which needs `data.text`."""
+    steps: PositiveInt = 20
+    """Optimizer steps at most."""
+    stable: ClosedUnitInterval = 0.99
+    """Agreement of one step's written directions with the last one's at which it ends, 0..1."""
+
+    def find(self, host: Host) -> Directions:
+        """Return what the identification finds after a few naive steps.
+
+        Raises:
+            GrasplError: the fit has no DataModule of graspl, or the identification cannot use the adapter.
+        """
+        datamodule = host.trainer.datamodule
+        if datamodule is None or not hasattr(datamodule, "train_conversations"):
+            raise GrasplError(
+                "model.directions: without a TaskDataModule none can be found within the fit; make a file with graspl "
+                "identify and name it"
+            )
+        # None rather than a default instance: jsonargparse would keep its options when another class is named
+        identification = self.identification or NaturalDirections()
+        with _thrown_away(host) as factors:
+            steps = self._train(host, factors, _batches(datamodule))
+            live = LiveModel(
+                host.model,  # type: ignore[arg-type]
+                datamodule.tokenizer,
+                datamodule.train_conversations(),
+                datamodule.text_conversations(),
+            )
+            found = identification(_adapter(host, live))
+        log.info("directions: found by %s after %d naive steps", type(identification).__name__, steps)
+        metadata = {**found.metadata, "base_model": host.base_model, "naive_steps": str(steps)}
+        return Directions(found.sites, metadata, found.layers)
+
+    def _train(self, host: Host, factors: list[Any], batches: Iterator[Any]) -> int:
+        """Take steps until the written directions are stable, and return how many."""
+        optimizer = host.optimizer(factors)
+        accumulate = host.trainer.accumulate_grad_batches
+        before: list[Tensor] = []
+        for step in range(1, self.steps + 1):
+            optimizer.zero_grad()
+            tokens = sum(_backward(host, batch) for batch in islice(batches, accumulate))
+            _average(host, factors, tokens)
+            optimizer.step()
+            now = _written(host)
+            if before and _agreement(before, now) >= self.stable:
+                return step
+            before = now
+        log.warning(
+            "directions: not stable after %d naive steps; raise model.directions.steps to go on for longer",
+            self.steps,
+        )
+        return self.steps
+
+
+@contextmanager
+def _thrown_away(host: Host) -> Iterator[list[Any]]:
+    """Give the adapter's factors to train, and put them and the random state back."""
+    factors = [p for site in host.sites for p in (site.A, site.B)]
+    start = [p.detach().clone() for p in factors]
+    with torch.random.fork_rng(devices=[host.device] if host.device.type == "cuda" else []):
+        try:
+            yield factors
+        finally:
+            with torch.no_grad():
+                for p, value in zip(factors, start, strict=True):
+                    p.copy_(value)
+                    p.grad = None
+
+
+def _backward(host: Host, batch: Any) -> Tensor:
+    batch = host.trainer.strategy.batch_to_device(batch, host.device)
+    with host.trainer.precision_plugin.train_step_context(), torch.enable_grad():
+        total, tokens = host.answer_loss(batch)
+    total.backward()
+    return tokens
+
+
+def _average(host: Host, factors: list[Any], tokens: Any) -> None:
+    """Turn summed gradients into the mean over the step's answer tokens, over all processes."""
+    counted = total(tokens)
+    for p in factors:
+        if p.grad is None:
+            continue
+        if isinstance(p, DTensor):
+            p.grad.mul_(host.trainer.world_size)  # FSDP2 has averaged over processes
+        else:
+            p.grad.copy_(total(p.grad))  # the module is called beside DDP's wrapper, which would do it
+        p.grad.div_(counted)
+
+
+def _batches(datamodule: Any) -> Iterator[Any]:
+    while True:
+        yield from datamodule.train_dataloader()
+
+
+def _adapter(host: Host, live: LiveModel | None = None) -> AdapterFolder:
+    folder = Path(host.trainer.default_root_dir)
+    return AdapterFolder(folder, host.base_model, "", host.whole_sites(), live)
+
+
+def _written(host: Host) -> list[Tensor]:
+    """Return the leading left singular vectors of what each layer writes, (hidden, up to TRACKED) each."""
+    return [spectrum.U[:, :TRACKED] for spectrum in residual_spectra(_adapter(host)).values()]
+
+
+def _agreement(before: list[Tensor], now: list[Tensor]) -> float:
+    """Return the mean squared cosine of the principal angles, over layers, 0..1."""
+    shares = [
+        (U.mT @ V).square().sum() / max(U.shape[1], V.shape[1]) for U, V in zip(before, now, strict=True)
+    ]
+    return float(torch.stack(shares).mean())

@@ -1,0 +1,123 @@
+"""The base model with its adapter: loaded, checkpointed, compiled and sharded as the user asked."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel, get_peft_model
+
+from graspl.adapters.base_model import load_adapter, load_base_model
+from graspl.adapters.files import read_adapter
+from graspl.adapters.packing import attend_row_by_row
+from graspl.adapters.residual import decoder_layers
+from graspl.adapters.sharding import shard_frozen, shard_layers
+from graspl.adapters.sites import Site, lora_sites
+from graspl.errors import GrasplError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelOptions:
+    """How the base model is loaded and run."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the frozen weights; the adapter is float32."""
+    attn_implementation: str | None = None
+    """As Transformers names it; None leaves the choice to it."""
+    gradient_checkpointing: bool = False
+    """Save memory by computing activations again in the backward pass."""
+    compile_layers: bool = False
+    """Run each decoder layer through `torch.compile`: a slow start, then fewer kernels a step."""
+    load_in_4bit: bool = False
+    """Quantise the frozen weights (QLoRA); needs the `qlora` extra."""
+    trust_remote_code: bool = False
+    """Let the hub repository's own Python code run."""
+
+
+def build_model(module: Any) -> tuple[PeftModel, list[Site]]:
+    """Load a module's base model, put its adapter on it, and shard both as the strategy says.
+
+    Args:
+        module: a LoRALitModule, whose options say how.
+
+    Returns:
+        The model, and the adapter's sites, whose A is frozen where the start says so.
+
+    Raises:
+        GrasplError: the model or the adapter cannot be loaded, or is of a kind that graspl does not support.
+    """
+    options: ModelOptions = module.options
+    base = load_base_model(
+        module.base_model,
+        dtype=options.dtype,
+        attn_implementation=options.attn_implementation,
+        load_in_4bit=options.load_in_4bit,
+        trust_remote_code=options.trust_remote_code,
+    )
+    if options.gradient_checkpointing:
+        base.activation_checkpointing_enable({"use_reentrant": False})
+        # The frozen embedding gives the first layer an input without gradient, and checkpointing would drop it
+        base.enable_input_require_grads()
+    model = _adapted(module, base)
+    if options.compile_layers:
+        for layer in decoder_layers(model).values():
+            # The forward function alone, so that constraints' and FSDP's hooks run as they are; names stay
+            layer.forward = torch.compile(layer.forward, dynamic=True)
+    if module.device_mesh is not None:
+        shard_layers(model, module.device_mesh["data_parallel"])
+    if module.is_flat_sharded:
+        if module.trainer.precision == "32-true" and base.dtype != torch.float32:
+            log.warning(
+                "trainer.precision: FSDP1 turns %s weights into float32 at 32-true; set it to bf16-mixed",
+                base.dtype,
+            )
+        shard_frozen(model, module.trainer.strategy.root_device)
+    sites = lora_sites(model)
+    for site in sites:
+        site.A.requires_grad_(module.start.train_A)
+    return model, sites
+
+
+def prepare_training(module: Any) -> None:
+    """Put a module's model in training mode, and let a CPU attend row by row within packs."""
+    module.model.train()
+    packed = getattr(module.trainer.datamodule, "packing", False)
+    # torch.compile would break a layer in two where rows are counted
+    if packed and module.device.type == "cpu" and not module.options.compile_layers:
+        attend_row_by_row(module.model.get_base_model())
+
+
+def _adapted(module: Any, base: Any) -> PeftModel:
+    if module.adapter is not None:
+        _check_match(module, base)
+        return load_adapter(base, module.adapter, is_trainable=True)
+    try:
+        with warnings.catch_warnings():
+            # PEFT reads an attribute that Transformers has renamed
+            warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            model = get_peft_model(base, module.lora.to_peft())
+    except ValueError as error:
+        raise GrasplError(f"lora: {error}") from error
+    # PEFT would record where the files lie on this machine
+    model.peft_config["default"].base_model_name_or_path = module.base_model
+    return model  # type: ignore[return-value]
+
+
+def _check_match(module: Any, base: Any) -> None:
+    """Refuse in clear words what PEFT would load or fail on."""
+    adapter, modules = read_adapter(str(module.adapter)), dict(base.named_modules())
+    if adapter.base_model != module.base_model:
+        log.warning(
+            "adapter: %s was trained on %s, not on %s", adapter.path, adapter.base_model, module.base_model
+        )
+    for site in adapter.sites:
+        found = modules.get(site.name)
+        shape = (getattr(found, "out_features", None), getattr(found, "in_features", None))
+        if shape != site.shape:
+            raise GrasplError(
+                f"model.adapter: {module.adapter} was made for another model: {site.name} is {site.shape} there, "
+                f"{shape if found is not None else 'missing'} in {module.base_model}"
+            )

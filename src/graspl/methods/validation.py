@@ -1,0 +1,81 @@
+"""Validation: the scores of every suite, and the headline figures."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from graspl.adapters.reliance import update_norm
+from graspl.directions.reliance import reliance
+from graspl.evaluation.suites import SuiteEvaluator, headline
+from graspl.methods.parts import held_k
+
+
+class Validation:
+    """The suites of one validation, in the order of their dataloaders."""
+
+    def __init__(self) -> None:
+        self._suites: dict[str, SuiteEvaluator] = {}
+
+    def start(self, names: Sequence[str]) -> None:
+        """Begin anew, with these suites."""
+        self._suites = {name: SuiteEvaluator() for name in names}
+
+    def update(self, index: int, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:
+        """Measure one batch of a suite with the adapter and without it.
+
+        Args:
+            index: of the suite's dataloader.
+            batch: of choices or of text.
+            logits: (rows, L, vocabulary) with the adapter.
+            base_logits: the same without it.
+        """
+        list(self._suites.values())[index].update(batch, logits, base_logits)
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Return the scores of every suite that was seen."""
+        return {name: suite.compute() for name, suite in self._suites.items() if suite.seen}
+
+    def items(self, *, base: bool = False) -> dict[str, list[tuple[int, float]]]:
+        """Return place and value of each question with choices, by suite; of the base model where `base` is set."""
+        found = {name: suite.items(base=base) for name, suite in self._suites.items() if suite.seen}
+        return {name: items for name, items in found.items() if items}
+
+
+def log_validation(module: Any) -> None:
+    """Log every suite's scores, the headline figures and the size of the update; every process must call it.
+
+    Args:
+        module: a LoRALitModule at the end of a validation.
+    """
+    scores = module.validation.scores()
+    named = {f"{suite}/{name}": value for suite, each in scores.items() for name, value in each.items()}
+    headlines = {name: value for name, value in headline(scores).items() if value is not None}
+    rho = [each["rho"] for each in module_reliance(module).values() if "rho" in each]
+    if rho:
+        headlines |= {"rho_mean": sum(rho) / len(rho), "rho_max": max(rho)}
+    # For comparison at equal size of the update; the sites' updates stand side by side
+    size = math.sqrt(sum(update_norm(site.B, site.A, site.scaling) ** 2 for site in module.whole_sites()))
+    for name, value in (headlines | named | {"update_norm": size}).items():
+        if not name.endswith("/num_items"):
+            # The metrics are reduced over processes already, but Lightning wants to be told
+            module.log(f"val/{name}", value, prog_bar=name in headlines, sync_dist=True)
+
+
+def module_reliance(module: Any) -> dict[str, dict[str, float]]:
+    """Return each site's reliance on the directions in use, as `graspl.directions.reliance` does; {} without directions.
+
+    It is on as many directions as the parts hold, and on all where none says how many; every process must call it.
+
+    Args:
+        module: a LoRALitModule with its model.
+
+    Raises:
+        GrasplError: the directions are of another model.
+    """
+    directions, sites = module.directions_in_use, module.whole_sites()
+    if directions is None:
+        return {}
+    k = min(held_k(module), default=max(directions.width(side) for side in ("U", "V", "D")))
+    return reliance(directions, sites, k=k)

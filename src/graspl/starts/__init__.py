@@ -1,0 +1,10 @@
+"""Starts: how the factors A and B of a new adapter begin, and whether A is trained.
+
+This room may import `graspl.host` and below. Start reading in `base.py`; a new start is one file here.
+"""
+
+from graspl.starts.base import Start
+from graspl.starts.directions import DirectionsStart
+from graspl.starts.plain import PlainStart
+
+__all__ = ["DirectionsStart", "PlainStart", "Start"]

@@ -1,0 +1,29 @@
+"""What every start offers."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from graspl.host import Host
+
+
+class Start(ABC):
+    """Sets the factors of a new adapter before the first step; B stays zero, so the model is the base model.
+
+    To add one, write a dataclass with `begin`, and add it to the list in `tests/starts/test_contract.py`.
+    """
+
+    train_A: bool = True
+    """Whether A is trained; False trains B alone."""
+    needs_directions: ClassVar[bool] = False
+    """Whether it reads `host.directions_in_use`."""
+
+    @abstractmethod
+    def begin(self, host: Host) -> None:
+        """Set the factors in place, when a new fit starts: before constraints are bound, and not when a fit resumes.
+
+        Args:
+            host: the module that trains; its directions are known.
+
+        Raises:
+            GrasplError: something that the start needs is missing or does not fit.
+        """
