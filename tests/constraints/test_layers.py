@@ -9,13 +9,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from graspl.adapters import Site, decoder_layers, lora_sites, write_reliance, writers_by_layer
-from graspl.constraints import (
-    ActivationConstraint,
-    CombinedConstraint,
-    JacobianConstraint,
-    ResidualConstraint,
-    WriteConstraint,
-)
+from graspl.adapters.answers import answer_places
+from graspl.adapters.streams import edit_streams
+from graspl.constraints import ActivationConstraint, Held, ResidualConstraint, WriteConstraint
 from graspl.directions import Directions, LayerDirections
 from graspl.errors import GrasplError
 
@@ -55,20 +51,19 @@ def loss_of(model, given):
     return model(**given, use_cache=False).loss
 
 
-def forwards(model):
-    """How the adapted model and the base model run on a batch."""
+def base_forward(model):
+    """How the base model runs on a batch."""
 
     def base(each):
         # The loss that a model computes itself would want all logits
         with torch.no_grad(), model.disable_adapter():
             return model(**{name: value for name, value in each.items() if name != "labels"}, use_cache=False)
 
-    return lambda each: model(**each, use_cache=False), base
+    return base
 
 
-def bound(constraint, model, sites, directions):
-    constraint.bind(sites, directions)
-    constraint.attach(decoder_layers(model))
+def attached(constraint, model, directions):
+    constraint.attach(decoder_layers(model), directions)
     return constraint
 
 
@@ -118,7 +113,7 @@ def test_a_residual_constraint_holds_through_training(optimizer):
 def write_reliance_after(model, sites, directions, optimizer, constraint):
     stepper = optimizer([p for p in model.parameters() if p.requires_grad], lr=1e-2)
     if constraint is not None:
-        bound(constraint, model, sites, directions)
+        constraint.bind(sites, directions)
     for step in range(4):
         stepper.zero_grad()
         loss_of(model, batch(step)).backward()
@@ -153,9 +148,9 @@ def gradients(model, given):
 
 
 def test_the_cut_leaves_the_forward_pass_alone():
-    model, sites = adapted()
+    model, _sites = adapted()
     before = loss_of(model, batch())
-    bound(ActivationConstraint(k=2), model, sites, layers_of())
+    attached(ActivationConstraint(k=2), model, layers_of())
     assert torch.equal(loss_of(model, batch()), before)
 
 
@@ -164,8 +159,7 @@ def test_the_cut_equals_a_hand_written_backward_pass():
     layer = nn.Linear(HIDDEN, HIDDEN, bias=False)
     D = orthonormal(3, 5)
     constraint = ActivationConstraint(k=3)
-    constraint.bind([], Directions({}, {}, {"layer": LayerDirections(D, torch.ones(3))}))
-    constraint.attach({"layer": layer})
+    constraint.attach({"layer": layer}, Directions({}, {}, {"layer": LayerDirections(D, torch.ones(3))}))
     x, g = torch.randn(4, HIDDEN), torch.randn(4, HIDDEN)
     layer(x).backward(g)
     torch.testing.assert_close(layer.weight.grad, (g - (g @ D) @ D.mT).mT @ x)
@@ -177,14 +171,14 @@ def test_the_cut_equals_a_hand_written_backward_pass():
 
 def test_nothing_below_is_pushed_along_the_directions():
     """With every direction held nothing reaches the adapter but through the last norm, which is behind no layer."""
-    model, sites = adapted()
+    model, _sites = adapted()
     free = gradients(model, batch())
     every = Directions(
         {},
         {},
         {f"model.layers.{n}": LayerDirections(torch.eye(HIDDEN), torch.ones(HIDDEN)) for n in range(2)},
     )
-    constraint = bound(ActivationConstraint(k=HIDDEN), model, sites, every)
+    constraint = attached(ActivationConstraint(k=HIDDEN), model, every)
     cut = gradients(model, batch())
     assert max(float(g.norm()) for g in free.values()) > 1e-3
     assert max(float(g.norm()) for g in cut.values()) <= 1e-6
@@ -195,7 +189,7 @@ def test_nothing_below_is_pushed_along_the_directions():
 
 def test_the_cut_works_under_gradient_checkpointing_and_in_half_precision():
     model, sites = adapted()
-    bound(ActivationConstraint(k=2), model, sites, layers_of())
+    attached(ActivationConstraint(k=2), model, layers_of())
     plain = gradients(model, batch())
     model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
     model.enable_input_require_grads()
@@ -203,9 +197,9 @@ def test_the_cut_works_under_gradient_checkpointing_and_in_half_precision():
     checkpointed = gradients(model, batch())
     for name, g in plain.items():
         torch.testing.assert_close(checkpointed[name], g, rtol=1e-4, atol=1e-6)
-    half, sites = adapted()
+    half, _sites = adapted()
     half.get_base_model().to(torch.bfloat16)
-    bound(ActivationConstraint(k=2), half, lora_sites(half), layers_of())
+    attached(ActivationConstraint(k=2), half, layers_of())
     assert all(torch.isfinite(g).all() for g in gradients(half, batch()).values())
 
 
@@ -215,7 +209,7 @@ def test_the_cut_works_under_gradient_checkpointing_and_in_half_precision():
 def held_gradients(model, constraint, given, scale=1.0):
     """Gradients of the penalty alone, `scale` times."""
     model.zero_grad()
-    constraint.observe(given, 0, *forwards(model))
+    constraint.observe(given, 0, base_forward(model))
     loss_of(model, given)
     (scale * constraint.penalty()).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -230,12 +224,10 @@ def perturbed():
 
 
 def test_the_penalty_is_the_drift_along_the_directions_relative_to_the_base_model():
-    model, sites = perturbed()
-    constraint = bound(
-        ActivationConstraint(k=2, tolerance=0.1, share=1.0, every=3), model, sites, layers_of()
-    )
+    model, _sites = perturbed()
+    constraint = attached(ActivationConstraint(k=2, tolerance=0.1, share=1.0, every=3), model, layers_of())
     given = batch()
-    constraint.observe(given, 0, *forwards(model))
+    constraint.observe(given, 0, base_forward(model))
     loss_of(model, given)
     penalty = constraint.penalty()
     constraint.detach()
@@ -244,8 +236,8 @@ def test_the_penalty_is_the_drift_along_the_directions_relative_to_the_base_mode
         layer.register_forward_hook(lambda _m, _i, out: streams.append(out.detach()))
         for layer in decoder_layers(model).values()
     ]
-    for run in forwards(model):
-        run(given)
+    model(**given, use_cache=False)
+    base_forward(model)(given)
     for hook in hooks:
         hook.remove()
     mask = torch.zeros_like(given["labels"], dtype=torch.bool)
@@ -256,25 +248,25 @@ def test_the_penalty_is_the_drift_along_the_directions_relative_to_the_base_mode
     ]
     torch.testing.assert_close(penalty.detach(), 3 * sum(drifts) / 2 / 0.1**2, rtol=1e-4, atol=0)
     assert constraint.penalty() is None  # each is given once
-    constraint.attach(decoder_layers(model))
-    constraint.observe(given, 4, *forwards(model))  # steps 0, 3, 6 ... are measured
+    constraint.attach(decoder_layers(model), layers_of())
+    constraint.observe(given, 4, base_forward(model))  # steps 0, 3, 6 ... are measured
     loss_of(model, given)
     assert constraint.penalty() is None
 
 
 def test_the_penalty_is_zero_at_the_start_and_leads_back_from_elsewhere():
     model, sites = adapted()
-    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
-    constraint.observe(batch(), 0, *forwards(model))
+    constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
+    constraint.observe(batch(), 0, base_forward(model))
     loss_of(model, batch())
     assert constraint.penalty().item() <= 1e-9  # B = 0
-    model, sites = perturbed()
-    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
+    model, _sites = perturbed()
+    constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
     found = []
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     for _ in range(30):
         optimizer.zero_grad()
-        constraint.observe(batch(), 0, *forwards(model))
+        constraint.observe(batch(), 0, base_forward(model))
         loss_of(model, batch())
         found.append(constraint.penalty())
         found[-1].backward()
@@ -289,44 +281,44 @@ def test_what_leads_back_passes_the_layers_own_cut():
         {},
         {f"model.layers.{n}": LayerDirections(torch.eye(HIDDEN), torch.ones(HIDDEN)) for n in range(2)},
     )
-    model, sites = perturbed()
-    constraint = bound(ActivationConstraint(k=HIDDEN, tolerance=1.0), model, sites, every)
+    model, _sites = perturbed()
+    constraint = attached(ActivationConstraint(k=HIDDEN, tolerance=1.0), model, every)
     assert max(float(g.norm()) for g in gradients(model, batch()).values()) <= 1e-6
     assert max(float(g.norm()) for g in held_gradients(model, constraint, batch()).values()) > 1e-3
 
 
 def test_leading_back_works_under_gradient_checkpointing_and_in_half_precision():
     model, sites = perturbed()
-    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
+    constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
     plain = held_gradients(model, constraint, batch())
     model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
     model.enable_input_require_grads()
     model.train()
     for name, g in held_gradients(model, constraint, batch()).items():
         torch.testing.assert_close(g, plain[name], rtol=1e-4, atol=1e-6)
-    half, sites = perturbed()
+    half, _sites = perturbed()
     half.get_base_model().to(torch.bfloat16)
-    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), half, lora_sites(half), layers_of())
+    constraint = attached(ActivationConstraint(k=2, tolerance=0.1), half, layers_of())
     assert all(torch.isfinite(g).all() for g in held_gradients(half, constraint, batch()).values())
 
 
 def test_a_batch_without_answers_asks_for_nothing():
-    model, sites = perturbed()
-    constraint = bound(ActivationConstraint(k=2, tolerance=0.1), model, sites, layers_of())
+    model, _sites = perturbed()
+    constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
     given = batch()
     given["labels"][:] = -100
-    constraint.observe(given, 0, *forwards(model))
+    constraint.observe(given, 0, base_forward(model))
     model(**given, use_cache=False)
     assert constraint.penalty().item() == 0
-    assert bound(ActivationConstraint(k=2), model, sites, layers_of()).penalty() is None
+    assert attached(ActivationConstraint(k=2), model, layers_of()).penalty() is None
 
 
 def test_filters_are_warned_of(caplog):
-    _, sites = adapted()
-    for name, warned in (("MeanShift", True), ("NaturalDirections", False)):
+    model, _ = adapted()
+    for filters in ("true", "false"):
         caplog.clear()
-        ActivationConstraint(k=2).bind(sites, Directions({}, {"identification": name}, layers_of().layers))
-        assert ("Take NaturalDirections" in caplog.text) == warned
+        attached(ActivationConstraint(k=2), model, Directions({}, {"filters": filters}, layers_of().layers))
+        assert ("Use NaturalDirections" in caplog.text) == (filters == "true")
 
 
 @pytest.mark.parametrize(
@@ -338,64 +330,73 @@ def test_bad_settings_are_refused(arguments, words):
         ActivationConstraint(**arguments)
 
 
-# Jacobian
+# Jacobian: Eq. 9 of the paper with h the mean projected activation, as a reference
 
 
-def test_the_explicit_jacobian_holds_h_to_first_order():
+def held_h(model, given, directions):
+    """h_l = E D_l^T r_l over the places that predict answers, (k L,), with its graph."""
+    streams = {}
+    with edit_streams(decoder_layers(model), lambda name, r: streams.__setitem__(name, r)):
+        model(**given, use_cache=False)
+    places = answer_places(given["labels"])
+    return torch.cat([r[places].float().mean(0) @ directions.layers[name].D for name, r in streams.items()])
+
+
+def jacobian(h, factors):
+    """J = dh/dtheta, (k L, parameters), by one backward pass a row."""
+    rows = []
+    for each in h:
+        grads = torch.autograd.grad(each, factors, retain_graph=True, allow_unused=True)
+        rows.append(
+            torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).flatten()
+                    for g, p in zip(grads, factors, strict=True)
+                ]
+            )
+        )
+    return torch.stack(rows)
+
+
+def trained_factors():
     model, sites = adapted()
     with torch.no_grad():
         for site in sites:
             site.B.normal_(std=0.05)
-    constraint = bound(JacobianConstraint(k=2), model, sites, layers_of())
-    given = batch()
-    constraint.observe(given, 0, *forwards(model))
-    free, held = (change_of_h(model, sites, constraint, given, project) for project in (False, True))
+    return model, [p for site in sites for p in (site.A, site.B)]
+
+
+def test_equation_nine_holds_h_to_first_order():
+    model, factors = trained_factors()
+    given, directions = batch(), layers_of()
+    J = jacobian(held_h(model, given, directions), factors)
+    loss_of(model, given).backward()
+    v = torch.cat([p.grad.flatten() for p in factors])
+    x = v - J.mT @ torch.linalg.solve(J @ J.mT, J @ v)
+    assert (J @ v).norm() > 1e-3 * J.norm() * v.norm()  # positive control
+    assert (J @ x).norm() <= 1e-4 * J.norm() * v.norm()
+    free, held = (change_of_h(model, factors, given, directions, step) for step in (v, x))
     assert free > 1e-4
     assert held <= 0.02 * free
 
 
-def change_of_h(model, sites, constraint, given, project, size=1e-3):
-    model.zero_grad()
-    loss_of(model, given).backward()
-    if project:
-        constraint.project_gradients(sites)
-    factors = [p for site in sites for p in (site.A, site.B)]
-    before, start = constraint.held().detach(), [p.detach().clone() for p in factors]
-    norm = torch.cat([p.grad.flatten() for p in factors]).norm()
+def change_of_h(model, factors, given, directions, step, size=1e-3):
+    before, start = held_h(model, given, directions).detach(), [p.detach().clone() for p in factors]
+    parts = (size * step / step.norm()).split([p.numel() for p in factors])
     with torch.no_grad():
-        for p in factors:
-            p.sub_(size * p.grad / norm)
-    change = float((constraint.held().detach() - before).norm())
+        for p, part in zip(factors, parts, strict=True):
+            p.sub_(part.view_as(p))
+    change = float((held_h(model, given, directions).detach() - before).norm())
     with torch.no_grad():
         for p, value in zip(factors, start, strict=True):
             p.copy_(value)
     return change
 
 
-def test_the_jacobian_solves_equation_nine():
-    """A projected gradient has nothing along any row of J, and only what lies along J was taken away."""
-    model, sites = adapted()
-    with torch.no_grad():
-        for site in sites:
-            site.B.normal_(std=0.05)
-    constraint = bound(JacobianConstraint(k=1), model, sites, layers_of())
-    constraint.observe(batch(), 0, *forwards(model))
-    loss_of(model, batch()).backward()
-    factors = [p for site in sites for p in (site.A, site.B)]
-    v = torch.cat([p.grad.flatten() for p in factors]).clone()
-    J = constraint._jacobian(factors)
-    constraint.project_gradients(sites)
-    x = torch.cat([p.grad.flatten() for p in factors])
-    assert (J @ v).norm() > 1e-3 * J.norm() * v.norm()
-    assert (J @ x).norm() <= 1e-4 * J.norm() * v.norm()
-    coefficients = torch.linalg.lstsq(J.mT, (v - x)[:, None]).solution
-    torch.testing.assert_close((J.mT @ coefficients)[:, 0], v - x, rtol=0, atol=float(1e-3 * (v - x).norm()))
-
-
 # Which directions
 
 
-@pytest.mark.parametrize("kind", [ActivationConstraint, JacobianConstraint, ResidualConstraint])
+@pytest.mark.parametrize("kind", [ActivationConstraint, ResidualConstraint])
 def test_directions_that_do_not_fit_are_refused(kind):
     model, sites = adapted()
     for directions, words in (
@@ -404,20 +405,26 @@ def test_directions_that_do_not_fit_are_refused(kind):
         (layers_of(k=1), "wants k = 2"),
     ):
         with pytest.raises(GrasplError, match=words):
-            bound(kind(k=2), model, sites, directions)
+            Held([kind(k=2)]).bind(sites, decoder_layers(model), directions)
     with pytest.raises(GrasplError, match="hold layers only"):
         WriteConstraint(k=1).bind(sites, layers_of())
 
 
-def test_a_combination_reaches_every_part():
+def test_constraints_held_together_each_act():
     model, sites = adapted()
     free = gradients(model, batch())
-    both = CombinedConstraint([ActivationConstraint(k=2), ResidualConstraint(k=2), JacobianConstraint(k=1)])
-    bound(both, model, sites, layers_of())
-    both.observe(batch(), 0, *forwards(model))
+    both = Held([ActivationConstraint(k=2, tolerance=0.1), ResidualConstraint(k=2)])
+    both.bind(sites, decoder_layers(model), layers_of())
+    both.observe(batch(), 0, base_forward(model))
     assert any(not torch.allclose(g, free[name]) for name, g in gradients(model, batch()).items())
+    assert both.penalty() is not None
+    with both.suspended():
+        assert all(torch.allclose(g, free[name]) for name, g in gradients(model, batch()).items())
     both.project_gradients(sites)
     both.project_step(sites)
-    both.detach()
+    for layer, writers in writers_by_layer(sites).items():
+        for site in writers:
+            assert (layers_of().layers[layer].D.mT @ site.B.grad).norm() <= 1e-6
+    both.release()
     again = gradients(model, batch())
     assert all(torch.allclose(again[name], free[name]) for name in free)

@@ -1,7 +1,7 @@
 """The residual stream after each decoder layer: the one place where it is watched or changed."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -22,7 +22,7 @@ class StreamHooks:
             handle.remove()
         self._handles = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StreamHooks":
         return self
 
     def __exit__(self, *_: object) -> None:
