@@ -148,7 +148,7 @@ def gradients(model, given):
 
 
 def test_the_cut_leaves_the_forward_pass_alone():
-    model, _sites = adapted()
+    model, _ = adapted()
     before = loss_of(model, batch())
     attached(ActivationConstraint(k=2), model, layers_of())
     assert torch.equal(loss_of(model, batch()), before)
@@ -171,7 +171,7 @@ def test_the_cut_equals_a_hand_written_backward_pass():
 
 def test_nothing_below_is_pushed_along_the_directions():
     """With every direction held nothing reaches the adapter but through the last norm, which is behind no layer."""
-    model, _sites = adapted()
+    model, _ = adapted()
     free = gradients(model, batch())
     every = Directions(
         {},
@@ -188,7 +188,7 @@ def test_nothing_below_is_pushed_along_the_directions():
 
 
 def test_the_cut_works_under_gradient_checkpointing_and_in_half_precision():
-    model, sites = adapted()
+    model, _ = adapted()
     attached(ActivationConstraint(k=2), model, layers_of())
     plain = gradients(model, batch())
     model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
@@ -197,7 +197,7 @@ def test_the_cut_works_under_gradient_checkpointing_and_in_half_precision():
     checkpointed = gradients(model, batch())
     for name, g in plain.items():
         torch.testing.assert_close(checkpointed[name], g, rtol=1e-4, atol=1e-6)
-    half, _sites = adapted()
+    half, _ = adapted()
     half.get_base_model().to(torch.bfloat16)
     attached(ActivationConstraint(k=2), half, layers_of())
     assert all(torch.isfinite(g).all() for g in gradients(half, batch()).values())
@@ -224,7 +224,7 @@ def perturbed():
 
 
 def test_the_penalty_is_the_drift_along_the_directions_relative_to_the_base_model():
-    model, _sites = perturbed()
+    model, _ = perturbed()
     constraint = attached(ActivationConstraint(k=2, tolerance=0.1, share=1.0, every=3), model, layers_of())
     given = batch()
     constraint.observe(given, 0, base_forward(model))
@@ -255,12 +255,12 @@ def test_the_penalty_is_the_drift_along_the_directions_relative_to_the_base_mode
 
 
 def test_the_penalty_is_zero_at_the_start_and_leads_back_from_elsewhere():
-    model, sites = adapted()
+    model, _ = adapted()
     constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
     constraint.observe(batch(), 0, base_forward(model))
     loss_of(model, batch())
     assert constraint.penalty().item() <= 1e-9  # B = 0
-    model, _sites = perturbed()
+    model, _ = perturbed()
     constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
     found = []
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -281,14 +281,14 @@ def test_what_leads_back_passes_the_layers_own_cut():
         {},
         {f"model.layers.{n}": LayerDirections(torch.eye(HIDDEN), torch.ones(HIDDEN)) for n in range(2)},
     )
-    model, _sites = perturbed()
+    model, _ = perturbed()
     constraint = attached(ActivationConstraint(k=HIDDEN, tolerance=1.0), model, every)
     assert max(float(g.norm()) for g in gradients(model, batch()).values()) <= 1e-6
     assert max(float(g.norm()) for g in held_gradients(model, constraint, batch()).values()) > 1e-3
 
 
 def test_leading_back_works_under_gradient_checkpointing_and_in_half_precision():
-    model, sites = perturbed()
+    model, _ = perturbed()
     constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
     plain = held_gradients(model, constraint, batch())
     model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
@@ -296,14 +296,14 @@ def test_leading_back_works_under_gradient_checkpointing_and_in_half_precision()
     model.train()
     for name, g in held_gradients(model, constraint, batch()).items():
         torch.testing.assert_close(g, plain[name], rtol=1e-4, atol=1e-6)
-    half, _sites = perturbed()
+    half, _ = perturbed()
     half.get_base_model().to(torch.bfloat16)
     constraint = attached(ActivationConstraint(k=2, tolerance=0.1), half, layers_of())
     assert all(torch.isfinite(g).all() for g in held_gradients(half, constraint, batch()).values())
 
 
 def test_a_batch_without_answers_asks_for_nothing():
-    model, _sites = perturbed()
+    model, _ = perturbed()
     constraint = attached(ActivationConstraint(k=2, tolerance=0.1), model, layers_of())
     given = batch()
     given["labels"][:] = -100
