@@ -13,9 +13,9 @@ class LoraOptions:
     is left out, since no constraint here would bound it.
     """
 
-    r: int = 8
+    r: int = 32
     """Rank."""
-    lora_alpha: int = 16
+    lora_alpha: int = 64
     """The update is scaled by lora_alpha / r."""
     lora_dropout: float = 0.0
     """Dropout on the adapter's input."""
