@@ -1,7 +1,10 @@
 """`graspl fit` and `graspl validate`: Lightning's command line with graspl's run folder."""
 
+import atexit
+import gc
 import logging
 import shutil
+import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch import distributed
 
 from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
@@ -33,6 +37,20 @@ QUIET = (
     ".*LeafSpec.* is deprecated",  # Lightning and a new torch
     ".*Checkpoint directory .* exists and is not empty",  # so it is when a run goes on
 )
+
+
+def leave_process_group() -> None:
+    """Close the connections to the other processes and end their threads.
+
+    Python may abort (exit code 134) if gloo's threads still run when it ends. No barrier here: after an error, the
+    other processes must see a closed connection and end too. Lightning does this for NCCL alone.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        # The traceback just printed holds the model, and the model holds the connections
+        for name in ("last_exc", "last_value", "last_traceback"):
+            vars(sys).pop(name, None)
+        gc.collect()
+        distributed.destroy_process_group()
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:
@@ -58,6 +76,7 @@ class GrasplCLI(LightningCLI):
         for message in QUIET:
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+        atexit.register(leave_process_group)
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,

@@ -18,6 +18,10 @@ def floats(metric):
     return {name: float(value) for name, value in metric.compute().items()}
 
 
+# Probabilities arrive as float32 logs of size 1 to 4. Each is known to 2e-7, so a probability is known to a relative 5e-7.
+ROUNDING = 1e-6
+
+
 def test_shares_among_the_choices():
     batch = {
         "measure": "shares",
@@ -30,12 +34,15 @@ def test_shares_among_the_choices():
     shares = ChoiceShares()
     shares.update(logprobs, batch)
     found = floats(shares)
-    assert found["harmful_of_choices"] == pytest.approx((0.25 + 0.5) / 2)
-    assert found["good_of_choices"] == pytest.approx((0.75 + 0.5) / 2)
+    assert found["harmful_of_choices"] == pytest.approx((0.25 + 0.5) / 2, abs=ROUNDING)
+    assert found["good_of_choices"] == pytest.approx((0.75 + 0.5) / 2, abs=ROUNDING)
     values = ItemValues()
     values.update(logprobs, batch)
     values.update(logprobs, batch)  # a sampler over processes deals items out twice
-    assert values.compute().tolist() == [[2, pytest.approx(0.5)], [4, pytest.approx(0.25)]]
+    assert values.compute().tolist() == [
+        [2, pytest.approx(0.5, abs=ROUNDING)],
+        [4, pytest.approx(0.25, abs=ROUNDING)],
+    ]
 
 
 def test_a_kind_that_is_never_offered_is_left_out():
@@ -50,10 +57,12 @@ def test_a_kind_that_is_never_offered_is_left_out():
     shares.update(torch.tensor([0.6, 0.2]).log(), batch)
     found = floats(shares)
     assert not any(name.startswith("harmful") for name in found)
-    assert headline({"task": found})["adherence"] == pytest.approx(0.6)
+    assert headline({"task": found})["adherence"] == pytest.approx(0.6, abs=ROUNDING)
     values = ItemValues()
     values.update(torch.tensor([0.6, 0.2]).log(), batch)
-    assert values.compute().tolist() == [[0, pytest.approx(0.75)]]  # the good one's, where none is harmful
+    assert values.compute().tolist() == [
+        [0, pytest.approx(0.75, abs=ROUNDING)]
+    ]  # the good one's, where none is harmful
 
 
 def test_improbable_choices_keep_their_shares():
@@ -98,10 +107,10 @@ def test_axes_weigh_stances_by_effects():
     scores = AxisScores(batch["axes"])
     scores.update(logprobs, batch)
     found = floats(scores)
-    assert found["axis/econ"] == pytest.approx((10 * 0.5 + -5 * -0.2) / 15)
-    assert found["axis/govt"] == pytest.approx(-0.2)
-    assert found["agreement"] == pytest.approx((0.5 - 0.2) / 2)
-    assert found["coherence"] == pytest.approx((0.8 + 0.1) / 2)
+    assert found["axis/econ"] == pytest.approx((10 * 0.5 + -5 * -0.2) / 15, abs=ROUNDING)
+    assert found["axis/govt"] == pytest.approx(-0.2, abs=ROUNDING)
+    assert found["agreement"] == pytest.approx((0.5 - 0.2) / 2, abs=ROUNDING)
+    assert found["coherence"] == pytest.approx((0.8 + 0.1) / 2, abs=ROUNDING)
 
 
 def test_a_yes_sayer_agrees_with_everything_and_leans_nowhere():
@@ -114,7 +123,7 @@ def test_a_yes_sayer_agrees_with_everything_and_leans_nowhere():
     scores = AxisScores(batch["axes"])
     scores.update(torch.tensor([0.9, 0.1, 0.9, 0.1]).log(), batch)
     found = floats(scores)
-    assert found["agreement"] == pytest.approx(0.8)
+    assert found["agreement"] == pytest.approx(0.8, abs=ROUNDING)
     assert found["axis/econ"] == pytest.approx(0.0)
 
 

@@ -72,7 +72,8 @@ def test_batches_add_up_to_the_same_shares():
                 batch = collate_choices(group, tokenizer)
                 shares.update(candidate_logprobs(model_logits(model, batch), batch), batch)
     for name, value in whole.compute().items():
-        assert float(parts.compute()[name]) == pytest.approx(float(value), rel=1e-5)
+        # A log-probability is a sum of float32 terms of size 10, known to 1e-5; so is the share, relatively
+        assert float(parts.compute()[name]) == pytest.approx(float(value), rel=1e-4)
 
 
 def test_text_scores_equal_the_models_own_loss():
@@ -128,7 +129,9 @@ def test_every_token_of_a_suite_weighs_the_same():
     assert set(found) == {"loss", "token_accuracy", "base_loss", "base_token_accuracy", "kl", "num_items"}
     assert found["num_items"] == 2
     assert found["kl"] > 0
-    assert parts.compute() == pytest.approx(found, rel=1e-5)
+    # The divergence is small, but it is a sum of differences of float32 logs of size 4, each known to 5e-7
+    assert parts.compute() == pytest.approx(found, rel=1e-5, abs=1e-6)
+    assert found["kl"] > 100 * 1e-6  # the tolerance still tells one token's weight from another's
 
 
 def test_headlines_of_choices_and_of_text():
