@@ -22,7 +22,7 @@ class StreamEdit(ABC):
     """Changes the residual stream after every decoder layer along that layer's directions.
 
     The base model's own passes are never edited. To add one, write a dataclass with `changed`, and add it to the list in
-    `tests/edits/test_contract.py`.
+    `tests/edits/test_edit_contract.py`.
     """
 
     during: Phase = "training"

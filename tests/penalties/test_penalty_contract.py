@@ -1,0 +1,87 @@
+"""What every penalty must do; a new one is added to PENALTIES and gets all of these."""
+
+import pytest
+import torch
+from part_fits import directions_file, factors, fit, hooks_of, kinds_of, same  # noqa: F401 - fixtures
+
+import graspl.penalties
+from graspl.errors import GrasplError
+from graspl.penalties import (
+    ConsistencyPenalty,
+    FeaturePenalty,
+    KLPenalty,
+    L2Penalty,
+    OrthogonalityPenalty,
+    Penalty,
+)
+
+PENALTIES = [
+    KLPenalty,
+    lambda **options: KLPenalty(rows="text", rows_per_step=2, **options),
+    FeaturePenalty,
+    ConsistencyPenalty,
+    L2Penalty,
+    OrthogonalityPenalty,
+]
+
+
+@pytest.fixture
+def options(directions_file):  # noqa: F811
+    """Return what a fit needs besides the penalty."""
+    return lambda penalty: {"directions": directions_file} if penalty.needs_directions else {}
+
+
+def test_every_penalty_is_in_the_list():
+    assert {type(make()) for make in PENALTIES} == kinds_of(graspl.penalties, Penalty)
+
+
+@pytest.mark.parametrize("make", PENALTIES)
+def test_a_weight_of_zero_trains_without_it_bit_for_bit(make, fit, options):  # noqa: F811
+    penalty = make(weight=0.0)
+    assert same(factors(fit(penalties=[penalty], **options(penalty))), factors(fit()))
+
+
+@pytest.mark.parametrize("make", PENALTIES)
+def test_a_weight_changes_the_fit_and_makes_the_term_smaller(make, fit, options):  # noqa: F811
+    strong, none = make(weight=50.0), make(weight=1e-9)
+    for each in (strong, none):
+        each.seen = []
+        _remember(each)
+    held = fit(penalties=[strong], max_steps=8, **options(strong))
+    free = fit(penalties=[none], max_steps=8, **options(none))
+    assert not same(factors(held), factors(free))
+    ours, theirs = (module.penalties[0].seen for module in (held, free))
+    assert all(value.ndim == 0 and torch.isfinite(value) and value >= 0 for value in (*ours, *theirs))
+    assert ours[-1] < theirs[-1]
+
+
+def _remember(penalty):
+    """Note every term of a penalty."""
+    kind = type(penalty)
+
+    class Remembering(kind):
+        def term(self, host, batch, logits):
+            value = super().term(host, batch, logits)
+            self.seen.append(value.detach())
+            return value
+
+    penalty.__class__ = Remembering
+
+
+@pytest.mark.parametrize("make", PENALTIES)
+def test_nothing_is_left_on_the_model(make, fit, options):  # noqa: F811
+    penalty = make()
+    assert hooks_of(fit(penalties=[penalty], **options(penalty))) == hooks_of(fit())
+
+
+@pytest.mark.parametrize("make", PENALTIES)
+def test_two_penalties_add_up(make, fit, options):  # noqa: F811
+    penalty = make()
+    both = fit(penalties=[penalty, L2Penalty(weight=1.0)], **options(penalty))
+    assert not same(factors(both), factors(fit(penalties=[penalty], **options(penalty))))
+
+
+@pytest.mark.parametrize("make", PENALTIES)
+def test_a_weight_below_zero_is_refused(make):
+    with pytest.raises(GrasplError, match=r"weight: -1.0 is below 0"):
+        make(weight=-1.0)

@@ -1,0 +1,49 @@
+"""What every start must do; a new one is added to STARTS and gets all of these."""
+
+import pytest
+import torch
+from part_fits import directions_file, factors, fit, kinds_of, same  # noqa: F401 - fixtures
+
+import graspl.starts
+from graspl.starts import DirectionsStart, PlainStart, Start
+
+STARTS = [PlainStart, DirectionsStart]
+
+
+@pytest.fixture
+def begun(fit, directions_file):  # noqa: F811
+    """Return a function that fits with a start; without a step's effect where the learning rate is zero."""
+
+    def run(start, *, lr=1e-2, **options):
+        given = {"directions": directions_file} if start.needs_directions else {}
+        return fit(
+            start=start, optimizer=lambda p: torch.optim.AdamW(p, lr=lr, weight_decay=0.0), **given, **options
+        )
+
+    return run
+
+
+def test_every_start_is_in_the_list():
+    assert {type(make()) for make in STARTS} == kinds_of(graspl.starts, Start)
+
+
+@pytest.mark.parametrize("make", STARTS)
+@pytest.mark.parametrize("train_A", [True, False])
+def test_the_model_begins_as_the_base_model(make, train_A, begun):
+    module = begun(make(train_A=train_A), lr=0.0)
+    assert all(not site.B.any() for site in module.sites)
+    assert all(torch.linalg.matrix_rank(site.A.detach()) == site.A.shape[0] for site in module.sites)
+
+
+@pytest.mark.parametrize("make", STARTS)
+@pytest.mark.parametrize("train_A", [True, False])
+def test_A_moves_only_where_it_is_trained_and_B_always(make, train_A, begun):
+    start, trained = begun(make(train_A=train_A), lr=0.0), begun(make(train_A=train_A))
+    for before, after in zip(start.sites, trained.sites, strict=True):
+        assert torch.equal(before.A, after.A) != train_A
+        assert after.B.any()
+
+
+@pytest.mark.parametrize("make", STARTS)
+def test_it_begins_the_same_way_every_time(make, begun):
+    assert same(factors(begun(make())), factors(begun(make())))
