@@ -97,10 +97,10 @@ def test_what_adapters_share_is_found_and_what_one_has_is_not(monkeypatch):
 @pytest.mark.parametrize(
     ("method", "words"),
     [
-        (LayerSingular(k=7), "rank 6"),
-        (LayerSingular(k=0), "k = 0"),
-        (LayerConsensus(k=3), "2 writers"),
-        (RandomLayerDirections(k=13), "width 12"),
+        (LayerSingular(k=7), "7 directions cannot be taken from what model.layers.0 writes, which has 6"),
+        (LayerSingular(k=0), "0 directions"),
+        (LayerConsensus(k=3), "the writers up to model.layers.0, which has 2"),
+        (RandomLayerDirections(k=13), "which has 12"),
         (AcrossAdapters([]), "names no adapter"),
     ],
 )

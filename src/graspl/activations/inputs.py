@@ -11,7 +11,8 @@ from graspl.adapters.base_model import load_base_model, load_tokenizer
 from graspl.adapters.files import AdapterFolder
 from graspl.data.rows import read_prompts
 from graspl.data.tokens import render, with_chat_template
-from graspl.directions.basis import Directions, SiteDirections
+from graspl.directions.basis import Directions
+from graspl.directions.file import SiteDirections
 from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 

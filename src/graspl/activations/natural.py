@@ -8,7 +8,8 @@ from torch import Tensor
 
 from graspl.activations.streams import opened, streams, text_of
 from graspl.adapters.files import AdapterFolder
-from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.basis import Directions
+from graspl.directions.file import LayerDirections
 from graspl.directions.from_layers import LayerSingular
 from graspl.directions.identify import Identification
 from graspl.errors import GrasplError

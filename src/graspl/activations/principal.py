@@ -6,7 +6,8 @@ import torch
 
 from graspl.activations.streams import gathered, opened, text_of
 from graspl.adapters.files import AdapterFolder
-from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.basis import Directions
+from graspl.directions.file import LayerDirections
 from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from graspl.activations.sae_files import SparseAutoencoder, read_sae
 from graspl.activations.streams import Stream, gathered, opened, text_of
 from graspl.adapters.files import AdapterFolder
-from graspl.directions.basis import SOME_LAYERS, Directions, LayerDirections
+from graspl.directions.basis import SOME_LAYERS, Directions
+from graspl.directions.file import LayerDirections
 from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
 

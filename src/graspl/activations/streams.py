@@ -16,7 +16,7 @@ from graspl.adapters.residual import decoder_layers
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import read_conversations
 from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_template
-from graspl.directions.basis import LayerDirections
+from graspl.directions.file import LayerDirections
 from graspl.errors import GrasplError
 from graspl.evaluation.logprobs import answer_mask
 

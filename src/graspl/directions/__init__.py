@@ -4,8 +4,9 @@ This room may import `graspl.adapters` and below. Start reading in `basis.py`.
 """
 
 from graspl.directions.across import AcrossAdapters
-from graspl.directions.basis import Directions, LayerDirections, SiteDirections
+from graspl.directions.basis import Directions
 from graspl.directions.dimension import chosen_k, dimension, effective_rank
+from graspl.directions.file import LayerDirections, SiteDirections, read_metadata
 from graspl.directions.from_layers import (
     LayerConsensus,
     LayerSingular,
@@ -14,7 +15,7 @@ from graspl.directions.from_layers import (
     writers_agree,
 )
 from graspl.directions.from_weights import RandomDirections, TopSingular
-from graspl.directions.identify import Identification, identify_adapter
+from graspl.directions.identify import Identification, identify_adapter, leading
 from graspl.directions.reliance import reliance
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "dimension",
     "effective_rank",
     "identify_adapter",
+    "leading",
+    "read_metadata",
     "reliance",
     "residual_spectra",
     "writers_agree",

@@ -6,22 +6,23 @@ import torch
 from torch import Tensor
 
 from graspl.adapters.files import AdapterFolder, read_adapter
-from graspl.directions.basis import FILTERS, Directions, LayerDirections, SiteDirections
+from graspl.directions.basis import FILTERS, Directions
+from graspl.directions.file import LayerDirections, SiteDirections
 from graspl.directions.from_weights import TopSingular
-from graspl.directions.identify import Identification
+from graspl.directions.identify import Identification, leading
 from graspl.errors import GrasplError
 
 
 @dataclass
 class AcrossAdapters(Identification):
-    """The k directions that the directions of several adapters share: other seeds, or an early and a late checkpoint.
+    """The k directions that several adapters share: adapters of other seeds, or an early and a late checkpoint.
 
-    Each adapter's directions are found by `method`; with P_j the projector on the j-th one's, the top eigenvectors of
-    mean_j P_j are kept. An eigenvalue of 1 is a direction that all have, 1 / n one that a single adapter has. It is taken
-    side by side, so V is meaningful only where the adapters began with the same A.
+    `method` finds each adapter's directions. With P_j the projector on those of adapter j, the top eigenvectors of
+    mean_j P_j are kept. An eigenvalue of 1 is a direction that all have, 1 / n one that a single adapter has. Each side
+    is taken by itself, so V means something only where the adapters began with the same A.
 
     Source:
-        Own. That left singular vectors are stable over seeds and right ones are not was seen in docs/method.md.
+        Own. Left singular vectors are stable over seeds and right ones are not (docs/method.md).
     """
 
     others: list[str]
@@ -29,7 +30,7 @@ class AcrossAdapters(Identification):
     k: int = 1
     """Directions kept, a site or a layer."""
     method: TopSingular | Identification | None = None
-    """How each adapter's are found; give it more directions than k. TopSingular with 4 where none is named."""
+    """Finds each adapter's directions; give it more than k. None takes TopSingular(k=4)."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
         """Intersect; S holds the eigenvalues of the mean projector.
@@ -41,23 +42,23 @@ class AcrossAdapters(Identification):
             raise GrasplError("method.others: names no adapter; give at least one besides the first")
         method = self.method or TopSingular(k=4)
         every = [method(each) for each in (adapter, *map(read_adapter, self.others))]
+        first = every[0]
         for name, one in zip(self.others, every[1:], strict=True):
-            if set(one.sites) != set(every[0].sites) or set(one.layers) != set(every[0].layers):
+            if set(one.sites) != set(first.sites) or set(one.layers) != set(first.layers):
                 raise GrasplError(
                     f"method.others: {name} has other sites than {adapter.path}; give adapters of one kind"
                 )
         sites = {}
-        for site in every[0].sites:
+        for site in first.sites:
             U, S = self._shared([one.sites[site].U for one in every], site)
             V, _ = self._shared([one.sites[site].V for one in every], site)
             sites[site] = SiteDirections(U, S, V)
         layers = {
             layer: LayerDirections(*self._shared([one.layers[layer].D for one in every], layer))
-            for layer in every[0].layers
+            for layer in first.layers
         }
-        # What adapters share is of the kind that each of them has, less the sign
-        origin = {"adapters": str(len(every)), FILTERS: every[0].metadata[FILTERS]}
-        return Directions(sites, origin, layers)
+        # Shared directions are of the same kind, but have no sign
+        return Directions(sites, {"adapters": str(len(every)), FILTERS: first.metadata[FILTERS]}, layers)
 
     def _shared(self, bases: list[Tensor], where: str) -> tuple[Tensor, Tensor]:
         if len({basis.shape[0] for basis in bases}) > 1:
@@ -66,6 +67,4 @@ class AcrossAdapters(Identification):
             )
         # The left singular vectors of the stacked bases are the eigenvectors of the sum of the projectors
         U, S, _ = torch.linalg.svd(torch.cat(bases, dim=1), full_matrices=False)
-        if not 1 <= self.k <= U.shape[1]:
-            raise GrasplError(f"method.k: {self.k} directions, but the adapters span {U.shape[1]} at {where}")
-        return U[:, : self.k].contiguous(), S.square() / len(bases)
+        return U[:, leading(U.shape[1], f"{where} of the adapters", k=self.k)], S.square() / len(bases)

@@ -10,10 +10,11 @@ from torch import Tensor
 from graspl.adapters.files import AdapterFolder, read_adapter
 from graspl.adapters.residual import writers_by_layer
 from graspl.adapters.sites import Site
-from graspl.adapters.spectrum import ThinSVD, thin_svd
-from graspl.directions.basis import Directions, LayerDirections
+from graspl.directions.basis import Directions
 from graspl.directions.dimension import chosen_k
-from graspl.directions.identify import Identification
+from graspl.directions.file import LayerDirections
+from graspl.directions.from_weights import random_basis, trained_svd
+from graspl.directions.identify import Identification, leading
 from graspl.errors import GrasplError
 
 
@@ -40,26 +41,17 @@ class LayerSingular(Identification):
     """Take the last k instead of the first: a control (shortcuts were seen in the tail, arXiv:2606.07596)."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Decompose the writers of every layer.
-
-        Args:
-            adapter: a trained adapter with `o_proj` or `down_proj` (or what the family calls them) among its sites.
+        """Decompose what the writers of every layer write.
 
         Raises:
-            GrasplError: it has no such site, its update is zero, or k exceeds the rank.
+            GrasplError: the adapter has no writers, its update is zero, or k exceeds the rank.
         """
-        if (self.k is not None and self.k < 1) or self.skip < 0:
-            raise GrasplError(f"method: k = {self.k} and skip = {self.skip}; give k >= 1 and skip >= 0")
         found, spectra = {}, residual_spectra(adapter)
         k = self._chosen(spectra) if self.k is None else self.k
         for layer, (U, S) in spectra.items():
-            last = self.skip + k
-            if U.shape[1] < last:
-                raise GrasplError(
-                    f"{layer}: what is written has rank {U.shape[1]}, so {last} directions cannot be taken; lower k, or "
-                    "train with a higher lora.r"
-                )
-            chosen = U[:, -last : U.shape[1] - self.skip] if self.bottom else U[:, self.skip : last]
+            taken = leading(U.shape[1], f"what {layer} writes", k=k, skip=self.skip)
+            # From the last one backwards: the columns keep their order
+            chosen = U.flip(1)[:, taken].flip(1) if self.bottom else U[:, taken]
             found[layer] = LayerDirections(chosen.clone(), S)
         return Directions({}, {"skip": str(self.skip)}, found)
 
@@ -76,8 +68,8 @@ class LayerConsensus(Identification):
     """The k directions of the residual stream on which most writers agree, whatever the size of their updates.
 
     At layer l: the top eigenvectors of the mean projector sum_i u_i u_i^T / n over the first left singular vectors u_i
-    of the n writers of layers 0 to l. An eigenvalue of 1 would mean that all write the same direction, 1 / n that none
-    of them does.
+    of the n writers of layers 0 to l. An eigenvalue of 1 means that all write the same direction, 1 / n that none of
+    them does.
 
     Source:
         Own.
@@ -85,26 +77,20 @@ class LayerConsensus(Identification):
 
     filters = True
     k: int = 1
-    """Directions a layer; at layer 0 there are as many as writers."""
+    """Directions a layer; layer 0 has as many as it has writers."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
         """Find them; S holds the square roots of the eigenvalues.
 
-        Args:
-            adapter: a trained adapter with writers among its sites.
-
         Raises:
-            GrasplError: it has none, or fewer than k.
+            GrasplError: the adapter has no writers, or fewer than k.
         """
         found, tops = {}, []
         for layer, sites in _writers(adapter).items():
-            tops += [_decomposed(site).U[:, 0] for site in sites]
+            tops += [trained_svd(site).U[:, 0] for site in sites]
             U, S, _ = torch.linalg.svd(torch.stack(tops, dim=1) / len(tops) ** 0.5, full_matrices=False)
-            if not 1 <= self.k <= U.shape[1]:
-                raise GrasplError(
-                    f"method.k: {self.k} directions, but {layer} and those before have {len(tops)} writers"
-                )
-            found[layer] = LayerDirections(U[:, : self.k].contiguous(), S)
+            taken = leading(U.shape[1], f"the writers up to {layer}", k=self.k)
+            found[layer] = LayerDirections(U[:, taken], S)
         return Directions({}, {}, found)
 
 
@@ -115,28 +101,21 @@ class RandomLayerDirections(Identification):
     k: int = 8
     """Directions a layer."""
     seed: int = 0
-    """Of the directions."""
+    """Of the random numbers."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
         """Draw them; S is all ones.
 
         Raises:
-            GrasplError: k is more than the stream is wide.
+            GrasplError: k exceeds the stream's width.
         """
         generator = torch.Generator().manual_seed(self.seed)
         found = {}
         for layer, sites in _writers(adapter).items():
             hidden = sites[0].shape[0]
-            if not 1 <= self.k <= hidden:
-                raise GrasplError(f"method.k: {self.k} directions do not fit into a stream of width {hidden}")
-            D = random_basis(hidden, self.k, generator)
-            found[layer] = LayerDirections(D, torch.ones(self.k))
+            leading(hidden, f"the stream after {layer}", k=self.k)
+            found[layer] = LayerDirections(random_basis(hidden, self.k, generator), torch.ones(self.k))
         return Directions({}, {"seed": str(self.seed)}, found)
-
-
-def random_basis(hidden: int, k: int, generator: torch.Generator) -> Float[Tensor, "hidden k"]:
-    """Return k random orthonormal directions, (hidden, k), on the CPU."""
-    return torch.linalg.qr(torch.randn(hidden, k, generator=generator))[0]
 
 
 class Written(NamedTuple):
@@ -158,22 +137,15 @@ def residual_spectra(adapter: AdapterFolder) -> dict[str, Written]:
         adapter: a trained adapter with writers among its sites.
 
     Raises:
-        GrasplError: it has none, or its update is zero.
+        GrasplError: the adapter has no writers, or its update is zero.
     """
     found = {}
     for layer, sites in _writers(adapter).items():
-        parts = [_decomposed(site) for site in sites]
+        parts = [trained_svd(site) for site in sites]
         U, S, _ = torch.linalg.svd(torch.cat([part.U * part.S for part in parts], dim=1), full_matrices=False)
         rank = int((S[0] * 1e-6 < S).sum())  # beyond it vectors mean nothing
         found[layer] = Written(U[:, :rank], S[:rank])
     return found
-
-
-def _decomposed(site: Site) -> ThinSVD:
-    parts = thin_svd(site.B.detach(), site.A.detach(), site.scaling, site=site.name)
-    if parts.S[0] == 0:
-        raise GrasplError(f"{site.name}: the update is zero; identify from a trained adapter")
-    return parts
 
 
 def _writers(adapter: AdapterFolder) -> dict[str, list[Site]]:
@@ -197,11 +169,11 @@ def writers_agree(adapter: AdapterFolder) -> dict[str, float]:
         By layer, 0..1; 1 for a layer with a single writer.
 
     Raises:
-        GrasplError: it has no writers, or its update is zero.
+        GrasplError: the adapter has no writers, or its update is zero.
     """
     found = {}
     for layer, sites in _writers(adapter).items():
-        tops = torch.stack([_decomposed(site).U[:, 0] for site in sites])  # (n, hidden)
+        tops = torch.stack([trained_svd(site).U[:, 0] for site in sites])  # (n, hidden)
         cosines = (tops @ tops.mT).square()
         n = len(tops)
         found[layer] = float((cosines.sum() - n) / (n * (n - 1))) if n > 1 else 1.0

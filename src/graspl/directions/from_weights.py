@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from graspl.adapters.files import AdapterFolder
-from graspl.adapters.spectrum import thin_svd
-from graspl.directions.basis import Directions, SiteDirections
-from graspl.directions.identify import Identification
+from graspl.adapters.sites import Site
+from graspl.adapters.spectrum import ThinSVD, thin_svd
+from graspl.directions.basis import Directions
+from graspl.directions.file import SiteDirections
+from graspl.directions.identify import Identification, leading
 from graspl.errors import GrasplError
 
 
@@ -29,30 +33,15 @@ class TopSingular(Identification):
     def find(self, adapter: AdapterFolder) -> Directions:
         """Return the top-k left and right singular vectors of every site.
 
-        Args:
-            adapter: a trained adapter.
-
         Raises:
             GrasplError: k exceeds a site's rank, or an update is zero.
         """
-        if self.k < 1 or self.skip < 0:
-            raise GrasplError(
-                f"method: k = {self.k} and skip = {self.skip}; give k of at least 1 and skip of at least 0"
-            )
         found = {}
-        last = self.skip + self.k
         for site in adapter.sites:
-            U, S, V = thin_svd(site.B.detach(), site.A.detach(), site.scaling, site=site.name)
-            if len(S) < last:
-                raise GrasplError(
-                    f"{site.name}: has rank {len(S)}, so directions up to number {last} cannot be taken"
-                )
-            if S[0] == 0:
-                raise GrasplError(f"{site.name}: the update is zero; identify from a trained adapter")
+            U, S, V = trained_svd(site)
+            taken = leading(len(S), site.name, k=self.k, skip=self.skip)
             # Copies: a view would keep all of U and V, as much as the adapter itself
-            found[site.name] = SiteDirections(
-                U[:, self.skip : last].clone(), S, V[:, self.skip : last].clone()
-            )
+            found[site.name] = SiteDirections(U[:, taken].clone(), S, V[:, taken].clone())
         return Directions(found, {"skip": str(self.skip)})
 
 
@@ -63,23 +52,36 @@ class RandomDirections(Identification):
     k: int = 1
     """Directions a site."""
     seed: int = 0
-    """Of the directions."""
+    """Of the random numbers."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
         """Return random directions with the adapter's spectra.
 
-        Args:
-            adapter: gives sites and shapes.
-
         Raises:
-            GrasplError: k is more than a site is wide.
+            GrasplError: k exceeds a site's width.
         """
         generator = torch.Generator().manual_seed(self.seed)
         found = {}
         for site in adapter.sites:
-            if not 1 <= self.k <= min(site.shape):
-                raise GrasplError(f"method.k: {self.k} directions do not fit into {site.name}, {site.shape}")
+            leading(min(site.shape), site.name, k=self.k)
             spectrum = thin_svd(site.B, site.A, site.scaling, site=site.name).S
-            U, V = (torch.linalg.qr(torch.randn(size, self.k, generator=generator))[0] for size in site.shape)
+            U, V = (random_basis(size, self.k, generator) for size in site.shape)
             found[site.name] = SiteDirections(U, spectrum, V)
         return Directions(found, {"seed": str(self.seed)})
+
+
+def random_basis(size: int, k: int, generator: torch.Generator) -> Float[Tensor, "size k"]:
+    """Return k random orthonormal directions, (size, k), on the CPU."""
+    return torch.linalg.qr(torch.randn(size, k, generator=generator))[0]
+
+
+def trained_svd(site: Site) -> ThinSVD:
+    """Return the decomposition of a site's update.
+
+    Raises:
+        GrasplError: the update is zero.
+    """
+    parts = thin_svd(site.B.detach(), site.A.detach(), site.scaling, site=site.name)
+    if parts.S[0] == 0:
+        raise GrasplError(f"{site.name}: the update is zero; identify from a trained adapter")
+    return parts

@@ -8,6 +8,7 @@ from typing import ClassVar
 from graspl import __version__
 from graspl.adapters.files import AdapterFolder, read_adapter
 from graspl.directions.basis import FILTERS, SIGNED, Directions
+from graspl.errors import GrasplError
 from graspl.runs import atomic_path
 
 
@@ -49,6 +50,27 @@ class Identification(ABC):
         Args:
             adapter: a trained adapter, read from disk or in memory.
         """
+
+
+def leading(most: int, where: str, *, k: int, skip: int = 0) -> slice:
+    """Return which of the directions that were found are taken: the first k after `skip`.
+
+    Args:
+        most: directions that were found.
+        where: in what, for the error.
+        k: directions to take.
+        skip: leading ones to leave out.
+
+    Raises:
+        GrasplError: k is below 1, skip below 0, or both together above `most`.
+    """
+    if k < 1 or skip < 0 or skip + k > most:
+        after = f" after the first {skip}" if skip else ""
+        raise GrasplError(
+            f"method.k: {k} directions{after} cannot be taken from {where}, which has {most}; give k of at least 1 and of at "
+            f"most {most}{', less those skipped' if skip else ''}"
+        )
+    return slice(skip, skip + k)
 
 
 def identify_adapter(adapter: Path, method: Identification, out: Path) -> Directions:
