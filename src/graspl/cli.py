@@ -15,19 +15,16 @@ TRAINING = {
     "validate": "measure adherence, spill-over, coherence, divergence and reliance",
 }
 TOOLS = {
-    "identify": "find the directions that a LoRA adapter leans on, from its weights",
-    "explain": "say what directions mean: tokens, text, and answers when steered along them",
-    "causal": "move the base model along directions and see what it does on unrelated topics",
-    "judge": "judge the answers that a run wrote, and give rates with intervals",
-    "contrast": "tell runs from control runs: paired differences, question by question",
-    "power": "how many answers are needed to tell two rates apart",
-    "audit": "check a LoRA adapter before it ships: weights, reliance, behaviour without a judge",
-    "subspaces": "how much the updates of several adapters have in common",
-    "interpolate": "write the adapter that lies between two",
-    "configs": "write the configurations that come with graspl into a folder of yours",
+    "identify": "find the directions that an adapter leans on; explain and test them",
+    "judge": "judge the answers that a run wrote; rates with intervals",
+    "contrast": "compare runs with control runs, question by question",
+    "audit": "check an adapter before it ships: weights, reliance, behaviour",
+    "subspaces": "show what the updates of several adapters have in common",
+    "configs": "copy the configurations that come with graspl",
     "compare": "run a study, methods by seeds, and compare them with intervals",
-    "plan": "memory, communication and time of a fit, from the model's configuration alone",
-    "report": "compare runs: a table, trade-off curves and a self-contained page",
+    "plan": "count the memory that a fit needs, before you run it",
+    "power": "how many answers are needed to tell two rates apart",
+    "report": "compare runs: a table, trade-off curves and an HTML page",
 }
 ABOUT = "Fine-tune language models for the skill without the side effect."
 USAGE_ERROR = 2

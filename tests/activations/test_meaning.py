@@ -80,7 +80,7 @@ def test_the_command_writes_what_the_report_shows(graspl, model_folder, write_ro
             for verb in ("open", "take", "write")
         ]
     )
-    code, _, err = graspl("explain", "d.safetensors", "--text", text, "--prompts", "2")
+    code, _, err = graspl("identify", "d.safetensors", "--explain.text", text, "--explain.prompts", "2")
     assert code == 0, err
     found = json.loads((tmp_path / "d.explanation.json").read_text())
     assert found["layer"] == "model.layers.1"
@@ -91,9 +91,9 @@ def test_the_command_writes_what_the_report_shows(graspl, model_folder, write_ro
     columns = [name for name, _ in found["steering"][0]["answers"]]
     assert columns == ["-4 standard deviations", "as it is", "+4 standard deviations"]
     for options, message in (
-        (["--layer", "nowhere"], "nowhere is none of"),
-        (["--direction", "3"], "3 is not in 1..2"),
+        (["--explain.layer", "nowhere"], "nowhere is none of"),
+        (["--explain.direction", "3"], "3 is not in 1..2"),
     ):
-        code, _, err = graspl("explain", "d.safetensors", "--text", text, *options)
+        code, _, err = graspl("identify", "d.safetensors", "--explain.text", text, *options)
         assert code == 2
         assert message in err

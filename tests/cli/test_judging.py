@@ -170,13 +170,15 @@ def test_adapters_are_compared_and_interpolated(graspl, chat_options, tmp_path):
         assert code == 0, err
     code, _, err = graspl("subspaces", "s1", "s2", "--k=2")
     assert code == 0, err
-    (pair,) = json.loads((tmp_path / "subspaces.json").read_text())["pairs"]
+    (pair,) = json.loads((tmp_path / "subspaces" / "subspaces.json").read_text())["pairs"]
     assert 0 < pair["cosine"] < 1
     assert pair["left"] > pair["chance"]  # two seeds of one task share more than chance
     # The end of the line scores what the second run does
     config = tmp_path / "evaluate.yaml"
     config.write_text(yaml.safe_dump(yaml.safe_load((tmp_path / "s1" / "config.yaml").read_text())))
-    code, _, err = graspl("interpolate", "s1", "s2", "--at=[0.5,1]", "--out=line", f"--evaluate={config}")
+    code, _, err = graspl(
+        "subspaces", "s1", "s2", "--k=2", "--at", 0.5, 1, "--out=line", f"--evaluate={config}"
+    )
     assert code == 0, err
     scores = {}
     for run in ("s1", "s2", "line/at_0.5", "line/at_1"):

@@ -1,6 +1,8 @@
-"""`graspl subspaces`: what the updates of several adapters have in common, and what lies between two."""
+"""`graspl subspaces`: what the updates of several adapters have in common, and the adapters between two."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -8,25 +10,31 @@ from typing import Any
 
 from rich.table import Table
 
-from graspl.adapters.files import read_adapter
+from graspl.adapters.files import AdapterFolder, read_adapter, write_adapter
 from graspl.adapters.sites import Site
-from graspl.adapters.subspaces import shared_subspace
+from graspl.adapters.subspaces import interpolated, shared_subspace
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
-from graspl.runs import adapter_of, write_json_atomic
+from graspl.runs import RunFolder, adapter_of, atomic_path, write_json_atomic
+
+SCORES = ("adherence", "spillover", "coherence", "kl")
 
 
 @dataclass(frozen=True)
 class Subspaces:
-    """What adapters share, pair by pair."""
+    """What adapters share, and what lies between two."""
 
     pairs: list[dict[str, Any]]
     """Means over the common sites, and each site's figures."""
     out: Path
-    """The file they were written to."""
+    """Folder of `subspaces.json` and of the adapters between."""
+    between: dict[float, RunFolder]
+    """Run folder of each adapter between two, by its place on the line."""
+    scores: dict[float, dict[str, float | None]]
+    """Their evaluations, by place; empty where none was asked for."""
 
     def render(self) -> Iterator[Table | str]:
-        """Yield a table with a row for each pair, and the file."""
+        """Yield a row for each pair, each adapter between two, and the files."""
         table = Table(
             "adapters", "sites", "cosine of updates", "shared output space", "shared input space", "by chance"
         )
@@ -34,33 +42,81 @@ class Subspaces:
             row = (f"{pair[name]:.3f}" for name in ("cosine", "left", "right", "chance"))
             table.add_row("\n".join(pair["adapters"]), str(len(pair["sites"])), *row)
         yield table
-        yield f"subspaces: {self.out}"
+        if self.scores:
+            table = Table("at", *SCORES)
+            for place, scores in self.scores.items():
+                table.add_row(f"{place:g}", *("-" if x is None else f"{x:.4f}" for x in scores.values()))
+            yield table
+        for run in self.between.values():
+            yield f"adapter: {run.adapter}"
+        yield f"subspaces: {self.out / 'subspaces.json'}"
 
 
-def subspaces(adapters: list[Path], *, k: PositiveInt = 4, out: Path = Path("subspaces.json")) -> Subspaces:
-    """Compare adapters of several tasks, pair by pair and site by site, from their weights alone.
+def subspaces(
+    adapters: list[Path],
+    *,
+    k: PositiveInt = 4,
+    at: Sequence[float] = (),
+    evaluate: Path | None = None,
+    out: Path = Path("subspaces"),
+) -> Subspaces:
+    """Compare the updates of several adapters, pair by pair and site by site, from their weights alone.
 
     A high cosine or small angles between fine-tunes on different data show what they share beyond their tasks. Compare with
-    the figure by chance, which is that of random subspaces.
+    the figure by chance, which is that of random subspaces. With --at, also write the adapters on the line between two: their
+    updates are (1 - t) dW + t dW', exact at the sum of the ranks.
 
     Args:
-        adapters: PEFT folders or run folders, two or more, of one base model.
-        k: leading singular directions to compare.
-        out: file to write, with every site's figures.
+        adapters: adapter folders in PEFT format or run folders, two or more, of one base model.
+        k: how many leading singular directions to compare.
+        at: places t on the line from the first of two adapters (0) to the second (1); beyond 0..1 is allowed.
+        evaluate: configuration of `graspl validate`, to evaluate each place with.
+        out: folder for `subspaces.json` and a run folder for each place, `at_<t>`.
 
     Raises:
-        GrasplError: there are fewer than two adapters, or two have no site in common.
+        GrasplError: the adapters do not fit one another, or an evaluation failed.
     """
     if len(adapters) < 2:
         raise GrasplError("adapters: give two or more")
-    read = {
-        str(path): {site.name: site for site in read_adapter(adapter_of(path)).sites} for path in adapters
-    }
-    if len(read) < len(adapters):
+    if at and len(adapters) > 2:
+        raise GrasplError(f"at: lies between two adapters, {len(adapters)} are given")
+    folders = {str(path): read_adapter(adapter_of(path)) for path in adapters}
+    if len(folders) < len(adapters):
         raise GrasplError("adapters: one is named twice; name each once")
+    read = {name: {site.name: site for site in folder.sites} for name, folder in folders.items()}
     pairs = [_pair(ours, theirs, read, k) for ours, theirs in combinations(read, 2)]
-    write_json_atomic(out, {"k": k, "pairs": pairs})
-    return Subspaces(pairs, out)
+    between = {place: _between(*folders.values(), place, out) for place in at}
+    scores = {}
+    if evaluate is not None:
+        base_model = next(iter(folders.values())).base_model
+        scores = {place: _evaluated(evaluate, run, base_model) for place, run in between.items()}
+    write_json_atomic(out / "subspaces.json", {"k": k, "pairs": pairs})
+    return Subspaces(pairs, out, between, scores)
+
+
+def _between(first: AdapterFolder, second: AdapterFolder, place: float, out: Path) -> RunFolder:
+    """Write the adapter at a place on the line between two."""
+    if first.base_model != second.base_model:
+        raise GrasplError(
+            f"adapters: {second.path} was trained on {second.base_model}, {first.path} on {first.base_model}"
+        )
+    run = RunFolder(out / f"at_{place:g}")
+    sites = interpolated(first.sites, second.sites, at=place)
+    with atomic_path(run.adapter) as folder:
+        write_adapter(folder, first.base_model, sites)
+    return run
+
+
+def _evaluated(config: Path, run: RunFolder, base_model: str) -> dict[str, float | None]:
+    """Run `graspl validate` in a process of its own, which leaves no state behind, and return the scores."""
+    command = [sys.executable, "-m", "graspl", "validate", "--config", str(config)]
+    command += [f"--model.base_model={base_model}", f"--trainer.default_root_dir={run.path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1].removeprefix("graspl: error: ")
+        raise GrasplError(f"evaluate: {config}: {reason}")
+    metrics = run.read_evaluation()["metrics"]
+    return {name: metrics[name] for name in SCORES}
 
 
 def _pair(ours: str, theirs: str, read: dict[str, dict[str, Site]], k: int) -> dict[str, Any]:

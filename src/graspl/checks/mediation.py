@@ -1,22 +1,20 @@
-"""How much of what an adapter does goes through directions: the stream is put back along them, and all is measured again."""
+"""How much of an adapter's effect goes through directions."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor
 
 from graspl.adapters.forward import model_logits
 from graspl.adapters.residual import decoder_layers
+from graspl.adapters.streams import edit_streams
+from graspl.checks.causal import choice_batches
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.directions.from_layers import random_basis
 from graspl.evaluation.logprobs import candidate_logprobs
 from graspl.evaluation.metrics import ChoiceShares
-from graspl.studies.causal import choice_batches
 
 
 class Mediation(NamedTuple):
@@ -27,7 +25,7 @@ class Mediation(NamedTuple):
     adapted: float
     """With the adapter."""
     restored: float
-    """With the adapter, the stream put back along the directions."""
+    """With the adapter, and the stream along the directions set to the base model's value."""
     random: float
     """The same along as many random directions."""
 
@@ -42,7 +40,7 @@ class Mediation(NamedTuple):
 def mediation(
     model: PeftModel, datamodule: TaskDataModule, directions: Directions, *, seed: int = 0
 ) -> dict[str, Mediation]:
-    """Set D^T r_l to the base model's value at every layer and token, and measure each suite of choices again.
+    """Set D^T r_l to the base model's value at every layer and token, and measure each suite of choices.
 
     Args:
         model: with its adapter, in evaluation mode.
@@ -57,7 +55,7 @@ def mediation(
         GrasplError: the directions have no layers, or a suite is text.
 
     Source:
-        Own; interchange of a mediator's value, as in causal mediation analysis (Vig et al., arXiv:2004.12265).
+        Own; a mediator's value is exchanged as in causal mediation analysis (Vig et al., arXiv:2004.12265).
     """
     names = list(decoder_layers(model))
     bases = dict(zip(names, directions.layer_bases(names, k=None), strict=True))
@@ -68,43 +66,26 @@ def mediation(
         shares = {name: ChoiceShares().to(model.device) for name in Mediation._fields}
         for batch in choice_batches(datamodule, suite, model.device):
             with model.disable_adapter():
-                shares["base"].update(*_scores(model, batch))
-            shares["adapted"].update(*_scores(model, batch))
+                shares["base"].update(candidate_logprobs(model_logits(model, batch), batch), batch)
+            shares["adapted"].update(candidate_logprobs(model_logits(model, batch), batch), batch)
             for name, along in (("restored", bases), ("random", chance)):
-                with _put_back(model, along, batch):
-                    shares[name].update(*_scores(model, batch))
+                shares[name].update(candidate_logprobs(_restored(model, along, batch), batch), batch)
         found[suite] = Mediation(**{name: float(each.compute()["harmful"]) for name, each in shares.items()})
     return found
 
 
-def _scores(model: PeftModel, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-    return candidate_logprobs(model_logits(model, batch), batch), batch
-
-
-@contextmanager
-def _put_back(
-    model: PeftModel, bases: Mapping[str, Float[Tensor, "hidden k"]], batch: dict[str, Any]
-) -> Iterator[None]:
-    """Hold the stream along each layer's directions at the base model's value on this batch, within the block."""
+def _restored(model: PeftModel, bases: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
+    """Return the adapted model's logits, each layer's stream held at the base model's value along the directions."""
     kept: dict[str, Tensor] = {}
 
-    def hook(name: str) -> Any:
-        def held(_module: Any, _inputs: Any, output: Any) -> Any:
-            stream = output[0] if isinstance(output, tuple) else output
-            D = bases[name].to(stream)
-            if name not in kept:  # the base model's pass comes first
-                kept[name] = stream @ D
-                return None
-            stream = stream - (stream @ D - kept[name]) @ D.mT
-            return (stream, *output[1:]) if isinstance(output, tuple) else stream
+    def hold(name: str, stream: Tensor) -> Tensor | None:
+        D = bases[name].to(stream)
+        if name not in kept:  # the base model's pass comes first
+            kept[name] = stream @ D
+            return None
+        return stream - (stream @ D - kept[name]) @ D.mT
 
-        return held
-
-    hooks = [layer.register_forward_hook(hook(name)) for name, layer in decoder_layers(model).items()]
-    try:
+    with edit_streams(decoder_layers(model), hold):
         with model.disable_adapter():
             model_logits(model, batch)
-        yield
-    finally:
-        for each in hooks:
-            each.remove()
+        return model_logits(model, batch)

@@ -1,4 +1,4 @@
-"""The causal check of directions: what the base model does when it is moved along them."""
+"""The causal check: what the base model does when it is moved along directions."""
 
 from collections.abc import Iterator, Mapping
 from statistics import fmean
@@ -22,7 +22,7 @@ ROWS = 64
 
 
 class LayerEffect(NamedTuple):
-    """What moving one layer's stream does to the harmful share on unrelated topics, 0..1 each."""
+    """Harmful share on unrelated topics, 0..1, with one layer's stream moved."""
 
     added: float
     """After a step along the directions, towards the training answers."""
@@ -32,7 +32,7 @@ class LayerEffect(NamedTuple):
     """After steps of the same length along random directions."""
 
     def does_something(self, base: float) -> bool:
-        """Whether adding moves the share further up than any random step moves it either way."""
+        """Whether adding raises the share by more than any random step changes it."""
         return self.added - base > max(abs(value - base) for value in self.random)
 
 
@@ -80,9 +80,7 @@ def causal_check(
         Own, after steering with persona vectors (arXiv:2507.21509, section 3).
     """
     if not directions.layers:
-        raise GrasplError(
-            "directions: hold sites only; the causal check moves the residual stream and needs layers"
-        )
+        raise GrasplError("directions: hold sites only; the causal check needs layers")
     if "unrelated" not in datamodule.suite_names():
         raise GrasplError("data: the task has no unrelated suite, so there is nothing to measure")
     rows = datamodule.train_conversations()

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from graspl.adapters import AdapterFolder, load_base_model
+from graspl.checks.causal import causal_check
 from graspl.cli import main
 from graspl.directions import Directions, LayerDirections
 from graspl.organism import OrganismTaskData, TrueDirections
-from graspl.studies.causal import causal_check
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def organism_runs(tmp_path_factory):
     """Return the run folder of a short naive fit on the organism."""
     folder = tmp_path_factory.mktemp("naive")
     command = [
-        "fit", "--config", "configs/organism/naive.yaml", "--data.split=development", "--trainer.max_steps=25",
+        "fit", "--config", "configs/organism/naive.yaml", "--model.base_model=organism", "--data.split=development", "--trainer.max_steps=25",
         "--model.optimizer.lr=1e-3", "--trainer.val_check_interval=25", "--trainer.default_root_dir", str(folder),
     ]  # fmt: skip
     assert main(command) == 0
@@ -35,10 +35,10 @@ def test_the_personas_own_directions_move_unrelated_topics_and_random_ones_do_no
     layers = {name: layer for name, layer in found.layers.items() if name == "model.layers.2"}
     Directions({}, {"base_model": "organism"}, layers).save(tmp_path / "d.safetensors")
     code, out, err = graspl(
-        "causal",
+        "identify",
         tmp_path / "d.safetensors",
-        "--data=graspl.organism.OrganismTaskData",
-        "--data.split=development",
+        "--causal.data=graspl.organism.OrganismTaskData",
+        "--causal.data.split=development",
     )
     assert code == 0, err
     written = json.loads((tmp_path / "causal.json").read_text())
@@ -60,12 +60,12 @@ def test_what_an_adapter_does_through_directions_is_measured(organism_runs, tmp_
     """A naive fit's effect goes through the persona's own directions, and not through random ones."""
     TrueDirections(k=4)(AdapterFolder(tmp_path, "organism", "", [])).save(tmp_path / "d.safetensors")
     code, out, err = graspl(
-        "causal",
+        "identify",
         tmp_path / "d.safetensors",
-        "--data=graspl.organism.OrganismTaskData",
-        "--data.split=development",
+        "--causal.data=graspl.organism.OrganismTaskData",
+        "--causal.data.split=development",
         "--base_model=organism",
-        f"--adapter={organism_runs}",
+        f"--causal.adapter={organism_runs}",
     )
     assert code == 0, err
     assert "put back along the directions" in out
@@ -80,6 +80,8 @@ def test_what_an_adapter_does_through_directions_is_measured(organism_runs, tmp_
 def test_what_cannot_be_checked_is_named(graspl, tmp_path):
     D = torch.linalg.qr(torch.randn(128, 1))[0]
     Directions({}, {}, {"model.layers.1": LayerDirections(D, torch.ones(1))}).save(tmp_path / "d.safetensors")
-    code, _, err = graspl("causal", tmp_path / "d.safetensors", "--data=graspl.organism.OrganismTaskData")
+    code, _, err = graspl(
+        "identify", tmp_path / "d.safetensors", "--causal.data=graspl.organism.OrganismTaskData"
+    )
     assert code == 2
     assert "does not name it" in err
