@@ -15,7 +15,9 @@ import tempfile
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -87,29 +89,33 @@ def exit_codes(folder: Path, run: int) -> list[int]:
     return codes
 
 
+def described() -> dict[str, Any]:
+    """Return the command, and where and when it runs."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(tz=UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {versions}",
+        "seeds": [0],
+    }
+
+
 def main() -> None:
     """Start the fits one after the other, and write how each process ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=int, help="number of fits")
     parser.add_argument("--out", type=Path, default=Path("results/two_process_exits.json"))
     options = parser.parse_args()
+    content: dict[str, Any] = described()
     with tempfile.TemporaryDirectory() as scratch:
         write_inputs(Path(scratch))
         codes = [code for run in range(options.runs) for code in exit_codes(Path(scratch), run)]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-    )
-    content = {
-        "command": shlex.join(["python", *sys.argv]),
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(tz=UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-        "seeds": [0],
-        "figures": {
-            "runs": options.runs,
-            "processes": len(codes),
-            "exit_codes": {str(code): count for code, count in sorted(Counter(codes).items())},
-        },
+    content["figures"] = {
+        "runs": options.runs,
+        "processes": len(codes),
+        "exit_codes": {str(code): count for code, count in sorted(Counter(codes).items())},
     }
     write_json_atomic(options.out, content)
 
