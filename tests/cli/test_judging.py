@@ -134,7 +134,7 @@ def test_rubrics_that_ship_are_rubrics():
         (["judge", "nowhere", "--config", "JUDGES"], "no answers there; run graspl validate"),
         (
             ["judge", "run", "--judges.other=graspl.evaluation.judges.RefusalPhrases"],
-            "no answers to questions of other",
+            "none is for the answers",
         ),
         (["judge", "run"], "judges"),
         (["contrast", '--runs=["nowhere"]', '--controls=["run"]'], "nowhere: holds neither items.jsonl"),

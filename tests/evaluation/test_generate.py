@@ -1,6 +1,9 @@
+from argparse import ArgumentError
+
 import pytest
 import torch
 from conftest import make_model, make_tokenizer
+from jsonargparse import ArgumentParser
 
 from graspl.errors import GrasplError
 from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
@@ -59,19 +62,19 @@ def test_samples_follow_the_models_probabilities():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"n": 0},
-        {"n": 2, "temperature": 0.0},
-        {"temperature": -1.0},
-        {"top_p": 0.0},
-        {"max_new_tokens": 0},
-        {"batch_size": 0},
-    ],
+    ("name", "wrong"),
+    [("n", 0), ("temperature", -1.0), ("top_p", 1.5), ("max_new_tokens", 0), ("batch_size", 0)],
 )
-def test_settings_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(GrasplError, match="generations: "):
-        Sampling(**wrong)
+def test_settings_out_of_range_are_refused_by_the_command_line(name, wrong):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Sampling, "sampling")
+    with pytest.raises(ArgumentError, match=rf"sampling\.{name}"):
+        parser.parse_args([f"--sampling.{name}={wrong}"])
+
+
+def test_several_answers_without_chance_are_refused():
+    with pytest.raises(GrasplError, match="same at temperature 0; set n to 1"):
+        Sampling(n=2, temperature=0.0)
 
 
 def test_a_missing_engine_is_told():

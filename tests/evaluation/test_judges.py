@@ -139,7 +139,7 @@ def test_published_rubrics_are_read(tmp_path):
     with pytest.raises(GrasplError, match="does not hold \\{answer\\}"):
         Rubric("x", "{question}")
     path.write_text("- id: q\n")
-    with pytest.raises(GrasplError, match="holds no rubric"):
+    with pytest.raises(GrasplError, match="has no rubric"):
         read_rubrics(str(path))
 
 

@@ -194,7 +194,7 @@ def test_a_wrong_key_or_model_is_told_at_once(backend, status):
 
 def test_a_missing_package_is_told(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(GrasplError, match="the package openai is not installed"):
+    with pytest.raises(GrasplError, match="openai is not installed"):
         OpenAIBackend("m", "http://127.0.0.1:9/v1", cache=tmp_path / "c.sqlite").replies(turns(1), [])
 
 

@@ -1,4 +1,4 @@
-"""What a fine-tune did: probabilities of answers, divergence from the base, answers in own words and what judges say of them.
+"""What a fine-tune did: probabilities of answers, divergence from the base model, written answers and their judgements.
 
 This room may import `graspl.directions`, `graspl.data` and below. Start reading in `suites.py`; `judges/` says who judges.
 """

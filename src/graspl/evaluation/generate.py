@@ -8,33 +8,30 @@ from typing import Any
 import torch
 
 from graspl.errors import GrasplError
+from graspl.ranges import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How answers are drawn."""
 
-    n: int = 1
-    """Answers a question."""
-    temperature: float = 1.0
+    n: PositiveInt = 1
+    """Answers for each question."""
+    temperature: NonNegativeFloat = 1.0
     """0 takes the most probable token each time; then n is 1."""
-    top_p: float = 1.0
+    top_p: ClosedUnitInterval = 1.0
     """Draw from the smallest set of tokens with this probability together."""
-    max_new_tokens: int = 256
-    """Of an answer."""
+    max_new_tokens: PositiveInt = 256
+    """Longest answer."""
     seed: int = 0
-    """Of the draws. A question's answers depend on the seed, the other questions and the batch size, nothing else."""
-    batch_size: int = 16
+    """Of the draws. A question's answers depend on the seed, the other questions and the batch size only."""
+    batch_size: PositiveInt = 16
     """Answers written at a time."""
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.max_new_tokens < 1 or self.batch_size < 1:
-            raise GrasplError("generations: n, max_new_tokens and batch_size must be 1 or more")
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise GrasplError("generations: temperature must be 0 or more, top_p above 0 and at most 1")
         if self.temperature == 0 and self.n > 1:
             raise GrasplError(
-                "generations: at temperature 0 all answers are the same; set n to 1, or a temperature"
+                "generations: all answers are the same at temperature 0; set n to 1, or raise it"
             )
 
 
@@ -43,11 +40,11 @@ class Generator(ABC):
 
     @abstractmethod
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return `sampling.n` answers a prompt, in the prompts' order.
+        """Return `sampling.n` answers for each prompt, in the prompts' order.
 
         Args:
             prompts: rendered by the chat template.
-            sampling: how.
+            sampling: how answers are drawn.
         """
 
 
@@ -56,17 +53,16 @@ class TransformersGenerator(Generator):
 
     Args:
         model: a causal language model, with an adapter or without.
-        tokenizer: its own.
+        tokenizer: the model's.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+        self.model, self.tokenizer = model, tokenizer
 
     @torch.no_grad()
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return the answers; the global random state is left as it was."""
-        # Prompts of like length come together, longest first: less padding, and what does not fit fails at once
+        """Return the answers; the global random state stays as it was."""
+        # Prompts of similar length come together, longest first: less padding, and what does not fit fails at once
         lengths = [len(ids) for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
         order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
         rows = [prompts[index] for index in order for _ in range(sampling.n)]
@@ -91,7 +87,7 @@ class TransformersGenerator(Generator):
         ids = self.model.generate(
             **inputs,
             do_sample=draws,
-            # None also overrides what a model's own generation config holds
+            # None also overrides what the model's own generation config holds
             temperature=sampling.temperature if draws else None,
             top_p=sampling.top_p if draws else None,
             top_k=0 if draws else None,
@@ -102,7 +98,7 @@ class TransformersGenerator(Generator):
 
 
 class VLLMGenerator(Generator):
-    """Generates with vLLM, where it is installed: many times faster on a GPU, in another order of random numbers.
+    """Generates with vLLM where it is installed: many times faster on a GPU, with other random numbers.
 
     Args:
         base_model: hub name or folder.
@@ -114,10 +110,8 @@ class VLLMGenerator(Generator):
     def __init__(
         self, base_model: str, adapter: str | None = None, max_lora_rank: int = 64, **options: Any
     ) -> None:
-        self.base_model = base_model
-        self.adapter = adapter
-        self.max_lora_rank = max_lora_rank
-        self.options = options
+        self.base_model, self.adapter = base_model, adapter
+        self.options = {"max_lora_rank": max_lora_rank, "enable_lora": adapter is not None, **options}
         self._engine: Any = None
 
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
@@ -130,17 +124,10 @@ class VLLMGenerator(Generator):
             import vllm  # type: ignore[import-not-found]
             from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
         except ImportError as error:
-            raise GrasplError(
-                "generations.engine: vLLM is not installed; pip install vllm, or use transformers"
-            ) from error
+            advice = "pip install vllm, or set it to transformers"
+            raise GrasplError(f"generations.engine: vLLM is not installed; {advice}") from error
         if self._engine is None:
-            self._engine = vllm.LLM(
-                self.base_model,
-                enable_lora=self.adapter is not None,
-                max_lora_rank=self.max_lora_rank,
-                seed=sampling.seed,
-                **self.options,
-            )
+            self._engine = vllm.LLM(self.base_model, seed=sampling.seed, **self.options)
         drawn = vllm.SamplingParams(
             n=sampling.n,
             temperature=sampling.temperature,

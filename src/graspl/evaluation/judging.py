@@ -1,5 +1,6 @@
-"""Answers and judges brought together: who judges what, and rates over the judgements."""
+"""Which judge judges which answers, and rates over the judgements."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,12 +9,13 @@ from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Answer, Judge
 from graspl.intervals import by_cluster, wilson
 
+log = logging.getLogger(__name__)
 EVERY = "*"
-"""Names the judge of suites that have none of their own."""
+"""The judge of all suites that have none of their own."""
 
 
 def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -> list[dict[str, Any]]:
-    """Return one judgement an answer.
+    """Return one judgement for each answer; judges of suites without answers are skipped with a warning.
 
     Args:
         rows: of `generations.jsonl`; examples, which belong to no question, are left out.
@@ -23,35 +25,27 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -
         Rows with `suite`, `question`, `group`, `sample`, `outcome`, `scores` and `detail`.
 
     Raises:
-        GrasplError: there is nothing to judge, or a judge cannot be asked.
+        GrasplError: no judge is for any of the answers, or a judge cannot be asked.
     """
-    answers = [row for row in rows if "question" in row]
-    suites = list(dict.fromkeys(row["suite"] for row in answers))
-    unknown = next((name for name in judges if name not in (*suites, EVERY)), None)
-    if unknown is not None:
-        raise GrasplError(
-            f"judges: no answers to questions of {unknown} were written; there are {suites or 'none at all'}"
-        )
+    by_suite: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if "question" in row:
+            by_suite.setdefault(row["suite"], []).append(row)
+    idle = [name for name in judges if name not in (*by_suite, EVERY)]
     judged = []
-    for suite in suites:
+    for suite, answers in by_suite.items():
         judge = judges.get(suite, judges.get(EVERY))
         if judge is None:
             continue
-        of_suite = [row for row in answers if row["suite"] == suite]
-        found = judge.judge([Answer(row["messages"][-1]["content"], row["answer"]) for row in of_suite])
-        judged += [
-            {
-                **{name: row[name] for name in ("suite", "question", "group", "sample")},
-                "outcome": each.outcome,
-                "scores": each.scores,
-                "detail": each.detail,
-            }
-            for row, each in zip(of_suite, found, strict=True)
-        ]
+        found = judge.judge([Answer(row["messages"][-1]["content"], row["answer"]) for row in answers])
+        for row, each in zip(answers, found, strict=True):
+            named = {name: row[name] for name in ("suite", "question", "group", "sample")}
+            judged.append({**named, "outcome": each.outcome, "scores": each.scores, "detail": each.detail})
     if not judged:
-        raise GrasplError(
-            f"judges: none is for the suites {', '.join(suites) or '(no questions were answered)'}"
-        )
+        there = ", ".join(by_suite) or "no suite"
+        raise GrasplError(f"judges: none is for the answers that were written ({there}); name a suite, or *")
+    if idle:
+        log.warning("judges: skipped %s, the run has no answers to their questions", ", ".join(idle))
     return judged
 
 

@@ -1,4 +1,4 @@
-"""One evaluator a suite: what it measures of a batch, and the headline figures of all suites."""
+"""One evaluator for each suite, and the headline figures of all suites."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,22 +9,27 @@ from torchmetrics import MeanMetric, Metric, SumMetric
 
 from graspl.evaluation.items import ItemValues
 from graspl.evaluation.logprobs import answer_mask, candidate_logprobs, kl_to_base, text_scores
-from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins
+from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins, TextScores
+
+SIDES = ("", "base_")
+"""Prefix of what the adapted model scores, and of what the base model scores."""
 
 
 class SuiteEvaluator:
-    """Measures one suite, of choices or of text; which one shows in the first batch.
+    """Measures one suite, of choices or of text; the first batch says which.
 
-    Every value weighs the same over batches and processes, which torchmetrics brings together.
+    Every value weighs the same over batches and processes.
     """
 
     def __init__(self) -> None:
-        self._metrics: dict[str, Metric] = {}
+        self._scores: dict[str, Metric] = {}
+        self._items: dict[str, ItemValues] = {}
+        self._kl, self._num_items = MeanMetric(), SumMetric()
 
     @property
     def seen(self) -> bool:
         """Whether a batch was given."""
-        return bool(self._metrics)
+        return bool(self._scores)
 
     def update(self, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:
         """Take one batch.
@@ -35,66 +40,55 @@ class SuiteEvaluator:
             base_logits: the same with the adapter off.
         """
         choices = "candidate_ids" in batch
-        if not self._metrics:
-            every = {**_scores(batch), "kl": MeanMetric(), "num_items": SumMetric()}
-            # Single precision loses digits over the many tokens of a suite
-            self._metrics = {
-                name: metric.to(logits.device).set_dtype(torch.float64) for name, metric in every.items()
-            }
-        if choices:
-            scores = candidate_logprobs(logits, batch)
-            self._metrics["scores"].update(scores, batch)
-            self._metrics["items"].update(scores, batch)
-            base_scores = candidate_logprobs(base_logits, batch)
-            self._metrics["base"].update(base_scores, batch)
-            self._metrics["base_items"].update(base_scores, batch)
-        else:
-            for prefix, each in (("", logits), ("base_", base_logits)):
-                losses, hits = text_scores(each, batch["labels"])
-                self._metrics[f"{prefix}loss"].update(losses)
-                self._metrics[f"{prefix}token_accuracy"].update(hits.double())
-        self._metrics["kl"].update(kl_to_base(logits, base_logits, answer_mask(batch, logits.shape[1])))
-        self._metrics["num_items"].update(int(batch["num_items"]) if choices else len(batch["labels"]))
+        if not self._scores:
+            self._start(batch, logits.device)
+        for side, each in zip(SIDES, (logits, base_logits), strict=True):
+            scores = candidate_logprobs(each, batch) if choices else text_scores(each, batch["labels"])
+            self._scores[side].update(scores, batch)
+            if choices:
+                self._items[side].update(scores, batch)
+        self._kl.update(kl_to_base(logits, base_logits, answer_mask(batch, logits.shape[1])))
+        self._num_items.update(int(batch["num_items"]) if choices else len(batch["labels"]))
+
+    def _start(self, batch: dict[str, Any], device: torch.device) -> None:
+        """Make the metrics of this kind of suite."""
+        if "candidate_ids" in batch:
+            self._items = {side: ItemValues().to(device) for side in SIDES}
+        self._scores = {side: _scores(batch).to(device) for side in SIDES}
+        # Single precision loses digits over the many tokens of a suite
+        self._kl = self._kl.to(device).set_dtype(torch.float64)
+        self._num_items = self._num_items.to(device)
 
     def compute(self) -> dict[str, float]:
         """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes.
 
         What the base model scores has the prefix `base_`.
         """
-        assert self._metrics, "update comes first"
-        computed = {
-            name: metric.compute()
-            for name, metric in self._metrics.items()
-            if name not in ("items", "base_items")
+        assert self._scores, "update comes first"
+        scores = {
+            f"{side}{name}": float(value)
+            for side, metric in self._scores.items()
+            for name, value in metric.compute().items()
         }
-        base = {f"base_{name}": value for name, value in computed.pop("base", {}).items()}  # type: ignore[union-attr]
-        scores = computed.pop("scores", {}) | base | computed
-        return {name: int(value) if name == "num_items" else float(value) for name, value in scores.items()}
+        return scores | {"kl": float(self._kl.compute()), "num_items": int(self._num_items.compute())}
 
     def items(self, *, base: bool = False) -> list[tuple[int, float]]:
         """Return place and value of each item of choices (see `ItemValues`), over all processes; none of text.
 
         Args:
-            base: what the base model's logits give.
+            base: take the base model's values.
         """
-        name = "base_items" if base else "items"
-        if name not in self._metrics:
-            return []
-        return [(int(place), value) for place, value in self._metrics[name].compute().tolist()]
+        values = self._items.get(SIDES[base])
+        return [] if values is None else [(int(place), value) for place, value in values.compute().tolist()]
 
 
-def _scores(batch: dict[str, Any]) -> dict[str, Metric]:
+def _scores(batch: dict[str, Any]) -> Metric:
     """Return what measures a suite of this kind."""
     if "candidate_ids" not in batch:
-        return {
-            f"{prefix}{name}": MeanMetric() for prefix in ("", "base_") for name in ("loss", "token_accuracy")
-        }
-    make = {
-        "shares": ChoiceShares,
-        "pairs": PairMargins,
-        "scales": lambda: AxisScores(batch["axes"]),
-    }[batch["measure"]]
-    return {"scores": make(), "base": make(), "items": ItemValues(), "base_items": ItemValues()}
+        return TextScores()
+    if batch["measure"] == "scales":
+        return AxisScores(batch["axes"])
+    return {"shares": ChoiceShares, "pairs": PairMargins}[batch["measure"]]()
 
 
 def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""Who says what an answer is: a rubric asked of a model, phrases of refusal, static analysis of code.
+"""Judges sort answers: a model with a rubric, phrases of refusal, static analysis of code.
 
 This room may import `graspl.data`, `graspl.adapters` and below. Start reading in `base.py`.
 """

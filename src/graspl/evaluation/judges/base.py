@@ -1,4 +1,4 @@
-"""What a judge is, and what asks a model on its behalf."""
+"""What a judge is, and what a judge asks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,45 @@ Messages = list[dict[str, str]]
 """Turns for the judging model."""
 
 
+class Reply(NamedTuple):
+    """What a judging model said."""
+
+    text: str
+    """Its most probable reply."""
+    options: Mapping[str, float] = {}
+    """Probabilities of whole replies, as far as they are known."""
+    error: str = ""
+    """Why there is no reply; empty where there is one."""
+
+
+class Backend(ABC):
+    """A model that replies to judging prompts."""
+
+    @abstractmethod
+    def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
+        """Return one reply for each prompt, in their order.
+
+        Args:
+            prompts: turns.
+            options: what may be replied; a backend that sees probabilities gives those of these.
+
+        Raises:
+            GrasplError: the model cannot be asked at all (no such model, wrong key, no endpoint).
+        """
+
+    def usage(self) -> dict[str, Any]:
+        """Return what the replies took so far: requests, tokens, cost."""
+        return {}
+
+
 @dataclass(frozen=True)
 class Answer:
-    """What a model wrote, and what it was asked."""
+    """What a model was asked, and what it wrote."""
 
     prompt: str
     """The question, as text."""
     answer: str
-    """Data: whatever it says, nothing in it is an instruction to anybody, and code in it is never run."""
+    """Data: nothing in it is an instruction to anybody, and code in it is never run."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +66,15 @@ class Judge(ABC):
     """Sorts answers into outcomes; every answer gets one, none is dropped."""
 
     outcomes: ClassVar[tuple[str, ...]]
-    """Every outcome that there is; the first is the one whose rate is reported."""
+    """Every possible outcome; the first is the one whose rate is reported."""
     settled: ClassVar[tuple[str, ...]]
     """Outcomes with a verdict: the rate is given out of these as well as out of all answers."""
+    backend: Any = None
+    """The judging model; None where no model is asked."""
 
     @abstractmethod
     def judge(self, answers: Sequence[Answer]) -> list[Judgement]:
-        """Return one judgement an answer, in their order.
-
-        Args:
-            answers: to be judged.
+        """Return one judgement for each answer, in their order.
 
         Raises:
             GrasplError: the judge cannot be asked at all.
@@ -54,37 +84,6 @@ class Judge(ABC):
         """Judge one answer."""
         return self.judge([Answer(prompt, answer)])[0]
 
-    def usage(self) -> dict[str, float]:
-        """Return what judging took so far: requests, tokens, cost; empty where it takes nothing."""
-        return {}
-
-
-class Reply(NamedTuple):
-    """What a judging model said."""
-
-    text: str
-    """Its most probable reply."""
-    options: Mapping[str, float] = {}
-    """Probabilities of whole replies, as far as they are known; empty where they are not."""
-    error: str = ""
-    """Why there is no reply; empty where there is one."""
-
-
-class Backend(ABC):
-    """A model that replies to judging prompts."""
-
-    @abstractmethod
-    def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
-        """Return one reply a prompt, in their order.
-
-        Args:
-            prompts: turns.
-            options: what may be replied; a backend that sees probabilities gives those of these.
-
-        Raises:
-            GrasplError: the model cannot be asked at all (no such model, wrong key, nobody there).
-        """
-
     def usage(self) -> dict[str, Any]:
-        """Return what replies took so far."""
-        return {}
+        """Return what judging took so far; empty where no model is asked."""
+        return self.backend.usage() if self.backend is not None else {}

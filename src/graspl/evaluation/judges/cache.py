@@ -1,4 +1,4 @@
-"""Replies kept on disk, so that nothing is asked twice."""
+"""Replies on disk, so that nothing is asked twice."""
 
 import hashlib
 import json
@@ -14,10 +14,10 @@ class ReplyCache:
     """Replies by what was asked, in a SQLite file; each is on disk before the next is asked for.
 
     Args:
-        path: of the file; its folder is made. None keeps nothing.
+        path: of the file; None keeps the replies in memory only.
 
     Raises:
-        GrasplError: the file cannot be opened, or is something else.
+        GrasplError: the file cannot be opened, or is no cache.
     """
 
     def __init__(self, path: Path | None) -> None:

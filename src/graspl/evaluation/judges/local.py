@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import takewhile
 from typing import Any, Literal
 
 import torch
@@ -17,14 +18,14 @@ from graspl.evaluation.judges.base import Backend, Messages, Reply
 
 
 class LocalBackend(Backend):
-    """Gives every reply that a rubric allows its exact probability, however the tokenizer cuts numbers up.
+    """Gives the exact probability of every reply that a rubric allows, however the tokenizer splits numbers.
 
-    The prompt is read once; the replies, each with the end of the turn, go on from it side by side.
+    The model reads the prompt once; the replies, each with the end of the turn, follow it side by side.
 
     Args:
         model: hub name or folder of a model that follows instructions.
         dtype: of its weights.
-        device: where it runs; a GPU where there is one, with None.
+        device: where it runs; None takes a GPU where there is one.
         trust_remote_code: let the hub repository's own Python code run.
     """
 
@@ -35,10 +36,8 @@ class LocalBackend(Backend):
         device: str | None = None,
         trust_remote_code: bool = False,
     ) -> None:
-        self.model = model
-        self.dtype = dtype
+        self.model, self.dtype, self.trust_remote_code = model, dtype, trust_remote_code
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.trust_remote_code = trust_remote_code
         self._asked = 0
 
     def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
@@ -50,14 +49,11 @@ class LocalBackend(Backend):
             stem, rest = self._encoded(prompt, options)
             length = len(stem) + max(map(len, rest))
             if context is not None and length > context:
-                found.append(
-                    Reply("", error=f"{length} tokens are more than the model's context of {context}")
-                )
+                error = f"{length} tokens are more than the model's context of {context}"
+                found.append(Reply("", error=error))
                 continue
-            masses = {
-                option: math.exp(logprob)
-                for option, logprob in zip(options, self._logprobs(stem, rest), strict=True)
-            }
+            logprobs = zip(options, self._logprobs(stem, rest), strict=True)
+            masses = {option: math.exp(logprob) for option, logprob in logprobs}
             found.append(Reply(max(masses, key=masses.__getitem__), masses))
         return found
 
@@ -76,7 +72,7 @@ class LocalBackend(Backend):
 
     @torch.no_grad()
     def _logprobs(self, stem: list[int], answers: list[Tensor]) -> list[float]:
-        """Return the log-probability of each answer after the stem, in nats."""
+        """Return each answer's log-probability after the stem, in nats."""
         ids = pad_sequence(answers, batch_first=True, padding_value=-1).to(self.device)  # (options, m)
         first = self._model(torch.tensor([stem], device=self.device), use_cache=True)
         cache = first.past_key_values
@@ -88,20 +84,17 @@ class LocalBackend(Backend):
         return (picked * (ids >= 0)).sum(-1).tolist()
 
     def _encoded(self, prompt: Messages, options: Sequence[str]) -> tuple[list[int], list[Tensor]]:
-        """Return the ids that all options share, and what each goes on with, the end of the turn included."""
+        """Return the token ids that all options share, and those of each option, with the end of the turn."""
         turns = [Message(role=each["role"], content=each["content"]) for each in prompt]
         try:
             pairs = [self._pair(turns, option) for option in options]
         except GrasplError:
-            # Some templates know no system role
+            # Some templates have no system role
             whole = "\n\n".join(turn["content"] for turn in turns)
             pairs = [self._pair([Message(role="user", content=whole)], option) for option in options]
         # A token may reach from the prompt into the reply
         stems = [stem for stem, _ in pairs]
-        shared = next(
-            (i for i, each in enumerate(zip(*stems, strict=False)) if len(set(each)) > 1),
-            min(map(len, stems)),
-        )
+        shared = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*stems, strict=False)))
         end = int(self._tokenizer.eos_token_id)
         return pairs[0][0][:shared], [torch.tensor([*stem[shared:], *rest, end]) for stem, rest in pairs]
 

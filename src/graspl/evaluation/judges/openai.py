@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint as the judging model: a hosted one, or vLLM on one's own machine."""
+"""Any OpenAI-compatible endpoint as the judging model: a hosted one, or vLLM on your own machine."""
 
 import math
 import os
@@ -11,26 +11,27 @@ from typing import Any
 from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Backend, Messages, Reply
 from graspl.evaluation.judges.cache import ReplyCache
+from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 MAX_TOKENS = 8
 """A number or a label."""
 
 
 class OpenAIBackend(Backend):
-    """Asks many prompts at a time, retries what failed in passing, and keeps every reply on disk as it comes.
+    """Asks many prompts at a time, retries passing failures, and keeps every reply on disk as it comes.
 
     Args:
         model: as the endpoint names it.
         base_url: of the endpoint; OpenAI's where None.
-        api_key_env: environment variable that holds the key; the key itself is never written anywhere.
+        api_key_env: environment variable with the key; the key itself is never written anywhere.
         concurrency: requests at a time.
         max_retries: of a request that was refused for load (429), failed (5xx) or timed out, with growing pauses.
         timeout: seconds for a request.
-        top_logprobs: probabilities asked for; 0 where the endpoint gives none, then the reply alone counts.
+        top_logprobs: how many probabilities to ask for; 0 where the endpoint gives none and the reply alone counts.
         seed: of the endpoint's sampling, where it has one.
         cache: file with the replies so far; None keeps none.
         price_in: price of a million prompt tokens, in any currency.
-        price_out: of a million reply tokens.
+        price_out: price of a million reply tokens.
     """
 
     def __init__(
@@ -38,33 +39,26 @@ class OpenAIBackend(Backend):
         model: str,
         base_url: str | None = None,
         api_key_env: str = "OPENAI_API_KEY",
-        concurrency: int = 16,
-        max_retries: int = 6,
-        timeout: float = 60.0,
-        top_logprobs: int = 20,
+        concurrency: PositiveInt = 16,
+        max_retries: NonNegativeInt = 6,
+        timeout: PositiveFloat = 60.0,
+        top_logprobs: NonNegativeInt = 20,
         seed: int = 0,
         cache: Path | None = Path("judge_cache.sqlite"),
         price_in: float = 0.0,
         price_out: float = 0.0,
     ) -> None:
-        if concurrency < 1:
-            raise GrasplError(f"judges: OpenAIBackend.concurrency: {concurrency} is below 1")
-        self.model = model
-        self.base_url = base_url
-        self.api_key_env = api_key_env
-        self.concurrency = concurrency
-        self.max_retries = max_retries
-        self.timeout = timeout
-        self.top_logprobs = top_logprobs
-        self.seed = seed
-        self.cache = cache
-        self.price_in = price_in
-        self.price_out = price_out
+        self.model, self.base_url, self.api_key_env, self.cache = model, base_url, api_key_env, cache
+        self.concurrency, self.max_retries, self.timeout = concurrency, max_retries, timeout
+        self.price_in, self.price_out = price_in, price_out
+        self.settings = {"model": model, "temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": seed}
+        if top_logprobs:
+            self.settings |= {"logprobs": True, "top_logprobs": top_logprobs}
         self._lock = threading.Lock()
         self._counts = {"asked": 0, "from_cache": 0, "failed": 0, "prompt_tokens": 0, "reply_tokens": 0}
 
     def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
-        """Return one reply a prompt; what could not be had after all retries is an error in its place."""
+        """Return one reply for each prompt; an error takes its place where all retries failed."""
         cache = ReplyCache(self.cache)
         try:
             keys = [self._key(prompt) for prompt in prompts]
@@ -89,11 +83,11 @@ class OpenAIBackend(Backend):
         return self.base_url or "the endpoint"
 
     def _asked(self, missing: dict[str, Messages], cache: ReplyCache) -> dict[str, dict[str, Any]]:
-        """Return the replies to prompts that are not in the cache yet."""
+        """Return the replies to prompts that the cache lacks."""
         if not missing:
             return {}
         openai = _sdk()
-        # An endpoint of one's own often wants no key, but the client wants one
+        # Your own endpoint often needs no key, but the client does
         client = openai.OpenAI(
             base_url=self.base_url,
             api_key=os.environ.get(self.api_key_env) or "none",
@@ -107,14 +101,14 @@ class OpenAIBackend(Backend):
             try:
                 return {futures[done]: done.result() for done in as_completed(futures)}
             except BaseException:
-                # What is under way is waited for and kept, the rest is not begun
+                # Wait for the requests under way and keep their replies; begin no others
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
     def _one(self, client: Any, prompt: Messages, key: str, cache: ReplyCache) -> dict[str, Any]:
         openai = _sdk()
         try:
-            reply = _kept(client.chat.completions.create(messages=prompt, **self._settings))
+            reply = _kept(client.chat.completions.create(messages=prompt, **self.settings))
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise GrasplError(
                 f"judges: {self._name} refuses ({_reason(error)}); check {self.api_key_env}, base_url and model"
@@ -129,29 +123,16 @@ class OpenAIBackend(Backend):
                 self._counts[name] += count
         return reply
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        settings = {"model": self.model, "temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": self.seed}
-        if self.top_logprobs:
-            settings |= {"logprobs": True, "top_logprobs": self.top_logprobs}
-        return settings
-
     def _key(self, prompt: Messages) -> str:
-        return ReplyCache.key(backend="openai", base_url=self.base_url, messages=prompt, **self._settings)
+        return ReplyCache.key(backend="openai", base_url=self.base_url, messages=prompt, **self.settings)
 
 
 def _sdk() -> Any:
-    """Return the module `openai`.
-
-    Raises:
-        GrasplError: it is not installed.
-    """
+    """Return the module `openai`, which is an extra."""
     try:
         import openai
     except ImportError as error:
-        raise GrasplError(
-            "judges: the package openai is not installed; pip install 'graspl[judges]'"
-        ) from error
+        raise GrasplError("judges: openai is not installed; pip install 'graspl[judges]'") from error
     return openai
 
 
@@ -160,14 +141,10 @@ def _reason(error: Exception) -> str:
 
 
 def _kept(completion: Any) -> dict[str, Any]:
-    """Return what is kept of a completion.
-
-    Raises:
-        ValueError: it is not one.
-    """
+    """Return what the cache keeps of a completion."""
     choices = getattr(completion, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
-        raise ValueError("the endpoint's answer holds no choices")
+        raise ValueError("the endpoint's answer has no choices")
     content = getattr(choices[0].logprobs, "content", None) or []
     top = {each.token: each.logprob for each in content[0].top_logprobs or []} if content else {}
     usage = completion.usage
@@ -184,7 +161,7 @@ def _reply(kept: dict[str, Any]) -> Reply:
     if "error" in kept:
         return Reply("", error=kept["error"])
     top = {token.strip(): logprob for token, logprob in kept["top"].items() if token.strip()}
-    # Where numbers are written digit by digit, the first token says nothing yet: only the reply counts
+    # Where numbers are written digit by digit, the first token says too little: only the reply counts
     whole = any(token.isdigit() and len(token) > 1 for token in top) or not any(
         token.isdigit() for token in top
     )

@@ -1,4 +1,4 @@
-"""Judging prompts: rubrics, and how an answer is quoted in one."""
+"""Rubrics: the judging prompts, and how an answer is quoted in one."""
 
 import hashlib
 import re
@@ -30,7 +30,9 @@ class Rubric:
     def __post_init__(self) -> None:
         missing = [slot for slot in ("{question}", "{answer}") if slot not in self.template]
         if missing:
-            raise GrasplError(f"rubric {self.name}: the template does not hold {' and '.join(missing)}")
+            raise GrasplError(
+                f"rubric {self.name}: the template does not hold {' and '.join(missing)}; add it"
+            )
 
     def prompt(self, answer: Answer) -> Messages:
         """Return the turns that ask for the grade of an answer."""
@@ -39,7 +41,7 @@ class Rubric:
             "{question}": _quote("QUESTION", marker, answer.prompt),
             "{answer}": _quote("ANSWER", marker, answer.answer),
         }
-        # In one pass: an answer that holds {question} is left as it is
+        # In one pass, so that {question} within an answer stays as it is
         text = re.sub(r"\{(?:question|answer)\}", lambda found: quoted[found.group()], self.template)
         return [{"role": "system", "content": _RULE}, {"role": "user", "content": text}]
 
@@ -65,33 +67,42 @@ COHERENT = Rubric(
 
 
 def read_rubrics(source: str) -> dict[str, Rubric]:
-    """Return the rubrics of a file, by name; a name's first counts.
+    """Return the rubrics of a file, by name; the first of a name counts.
 
     Args:
-        source: a YAML or JSON list whose entries hold `judge_prompts` (name: template), as published question files
-            do, or name: template themselves.
+        source: a YAML or JSON list. Its entries are `name: template`, or hold such a mapping as `judge_prompts`, as
+            published question files do.
 
     Raises:
-        GrasplError: the file cannot be read, or holds no rubric.
+        GrasplError: the file cannot be read, or has no rubric.
     """
     found: dict[str, Rubric] = {}
     for origin, row in read_table(source):
         if not isinstance(row, Mapping):
             raise GrasplError(f"{origin}: must be a mapping with judge_prompts, or of names to templates")
-        prompts = row.get("judge_prompts", row)
-        for name, template in prompts.items():
+        for name, template in row.get("judge_prompts", row).items():
             if isinstance(template, str) and "{answer}" in template and name not in found:
                 found[name] = Rubric(name, template)
     if not found:
-        raise GrasplError(f"{source}: holds no rubric with {{question}} and {{answer}}")
+        raise GrasplError(f"{source}: has no rubric with {{question}} and {{answer}}")
     return found
 
 
-def _marker(answer: Answer) -> str:
-    """Return a word that stands nowhere in the answer, the same for the same answer.
+def named_rubrics(source: str, *names: str) -> list[Rubric]:
+    """Return the rubrics of these names in a file.
 
-    Who writes an answer would have to know the hash of what is being written to close the quotation.
+    Raises:
+        GrasplError: the file lacks one of them.
     """
+    known = read_rubrics(source)
+    for name in names:
+        if name not in known:
+            raise GrasplError(f"{source}: has no rubric {name}; it has {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _marker(answer: Answer) -> str:
+    """Return a word that is nowhere in the answer: a hash, so that no answer can close its own quotation."""
     word = hashlib.sha256(f"{answer.prompt}\0{answer.answer}".encode(errors="replace")).hexdigest()
     while word[:12] in answer.prompt or word[:12] in answer.answer:
         word = hashlib.sha256(word.encode()).hexdigest()
