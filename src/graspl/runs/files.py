@@ -1,0 +1,138 @@
+"""Files that are whole or absent: each is written under a temporary name and renamed."""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from graspl.errors import GrasplError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path (file or folder) beside ``path`` and rename it to ``path`` on success.
+
+    Nothing is left behind when the block raises. A folder that stood at ``path`` is replaced.
+
+    Args:
+        path: where the finished file or folder shall lie; its parents are made.
+
+    Raises:
+        GrasplError: the place cannot be written (permissions, full disk, a file where a folder must be).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise GrasplError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        target = scratch / path.name
+        yield target
+        _share(target)
+        if path.is_dir():
+            shutil.rmtree(path)
+        target.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise GrasplError(
+            f"{path}: writing failed ({reason}); free some space or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _share(path: Path) -> None:
+    """Give files the permissions that a file opened here would have; safetensors makes them for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write UTF-8 text so that a reader sees the old file or the new one, never a part."""
+    with atomic_path(path) as scratch, scratch.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json_atomic(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON with NaN refused, atomically."""
+    write_text_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_json_lines_atomic(path: Path, rows: Iterable[Any]) -> None:
+    """Write one row a line, atomically."""
+    write_text_atomic(
+        path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    )
+
+
+def read_json_lines(path: Path, mend: str) -> list[dict[str, Any]]:
+    """Return the rows of a file that graspl wrote; [] where there is none."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines if line.strip()]
+    except ValueError as error:
+        raise GrasplError(f"{path}: a line is not JSON ({error}); {mend}") from error
+
+
+def read_json(path: Path, what: str, mend: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GrasplError(f"{path}: no {what} there; {mend}") from error
+    except (OSError, ValueError) as error:
+        raise GrasplError(f"{path}: not readable as JSON ({error}); {mend}") from error
+
+
+def read_numbers(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
+    except (TypeError, ValueError) as error:
+        raise GrasplError(f"{path}: a cell is not a number ({error}); fit again") from error
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process within the block; the claim ends with the process, however it ends.
+
+    Args:
+        folder: made where it is not there.
+
+    Raises:
+        GrasplError: another process has it, or it cannot be written.
+    """
+    path = folder / ".claimed"
+    lock = FileLock(path, timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise GrasplError(
+            f"trainer.default_root_dir: another process is writing to {folder}; wait for it, or give another folder"
+        ) from error
+    except OSError as error:
+        raise GrasplError(
+            f"trainer.default_root_dir: {folder} cannot be written ({error.strerror}); give another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
