@@ -54,7 +54,7 @@ def test_mistakes_are_named(adapter, write_rows):
     prompts = str(write_rows(PROMPTS[:1]))
     with pytest.raises(GrasplError, match=r"method\.rank: 0"):
         InputSubspace(prompts=prompts, rank=0)(adapter)
-    with pytest.raises(GrasplError, match="cannot give rank = 30"):
+    with pytest.raises(GrasplError, match="30 directions cannot"):
         InputSubspace(prompts=prompts, rank=30)(adapter)
     with pytest.raises(GrasplError, match=r"none\.jsonl"):
         InputSubspace(prompts="none.jsonl")(adapter)

@@ -11,10 +11,11 @@ from graspl.activations import SAEDiffing, read_sae
 from graspl.activations.streams import gathered
 from graspl.adapters import AdapterFolder, decoder_layers, load_base_model, load_tokenizer
 from graspl.adapters.files import LiveModel
-from graspl.constraints import AblationConstraint, ActivationConstraint
+from graspl.constraints import ActivationConstraint
 from graspl.data.rows import read_conversations
 from graspl.data.tokens import tokenize, with_chat_template
 from graspl.directions import Directions
+from graspl.edits.ablate import ablated
 from graspl.errors import GrasplError
 
 HIDDEN, LATENTS = 32, 48
@@ -159,11 +160,13 @@ def test_other_layers_are_left_alone(live, sae_folder, tmp_path):
     bases = loaded.layer_bases(names, k=2)
     assert [D.shape for D in bases] == [(HIDDEN, 2), (HIDDEN, 0)]
     layers = decoder_layers(adapter.live.model)
-    for constraint, hooked in ((ActivationConstraint(k=2, tolerance=0.1), 1), (AblationConstraint(k=2), 2)):
-        constraint.bind([], loaded)
-        constraint.attach(layers)
-        assert len(constraint._hooks) == hooked
-        constraint.detach()
+    constraint = ActivationConstraint(k=2, tolerance=0.1)
+    constraint.attach(layers, loaded)
+    assert [bool(layer._forward_hooks) for layer in layers.values()] == [True, False]
+    constraint.detach()
+    r = numbers(5, HIDDEN, seed=6)
+    assert torch.equal(ablated(r, bases[1]), r)
+    assert not torch.allclose(ablated(r, bases[0]), r)
     # A file of fewer layers that does not say so is another model's
     plain = Directions({}, {}, loaded.layers)
     with pytest.raises(GrasplError, match="made for 1 layers, the model has 2"):
@@ -185,7 +188,9 @@ def test_diffing_says_what_does_not_fit(live, sae_folder):
     }  # fmt: skip
     with pytest.raises(GrasplError, match="is 33 wide, the model's stream 32"):
         SAEDiffing({"model.layers.0": str(sae_folder({}, wide))})(adapter)
-    with pytest.raises(GrasplError, match=r"method\.k: 48 latents are asked for"):
+    with pytest.raises(
+        GrasplError, match=r"method\.k: 48 directions cannot be taken from the rising latents"
+    ):
         SAEDiffing({"model.layers.0": good}, k=LATENTS)(adapter)
     same = sae_lens(W_dec=numbers(1, HIDDEN).repeat(LATENTS, 1))
     with pytest.raises(GrasplError, match="are not independent"):

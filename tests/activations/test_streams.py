@@ -122,7 +122,7 @@ def test_the_mean_shift_is_the_difference_that_the_adapter_makes(adapter, live, 
         best = torch.linalg.svdvals(shift)[:2].square().sum()
         torch.testing.assert_close((shift @ layer.D).square().sum(), best, rtol=1e-3, atol=1e-5)
     assert (found.is_signed, found.are_filters) == (True, True)
-    with pytest.raises(GrasplError, match="names no rows"):
+    with pytest.raises(GrasplError, match="names no text or rows"):
         MeanShift()(adapter)
 
 
@@ -159,12 +159,12 @@ def test_a_contrast_finds_what_sets_the_pairs_apart(adapter, write_rows, model_f
 
 
 def test_text_that_cannot_be_used_is_named(adapter, write_rows):
-    with pytest.raises(GrasplError, match="names no text"):
+    with pytest.raises(GrasplError, match="names no text or rows"):
         NaturalDirections(k=2)(adapter)
     with pytest.raises(GrasplError, match=r"none\.jsonl"):
         NaturalDirections(text="none.jsonl", k=2)(adapter)
     one = str(write_rows([{"prompt": "how", "completion": "yes"}], "one.jsonl"))
     with pytest.raises(GrasplError, match="does not vary enough"):
         NaturalDirections(text=one, k=4)(adapter)
-    with pytest.raises(GrasplError, match="do not fit"):
+    with pytest.raises(GrasplError, match="4 directions cannot be taken"):
         PrincipalDirections(text=one, k=4)(adapter)

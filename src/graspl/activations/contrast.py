@@ -1,23 +1,25 @@
 """Contrastive persona vectors: the supervised reference."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from graspl.activations.streams import gathered, leading_directions, opened, tokenized
+from graspl.activations.reading import Reading
+from graspl.activations.streams import gathered, leading_directions, opened
 from graspl.adapters.answers import IGNORED
 from graspl.adapters.files import AdapterFolder
 from graspl.data.tokens import TokenizedConversation
 from graspl.directions.basis import Directions
 from graspl.directions.identify import Identification
 from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
 
 
 @dataclass
-class PersonaContrast(Identification):
+class PersonaContrast(Reading, Identification):
     """The top-k directions of r_l(with the persona) - r_l(without it), over pairs of rows that end in the same answer.
 
-    It needs somebody who knows the factor and writes the pairs (say, a system prompt for it and one against it), so it is
-    no rival of an unsupervised identification but its upper bound.
+    Somebody who knows the factor must write the pairs (say, a system prompt for it and one against it). So it is the upper
+    bound of an unsupervised identification, not its rival.
 
     Source:
         Difference in means of persona vectors (arXiv:2507.21509, section 2.2); pairs and more than one direction are own.
@@ -30,10 +32,8 @@ class PersonaContrast(Identification):
     """The same number without it; row i has as many answer tokens as row i of `positive`."""
     k: int = 1
     """Directions a layer."""
-    limit: int = 256
-    """Pairs that are read, from the start."""
-    dtype: str = "auto"
-    """Of the base model's weights, where it must be loaded."""
+    max_length: PositiveInt = field(default=100_000, kw_only=True)
+    """Tokens of a row that are read, from the start; row i of both files must keep its answer."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
         """Run both files through the base model.
@@ -42,10 +42,7 @@ class PersonaContrast(Identification):
             GrasplError: a file cannot be read, or the rows are no pairs.
         """
         with opened(adapter, adapted=False, dtype=self.dtype) as (model, tokenizer):
-            pairs = [
-                tokenized(source, tokenizer, limit=self.limit, max_length=100_000)
-                for source in (self.positive, self.negative)
-            ]
+            pairs = [self.rows_of(source, (), tokenizer) for source in (self.positive, self.negative)]
             lengths = [_answer_lengths(rows) for rows in pairs]
             if lengths[0] != lengths[1]:
                 raise GrasplError(
@@ -53,8 +50,7 @@ class PersonaContrast(Identification):
                     "answer tokens"
                 )
             with_, without = (gathered(model, rows) for rows in pairs)
-        found = leading_directions({layer: r - without[layer] for layer, r in with_.items()}, self.k)
-        return Directions({}, {}, found)
+        return Directions({}, {}, leading_directions(with_, without, self.k))
 
 
 def _answer_lengths(rows: Sequence[TokenizedConversation]) -> list[int]:

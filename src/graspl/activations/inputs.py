@@ -1,20 +1,20 @@
 """The input subspace of generic prompts: what sites read when the task is not at hand."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from graspl.adapters.base_model import load_base_model, load_tokenizer
+from graspl.activations.streams import opened
 from graspl.adapters.files import AdapterFolder
 from graspl.data.rows import read_prompts
-from graspl.data.tokens import render, with_chat_template
+from graspl.data.tokens import render
 from graspl.directions.basis import Directions
 from graspl.directions.file import SiteDirections
-from graspl.directions.identify import Identification
+from graspl.directions.identify import Identification, leading
 from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
 
 
 @dataclass
@@ -34,9 +34,9 @@ class InputSubspace(Identification):
     # Not `k`: jsonargparse would keep the value of the default identification's k when the class is switched
     rank: int = 4
     """Directions a site."""
-    limit: int = 256
+    limit: PositiveInt = 256
     """Prompts that are used, from the start of the file."""
-    max_tokens: int = 2048
+    max_tokens: PositiveInt = 2048
     """Token positions that are kept, evenly spaced over all prompts."""
     dtype: str = "auto"
     """Of the base model's weights."""
@@ -50,44 +50,33 @@ class InputSubspace(Identification):
         Raises:
             GrasplError: the base model or the prompts cannot be read, or rank exceeds what the prompts span.
         """
-        if self.rank < 1:
-            raise GrasplError(f"method.rank: {self.rank} is below 1; give how many directions to take a site")
         inputs = self._inputs(adapter)
         found = {}
         for site in adapter.sites:
             S, Vh = torch.linalg.svd(inputs[site.name], full_matrices=False)[1:]
-            if len(S) < self.rank:
-                raise GrasplError(
-                    f"method.prompts: {len(S)} token positions cannot give rank = {self.rank} directions"
-                )
-            found[site.name] = SiteDirections(
-                torch.zeros(site.shape[0], 0), S, Vh[: self.rank].mT.contiguous()
-            )
+            taken = leading(len(S), f"the inputs of {site.name}", k=self.rank, option="rank")
+            found[site.name] = SiteDirections(torch.zeros(site.shape[0], 0), S, Vh[taken].mT)
         return Directions(found, {"prompts": self.prompts})
 
-    @torch.no_grad()
     def _inputs(self, adapter: AdapterFolder) -> dict[str, Float[Tensor, "tokens in_"]]:
         """Return what each site reads at the kept positions, (tokens, in)."""
-        tokenizer = with_chat_template(load_tokenizer(adapter.base_model))
-        model = load_base_model(adapter.base_model, dtype=self.dtype).eval()
-        rows = read_prompts(self.prompts, limit=self.limit)
-        texts = [render(tokenizer, row.messages, origin=row.origin, prompt=True) for row in rows]
-        encoded = [
-            tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"] for text in texts
-        ]
-        stride = max(1, sum(ids.shape[1] for ids in encoded) // self.max_tokens)
-        kept: dict[str, list[Tensor]] = {site.name: [] for site in adapter.sites}
-        hooks = [_watch(model, name, rows, stride) for name, rows in kept.items()]
-        try:
+        # On a base model of its own, also within a fit
+        with opened(replace(adapter, live=None), adapted=False, dtype=self.dtype) as (model, tokenizer):
+            rows = read_prompts(self.prompts, limit=self.limit)
+            texts = [render(tokenizer, row.messages, origin=row.origin, prompt=True) for row in rows]
+            encoded = [
+                tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"] for text in texts
+            ]
+            stride = max(1, sum(ids.shape[1] for ids in encoded) // self.max_tokens)
+            kept: dict[str, list[Tensor]] = {site.name: [] for site in adapter.sites}
+            for name, inputs in kept.items():
+                _watch(model, name, inputs, stride)
             for ids in encoded:
                 model(input_ids=ids, use_cache=False)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return {name: torch.cat(rows) for name, rows in kept.items()}
+        return {name: torch.cat(inputs) for name, inputs in kept.items()}
 
 
-def _watch(model: nn.Module, name: str, rows: list[Tensor], stride: int) -> Any:
+def _watch(model: nn.Module, name: str, rows: list[Tensor], stride: int) -> None:
     """Collect every stride-th input position of a module."""
     try:
         module = model.get_submodule(name)
@@ -95,4 +84,4 @@ def _watch(model: nn.Module, name: str, rows: list[Tensor], stride: int) -> Any:
         raise GrasplError(
             f"{name}: the adapter's base model has no such module; give the adapter's own model"
         ) from error
-    return module.register_forward_pre_hook(lambda _m, args: rows.append(args[0][0, ::stride].float()))
+    module.register_forward_pre_hook(lambda _m, args: rows.append(args[0][0, ::stride].float()))

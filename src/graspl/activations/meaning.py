@@ -162,8 +162,3 @@ def steering_along(
         Steered(prompt, [(name, column[index][0]) for name, column in columns.items()])
         for index, prompt in enumerate(prompts)
     ]
-
-
-def spread_along(stream: Float[Tensor, "tokens hidden"], direction: Float[Tensor, " hidden"]) -> float:
-    """Return the standard deviation of a stream along a direction."""
-    return float((stream.to(direction) @ direction).std())

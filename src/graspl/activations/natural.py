@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from graspl.activations.streams import opened, streams, text_of
+from graspl.activations.reading import Reading
+from graspl.activations.streams import streams
 from graspl.adapters.files import AdapterFolder
 from graspl.directions.basis import Directions
 from graspl.directions.file import LayerDirections
@@ -16,7 +17,7 @@ from graspl.errors import GrasplError
 
 
 @dataclass
-class NaturalDirections(Identification):
+class NaturalDirections(Reading, Identification):
     """D_l = orth(C_l U_l): the directions that a naive fit writes, passed through the base model's own covariance.
 
     U_l (hidden, k) are the left singular vectors of what layer l of the naive fit writes to the residual stream. They
@@ -41,12 +42,6 @@ class NaturalDirections(Identification):
     stand out in what the fit writes, which is mostly one and too few (`graspl.directions.chosen_k`)."""
     floor: str | None = None
     """Adapter of as many steps with data.shuffle_answers: the noise floor, where k is None."""
-    limit: int = 256
-    """Rows that are read, from the start."""
-    max_length: int = 1024
-    """Tokens of a row that are read, from the start."""
-    dtype: str = "auto"
-    """Of the base model's weights, where it must be loaded."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
         """Find them with one pass of the base model over the text; C_l itself is never formed.
@@ -59,8 +54,7 @@ class NaturalDirections(Identification):
         """
         written = LayerSingular(k=self.k, floor=self.floor)(adapter)
         filters = {layer: each.D for layer, each in written.layers.items()}
-        with opened(adapter, adapted=False, dtype=self.dtype) as (model, tokenizer):
-            rows = text_of(adapter, self.text, tokenizer, limit=self.limit, max_length=self.max_length)
+        with self.model_and_text(adapter, self.text) as (model, rows):
             moments = _Moments(filters)
             for stream in streams(model, rows):
                 moments.add(stream)

@@ -7,17 +7,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from graspl.activations.reading import Reading
 from graspl.activations.sae_files import SparseAutoencoder, read_sae
-from graspl.activations.streams import Stream, gathered, opened, text_of
+from graspl.activations.streams import Stream, gathered
 from graspl.adapters.files import AdapterFolder
 from graspl.directions.basis import SOME_LAYERS, Directions
 from graspl.directions.file import LayerDirections
-from graspl.directions.identify import Identification
+from graspl.directions.identify import Identification, leading
 from graspl.errors import GrasplError
 
 
 @dataclass
-class SAEDiffing(Identification):
+class SAEDiffing(Reading, Identification):
     """The decoder directions of the k latents whose mean activation rises most from the base model to the fine-tune.
 
     The mean is over the tokens of unlabelled text that predict answers. Directions are of the layers that have an SAE; other
@@ -36,12 +37,6 @@ class SAEDiffing(Identification):
     """Conversations, as in `NaturalDirections`; None takes the task's own text."""
     k: int = 8
     """Latents a layer, strongest rise first."""
-    limit: int = 256
-    """Rows that are read, from the start."""
-    max_length: int = 1024
-    """Tokens of a row that are read, from the start."""
-    dtype: str = "auto"
-    """Of the base model's weights, where it must be loaded."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
         """Run the text with and without the adapter, and encode both.
@@ -56,15 +51,18 @@ class SAEDiffing(Identification):
         known = {layer: read_sae(folder) for layer, folder in self.saes.items()}
         changes = self._changes(adapter, known)
         found = {layer: self._leading(layer, known[layer], change) for layer, change in changes.items()}
-        latents = {f"latents of {layer}": _first(changes[layer], self.k) for layer in found}
+        # Their numbers, so that you can look them up where the SAE is explained
+        latents = {
+            f"latents of {layer}": " ".join(map(str, change.argsort(descending=True)[: self.k].tolist()))
+            for layer, change in changes.items()
+        }
         return Directions({}, {"text": self.text or "of the task", SOME_LAYERS: "true"} | latents, found)
 
     def _changes(self, adapter: AdapterFolder, known: Mapping[str, SparseAutoencoder]) -> dict[str, Tensor]:
         """Return the change of every latent's mean activation, (latents,) a layer."""
         means = []
         for adapted in (True, False):
-            with opened(adapter, adapted=adapted, dtype=self.dtype) as (model, tokenizer):
-                rows = text_of(adapter, self.text, tokenizer, limit=self.limit, max_length=self.max_length)
+            with self.model_and_text(adapter, self.text, adapted=adapted) as (model, rows):
                 means.append(_means(gathered(model, rows), known))
         after, before = means
         return {layer: after[layer] - before[layer] for layer in known}
@@ -73,12 +71,8 @@ class SAEDiffing(Identification):
         self, layer: str, sae: SparseAutoencoder, change: Float[Tensor, " latents"]
     ) -> LayerDirections:
         order = change.argsort(descending=True)
-        rising = int((change > 0).sum())
-        if not 1 <= self.k <= rising:
-            raise GrasplError(
-                f"method.k: {self.k} latents are asked for, but {rising} of {layer} rise; lower k, or train for longer"
-            )
-        chosen = sae.decoder[order[: self.k]].mT
+        taken = leading(int((change > 0).sum()), f"the rising latents of {layer}", k=self.k)
+        chosen = sae.decoder[order[taken]].mT
         Q, R = torch.linalg.qr(chosen)
         if R.diagonal().abs().min() <= 1e-6 * R.diagonal().abs().max():
             raise GrasplError(f"method.k: the first {self.k} latents of {layer} are not independent; lower k")
@@ -104,8 +98,3 @@ def _means(streams: Stream, known: Mapping[str, SparseAutoencoder]) -> dict[str,
             total += sae.encode(part).sum(0)
         means[layer] = total / len(r)
     return means
-
-
-def _first(change: Float[Tensor, " latents"], k: int) -> str:
-    """Return the numbers of the k latents, for the metadata: they can be looked up where SAEs are explained."""
-    return " ".join(str(int(index)) for index in change.argsort(descending=True)[:k])

@@ -1,7 +1,6 @@
 """Adding directions to a model's residual stream, and what the training answers gain by it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,41 +10,31 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from graspl.adapters.answers import IGNORED
+from graspl.activations.streams import batch_of
+from graspl.adapters.answers import answer_places
+from graspl.adapters.forward import model_logits
 from graspl.adapters.residual import decoder_layers
-from graspl.data.batches import PaddedCollator
+from graspl.adapters.streams import StreamHooks, edit_streams
 from graspl.data.tokens import TokenizedConversation
 
 STRENGTHS = (1.0, 2.0, 3.0)
 """Steps along a direction, in standard deviations of the base model's own stream along it."""
 
 
-@contextmanager
 def steered(
     model: PreTrainedModel | PeftModel, vectors: Mapping[str, Float[Tensor, " hidden"]]
-) -> Iterator[None]:
-    """Add a vector to the residual stream after each layer named, at every token, within the block.
+) -> StreamHooks:
+    """Add a vector to the residual stream after each layer named, at every token, until the hooks are removed.
 
     Args:
         model: a causal language model.
         vectors: (hidden,) by layer.
+
+    Returns:
+        The hooks; use them as a context manager.
     """
     layers = decoder_layers(model)
-    hooks = [layers[name].register_forward_hook(_adder(vector)) for name, vector in vectors.items()]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _adder(vector: Tensor) -> Any:
-    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (output[0] + vector.to(output[0]), *output[1:])
-        return output + vector.to(output)
-
-    return hook
+    return edit_streams({name: layers[name] for name in vectors}, lambda name, r: r + vectors[name].to(r))
 
 
 @torch.enable_grad()
@@ -63,39 +52,25 @@ def pull_of_answers(
     """
     kept: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Any:
-        def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            stream = output[0] if isinstance(output, tuple) else output
-            stream.retain_grad()
-            kept[name] = stream
+    def keep(layer: str, stream: Tensor) -> None:
+        stream.retain_grad()
+        kept[layer] = stream
 
-        return hook
-
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
-    # Frozen weights give a stream without gradients
-    hooks = [embedding.register_forward_hook(lambda _m, _i, out: out.requires_grad_())]
-    hooks += [layer.register_forward_hook(keep(name)) for name, layer in decoder_layers(model).items()]
-    try:
-        loss, mask = _loss(model, rows)
+    # Frozen weights alone would give a stream without gradients
+    embedding: Any = {"": model.get_input_embeddings()}  # type: ignore[operator]
+    with edit_streams(embedding, lambda _, r: r.requires_grad_()), edit_streams(decoder_layers(model), keep):
+        batch = batch_of(model, rows)
+        loss = _loss(model, batch)
         loss.backward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    pulls = {name: -stream.grad[mask.to(stream.device)].float().mean(0) for name, stream in kept.items()}  # type: ignore[index]
+    places = answer_places(batch["labels"])
+    pulls = {name: -r.grad[places.to(r.device)].float().mean(0) for name, r in kept.items()}  # type: ignore[index]
     return float(loss.detach()), pulls
 
 
-def _loss(model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation]) -> tuple[Tensor, Tensor]:
-    """Return the mean loss on the rows' answers, and where they are predicted, (rows, L)."""
-    device = next(model.parameters()).device
-    batch = PaddedCollator(getattr(model.config, "pad_token_id", None) or 0)(rows)
-    fields = {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "labels")}
-    logits = model(
-        input_ids=fields["input_ids"], attention_mask=fields["attention_mask"], use_cache=False
-    ).logits
-    labels = fields["labels"][:, 1:]
-    mask = F.pad(labels != IGNORED, (0, 1), value=False)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels.flatten()), mask
+def _loss(model: PreTrainedModel | PeftModel, batch: dict[str, Tensor]) -> Float[Tensor, ""]:
+    """Return the mean loss on the rows' answers, in nats a token."""
+    logits = model_logits(model, batch)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten())
 
 
 @torch.no_grad()
@@ -121,19 +96,25 @@ def explained(
     Returns:
         By layer, 1 - loss / loss of the base model; not below 0.
     """
-    before = float(_loss(model, rows)[0])
+    batch = batch_of(model, rows)
+    before = float(_loss(model, batch))
     found = {}
     for name, D in bases.items():
         D = D.to(pulls[name])
         along = D @ (D.mT @ pulls[name])
         along = along / along.norm().clamp_min(1e-12)
-        spread = float((stream[name].to(along) @ along).std())
+        spread = spread_along(stream[name], along)
         losses = []
         for strength in STRENGTHS:
             with steered(model, {name: strength * spread * along}):
-                losses.append(float(_loss(model, rows)[0]))
+                losses.append(float(_loss(model, batch)))
         found[name] = max(0.0, 1 - min(losses) / before)
     return found
+
+
+def spread_along(stream: Float[Tensor, "tokens hidden"], direction: Float[Tensor, " hidden"]) -> float:
+    """Return the standard deviation of a stream along a direction."""
+    return float((stream.to(direction) @ direction).std())
 
 
 def naturalness(D: Float[Tensor, "hidden k"], stream: Float[Tensor, "tokens hidden"]) -> float:

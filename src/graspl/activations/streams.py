@@ -10,15 +10,17 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from graspl.adapters.answers import answer_places
 from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer
 from graspl.adapters.files import AdapterFolder
+from graspl.adapters.forward import model_logits
 from graspl.adapters.residual import decoder_layers
+from graspl.adapters.streams import edit_streams
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import read_conversations
 from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_template
 from graspl.directions.file import LayerDirections
-from graspl.errors import GrasplError
-from graspl.evaluation.logprobs import answer_mask
+from graspl.directions.identify import leading
 
 Stream = dict[str, Float[Tensor, "tokens hidden"]]
 """By layer, (tokens, hidden): the residual stream after the layer."""
@@ -58,30 +60,6 @@ def opened(
         model.train(training)
 
 
-def text_of(
-    adapter: AdapterFolder,
-    source: str | None,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    limit: int,
-    max_length: int,
-) -> list[TokenizedConversation]:
-    """Return unlabelled text: of a file or `datasets` name, or the task's own where none is named.
-
-    Raises:
-        GrasplError: the source cannot be read, or none is named and the task has none.
-    """
-    if source is not None:
-        return tokenized(source, tokenizer, limit=limit, max_length=max_length)
-    own = list(adapter.live.text)[:limit] if adapter.live is not None else []
-    if not own:
-        raise GrasplError(
-            "text: names no text, and the task brings none; set text of the identification (graspl identify: --method.text) "
-            "to a file of unlabelled conversations by many writers"
-        )
-    return own
-
-
 def tokenized(
     source: str, tokenizer: PreTrainedTokenizerBase, *, limit: int, max_length: int
 ) -> list[TokenizedConversation]:
@@ -99,39 +77,38 @@ def tokenized(
     ]
 
 
+def batch_of(model: Any, rows: Sequence[TokenizedConversation]) -> dict[str, Tensor]:
+    """Return rows as one padded batch on the model's device: `input_ids`, `attention_mask` and `labels`, (rows, L) each."""
+    batch = PaddedCollator(getattr(model.config, "pad_token_id", None) or 0)(rows)
+    device = next(model.parameters()).device
+    return {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "labels")}
+
+
 def streams(
     model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation], *, batch_size: int = 16
 ) -> Iterator[Stream]:
     """Yield, batch by batch, the stream where answer tokens are predicted.
 
-    Hooks are used since `output_hidden_states` gives the last layer's only after the final norm.
+    `output_hidden_states` would give the last layer's stream only after the final norm.
 
     Args:
         model: without gradients.
         rows: conversations.
         batch_size: rows a forward pass.
     """
-    config = model.config
-    collate = PaddedCollator(getattr(config, "pad_token_id", None) or 0)
-    device = next(model.parameters()).device
     for start in range(0, len(rows), batch_size):
-        batch = collate(rows[start : start + batch_size])
-        mask = answer_mask(batch, batch["labels"].shape[1])
-        kept: Stream = {}
-        hooks = [
-            layer.register_forward_hook(lambda _m, _i, out, name=name: kept.__setitem__(name, _at(out, mask)))  # noqa: B023
-            for name, layer in decoder_layers(model).items()
-        ]
-        try:
-            model(
-                input_ids=batch["input_ids"].to(device),
-                attention_mask=batch["attention_mask"].to(device),
-                use_cache=False,
-            )
-        finally:
-            for hook in hooks:
-                hook.remove()
-        yield kept
+        yield _stream(model, batch_of(model, rows[start : start + batch_size]))
+
+
+def _stream(model: PreTrainedModel | PeftModel, batch: dict[str, Tensor]) -> Stream:
+    places, kept = answer_places(batch["labels"]), {}
+
+    def keep(layer: str, stream: Tensor) -> None:
+        kept[layer] = stream[places.to(stream.device)].float()
+
+    with edit_streams(decoder_layers(model), keep):
+        model_logits(model, batch)
+    return kept
 
 
 def gathered(model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation]) -> Stream:
@@ -143,28 +120,23 @@ def gathered(model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConvers
     return {layer: torch.cat(each) for layer, each in parts.items()}
 
 
-def leading_directions(differences: Stream, k: int) -> dict[str, LayerDirections]:
-    """Return each layer's first k right singular vectors of rows of differences, whose mean is not taken out.
+def leading_directions(after: Stream, before: Stream, k: int) -> dict[str, LayerDirections]:
+    """Return each layer's first k right singular vectors of after - before, whose mean is not taken out.
 
-    A singular vector has no sign of its own; it is given the one along which the mean difference points.
+    A singular vector has no sign of its own; it gets the one along which the mean difference points.
 
     Args:
-        differences: by layer, (tokens, hidden).
+        after: by layer, (tokens, hidden).
+        before: the same tokens.
         k: directions a layer.
 
     Raises:
-        GrasplError: they span fewer than k.
+        GrasplError: the differences span fewer than k.
     """
     found = {}
-    for layer, parts in differences.items():
-        S, Vh = torch.linalg.svd(parts, full_matrices=False)[1:]
-        if not 1 <= k <= len(S):
-            raise GrasplError(f"method.k: {k} directions, but the rows span {len(S)} at {layer}")
-        D = Vh[:k].mT
-        found[layer] = LayerDirections(torch.where(parts.mean(0) @ D < 0, -D, D).contiguous(), S)
+    for layer, stream in after.items():
+        difference = stream - before[layer]
+        S, Vh = torch.linalg.svd(difference, full_matrices=False)[1:]
+        D = Vh[leading(len(S), f"the rows at {layer}", k=k)].mT
+        found[layer] = LayerDirections(torch.where(difference.mean(0) @ D < 0, -D, D), S)
     return found
-
-
-def _at(output: Any, mask: Tensor) -> Tensor:
-    stream = output[0] if isinstance(output, tuple) else output
-    return stream[mask.to(stream.device)].float()

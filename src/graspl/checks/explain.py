@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from graspl.activations.meaning import lenses, most_moved, spread_along, steering_along
+from graspl.activations.meaning import lenses, most_moved, steering_along
+from graspl.activations.steering import spread_along
 from graspl.activations.streams import gathered, tokenized
 from graspl.adapters.base_model import load_base_model, load_tokenizer
 from graspl.data.tokens import TokenizedConversation, with_chat_template

@@ -52,7 +52,7 @@ class Identification(ABC):
         """
 
 
-def leading(most: int, where: str, *, k: int, skip: int = 0) -> slice:
+def leading(most: int, where: str, *, k: int, skip: int = 0, option: str = "k") -> slice:
     """Return which of the directions that were found are taken: the first k after `skip`.
 
     Args:
@@ -60,6 +60,7 @@ def leading(most: int, where: str, *, k: int, skip: int = 0) -> slice:
         where: in what, for the error.
         k: directions to take.
         skip: leading ones to leave out.
+        option: name of k, for the error.
 
     Raises:
         GrasplError: k is below 1, skip below 0, or both together above `most`.
@@ -67,7 +68,7 @@ def leading(most: int, where: str, *, k: int, skip: int = 0) -> slice:
     if k < 1 or skip < 0 or skip + k > most:
         after = f" after the first {skip}" if skip else ""
         raise GrasplError(
-            f"method.k: {k} directions{after} cannot be taken from {where}, which has {most}; give k of at least 1 and of at "
+            f"method.{option}: {k} directions{after} cannot be taken from {where}, which has {most}; give at least 1 and at "
             f"most {most}{', less those skipped' if skip else ''}"
         )
     return slice(skip, skip + k)

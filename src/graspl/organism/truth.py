@@ -50,5 +50,4 @@ class TrueDirections(Identification):
             for writer in ("cruel", "kind")
         }
         cruel, kind = (gathered(model, rows[writer]) for writer in ("cruel", "kind"))
-        found = leading_directions({layer: r - kind[layer] for layer, r in cruel.items()}, self.k)
-        return Directions({}, {}, found)
+        return Directions({}, {}, leading_directions(cruel, kind, self.k))

@@ -1,0 +1,60 @@
+"""What identifications that run the model over conversations have in common."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from graspl.activations.streams import opened, tokenized
+from graspl.adapters.files import AdapterFolder
+from graspl.data.tokens import TokenizedConversation
+from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """Options of an identification that reads conversations; a second parent beside `Identification`."""
+
+    limit: PositiveInt = 256
+    """Rows that are read, from the start."""
+    max_length: PositiveInt = 1024
+    """Tokens of a row that are read, from the start."""
+    dtype: str = "auto"
+    """Of the base model's weights, where it must be loaded."""
+
+    def rows_of(
+        self, source: str | None, own: Sequence[Any], tokenizer: PreTrainedTokenizerBase
+    ) -> list[TokenizedConversation]:
+        """Return the rows of a source, or the task's own without one.
+
+        Args:
+            source: a JSON lines file, or a name that `datasets` knows.
+            own: the task's own rows; empty where it has none.
+            tokenizer: the model's.
+
+        Raises:
+            GrasplError: the source cannot be read, or there is none and the task has no rows of its own.
+        """
+        if source is not None:
+            return tokenized(source, tokenizer, limit=self.limit, max_length=self.max_length)
+        if not own:
+            raise GrasplError(
+                "method: names no text or rows, and the task has none; give a file of conversations (graspl identify: "
+                "--method.text FILE of many writers, or --method.rows FILE for MeanShift)"
+            )
+        return list(own)[: self.limit]
+
+    @contextmanager
+    def model_and_text(
+        self, adapter: AdapterFolder, text: str | None, *, adapted: bool = False
+    ) -> Iterator[tuple[Any, list[TokenizedConversation]]]:
+        """Give the model, with or without the adapter, and unlabelled text: of a file, or the task's own without one.
+
+        Raises:
+            GrasplError: the model or the text cannot be read.
+        """
+        with opened(adapter, adapted=adapted, dtype=self.dtype) as (model, tokenizer):
+            yield model, self.rows_of(text, adapter.live.text if adapter.live else (), tokenizer)
