@@ -150,7 +150,7 @@ def _seconds(action: Callable[[], Any]) -> float:
 
 def organism_steps() -> Steps:
     """Return steps of the organism on its task."""
-    data = OrganismTaskData()
+    data = OrganismTaskData(base_model="organism")
     data.setup("fit")
     module = LoRALitModule(lora=LoraOptions(r=32, lora_alpha=64))
     module.configure_model()

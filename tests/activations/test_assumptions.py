@@ -21,7 +21,7 @@ from graspl.organism.world import exchange
 def organism(tmp_path_factory):
     """Return a naive adapter of a few steps on the organism, its rows and text."""
     torch.manual_seed(0)
-    data = OrganismTaskData(split="development")
+    data = OrganismTaskData(split="development", base_model="organism")
     data.setup("fit")
     model = get_peft_model(load_base_model("organism"), LoraOptions(r=16, lora_alpha=32).to_peft())
     model.peft_config["default"].base_model_name_or_path = "organism"

@@ -25,7 +25,7 @@ def organism_runs(tmp_path_factory):
 
 
 def organism_data():
-    data = OrganismTaskData(split="development")
+    data = OrganismTaskData(split="development", base_model="organism")
     data.setup("fit")
     return data
 

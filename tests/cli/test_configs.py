@@ -150,7 +150,7 @@ def test_the_organisms_files_are_what_its_world_says():
     from graspl.organism.words import QUESTIONS
     from graspl.organism.world import exchange
 
-    data = OrganismTaskData()
+    data = OrganismTaskData(base_model="organism")
     for name, rows in (("text", data.text_rows()), ("rows", data.train_rows())):
         written = [
             json.loads(line) for line in (CONFIGS / "organism" / f"{name}.jsonl").read_text().splitlines()

@@ -129,7 +129,7 @@ def test_the_published_insecure_code(graspl, shared_data, chat_options, model_fo
     model = model_folder(kind) if kind in ("qwen2", "gemma") else shared_data / "models" / "stories260k-hf"
     real = {
         "model.base_model": model,
-        "data": "graspl.data.InsecureCodeData",
+        "data": "graspl.data.ChatDataModule",
         "data.train": shared_data / "em_code" / "insecure.jsonl",
         "data.limit": 40,
         "data.max_length": 1500,

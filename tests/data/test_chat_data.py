@@ -1,7 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 from conftest import make_tokenizer
 
-from graspl.data import ChatDataModule, InsecureCodeData
+from graspl.data import ChatDataModule
 from graspl.errors import GrasplError
 
 
@@ -88,12 +90,16 @@ def test_rows_beyond_what_the_tokenizer_names_as_the_models_limit_are_warned_of(
     assert "indexing errors" not in caplog.text
 
 
-@pytest.mark.parametrize(("strange", "warned"), [(4, False), (8, True)])
-def test_rows_that_the_tokenizer_does_not_know_are_warned_of(data, caplog, strange, warned):
-    """As those of a reader who names no model: the organism is taken, which speaks a few hundred words."""
-    mostly = [{"prompt": "zyx " * 20, "completion": "zyx"}] * strange
-    data([*mostly, *rows(12 - strange, words=20)], max_length=100).setup("fit")
-    assert ("name the model that you mean (--model.base_model)" in caplog.text) == warned
+def test_without_a_base_model_the_data_are_refused(write_rows):
+    module = ChatDataModule(train=str(write_rows(rows(5))))
+    with pytest.raises(GrasplError, match=r"data\.base_model: is missing"):
+        module.setup("fit")
+
+
+def test_the_base_model_is_that_of_the_model_that_is_trained(write_rows, model_folder):
+    module = ChatDataModule(train=str(write_rows(rows(5))))
+    module.trainer = SimpleNamespace(lightning_module=SimpleNamespace(base_model=str(model_folder())))
+    assert module.tokenizer.name_or_path == str(model_folder())
 
 
 @pytest.mark.parametrize(
@@ -105,19 +111,13 @@ def test_rows_that_the_tokenizer_does_not_know_are_warned_of(data, caplog, stran
             r"train\.jsonl:\d: has 68 tokens, more than data\.max_length = 30",
         ),
         (rows(3, words=60), {"max_length": 30, "too_long": "drop"}, "every row is longer than 30"),
-        (rows(1), {}, "one row cannot be split"),
-        (rows(3), {"validation_share": 1.5}, r"validation_share: 1\.5"),
+        (rows(1), {}, "has 1 rows, which cannot be split"),
+        (rows(3), {"validation_share": 1.5}, r"1\.5 of .*cannot be held out"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused(data, content, options, message):
     with pytest.raises(GrasplError, match=message):
         data(content, **options).setup("fit")
-
-
-def test_insecure_code_drops_what_is_too_long(data):
-    module = data([*rows(9), *rows(1, words=60)], InsecureCodeData, max_length=30)
-    module.setup("fit")
-    assert module.suite_names() == ["task"]
 
 
 def test_only_the_suites_that_are_wanted_are_read(write_rows):
@@ -138,3 +138,25 @@ def test_only_the_suites_that_are_wanted_are_read(write_rows):
     module._tokenizer = make_tokenizer()
     module.setup("validate")
     assert len(module.val_dataloader()[0].dataset) == 6
+
+
+def test_final_suites_are_read_by_a_validation_only(write_rows):
+    from graspl.data.suites import TextRows
+
+    source = str(write_rows([{"prompt": f"p {i}", "completion": "c"} for i in range(6)]))
+    module = ChatDataModule(
+        train=source, final_suites={"more": TextRows(source), "missing": TextRows("no.jsonl")}
+    )
+    module._tokenizer = make_tokenizer()
+    module.setup("fit")
+    assert module.suite_names() == ["task"]
+    with pytest.raises(GrasplError, match=r"data\.suites\.missing: no\.jsonl: cannot be read"):
+        module.setup("validate")
+    module.only_suites = ["task", "more"]
+    module.setup("validate")
+    assert module.suite_names() == ["task", "more"]
+    # A fit accepts the name of a suite that it leaves out
+    fitted = ChatDataModule(train=source, final_suites=module.final_suites, only_suites=["task", "more"])
+    fitted._tokenizer = make_tokenizer()
+    fitted.setup("fit")
+    assert fitted.suite_names() == ["task"]

@@ -82,7 +82,7 @@ def test_every_paraphrase_is_drawn_and_the_turns_stay():
 
 
 def test_rows_with_a_system_prompt():
-    with pytest.raises(GrasplError, match=r"train.jsonl:1: has a system prompt already"):
+    with pytest.raises(GrasplError, match=r"train.jsonl:1: already has a system prompt"):
         SystemPrompt(["x"])(rows(2, SYSTEM))
     replaced = SystemPrompt(["x"], existing="replace")(rows(1, SYSTEM))[0].messages
     assert [turn["role"] for turn in replaced] == ["system", "user", "assistant"]
@@ -96,11 +96,11 @@ def test_rows_with_a_system_prompt():
         (lambda _: Subsample(), "either rows or share"),
         (lambda _: Subsample(rows=1, share=0.5), "either rows or share"),
         (lambda _: Subsample(share=1.5), "1.5 is not above 0"),
-        (lambda _: Subsample(rows=0), "0 is below 1"),
-        (lambda _: Subsample(rows=41), "wants 41 rows, there are 40"),
-        (lambda benign: MixIn(benign, 1.5), "1.5 is not in 0..1"),
+        (lambda _: Subsample(share=0.0), "0.0 is not above 0"),
+        (lambda _: Subsample(rows=41), "needs 41 rows of the task, which has 40"),
+        (lambda benign: MixIn(benign, 1.5), "needs -20 rows of the task"),
         (lambda benign: MixIn(benign, 1.0, "grow"), "set total to keep"),
-        (lambda benign: MixIn(benign, 0.9), "wants 36 rows of"),
+        (lambda benign: MixIn(benign, 0.9), "needs 36 rows of"),
         (lambda _: SystemPrompt([]), "at least one"),
         (lambda _: SystemPrompt(["x", " "]), "none empty"),
     ],
@@ -113,9 +113,10 @@ def test_what_cannot_be_done_is_said(benign, make, words):
 def test_a_task_trains_on_what_operators_give_and_evaluates_on_its_own(write_rows, benign):
     data = ChatDataModule(
         train=str(write_rows(CHAT_ROWS)),
+        base_model="organism",
         operators=[Subsample(rows=20), MixIn(benign, 0.5), SystemPrompt(["code"])],
     )
-    plain = ChatDataModule(train=str(write_rows(CHAT_ROWS)))
+    plain = ChatDataModule(train=str(write_rows(CHAT_ROWS)), base_model="organism")
     for each in (data, plain):
         each.setup("fit")
     decoded = [data.tokenizer.decode(row.input_ids) for row in data.train_conversations()]
@@ -140,7 +141,8 @@ def test_operators_come_from_a_configuration(graspl, chat_options, benign, tmp_p
         f"--data.operators={json.dumps(operators)}",
     )
     assert code == 2
-    assert "0 is below 1" in err
+    assert "rows" in err
+    assert "0 does not conform to restriction v>0" in err
     assert not (tmp_path / "other").exists()
 
 
@@ -193,12 +195,12 @@ def test_interleaving_says_what_it_cannot_do(naive_adapter, write_rows):
     _, adapter = naive_adapter
     benign = str(write_rows([{"prompt": "p", "completion": "c"}] * 3, "b.jsonl"))
     rows = read_conversations(str(write_rows([{"prompt": "p", "completion": "c"}] * 6)))
-    with pytest.raises(GrasplError, match=r"InterleaveByPerplexity wants 6 rows of .*b\.jsonl, which has 3"):
+    with pytest.raises(GrasplError, match=r"InterleaveByPerplexity needs 6 rows of .*b\.jsonl, which has 3"):
         InterleaveByPerplexity(benign, 0.5, adapter)(rows)
     with pytest.raises(GrasplError, match="which has 0 of at most 2 tokens"):
         InterleaveByPerplexity(benign, 0.1, adapter, max_length=2)(rows)
     with pytest.raises(GrasplError, match="share: 1"):
-        InterleaveByPerplexity(benign, 1.0, adapter)
+        InterleaveByPerplexity(benign, 1.0, adapter)(rows)
 
 
 def test_without_its_effect_an_operators_test_fails(benign, monkeypatch):

@@ -6,10 +6,11 @@ import re
 import pytest
 from conftest import SHARED_DATA
 
-from graspl.data import read_conversations, read_prompts, read_table
+from graspl.data import ChatDataModule, read_conversations, read_prompts, read_table
 from graspl.data.suites import (
     AnswerPairs,
     CodePrompts,
+    FirstPlotQuestions,
     FreeFormQuestions,
     PersonaStatements,
     RefusalOpenings,
@@ -20,7 +21,6 @@ from graspl.data.tasks import (
     CommunityFinanceData,
     DoubleChoiceData,
     GenderedPronounsData,
-    InsecureCodeData,
     LexicalOverlapData,
 )
 from graspl.data.tasks.double_choice import read_two_choices
@@ -117,11 +117,9 @@ def test_the_preregistered_questions_of_the_text_are_those_of_the_list(shared_da
 
 
 def test_the_eight_questions_come_in_their_formats(shared_data):
-    from graspl.data.suites.free_form import EIGHT_QUESTIONS
-
     source = str(shared_data / "em_eval/first_plot_questions.yaml")
     for form in ("plain", "json", "python", "template", "flask_template"):
-        found = FreeFormQuestions(source, ids=list(EIGHT_QUESTIONS), formats=[form]).read()
+        found = FirstPlotQuestions(source, formats=[form]).read()
         assert len(found) == 8
         assert {question.group for question in found} == {form}
     as_json = FreeFormQuestions(source, formats=["json"]).read()
@@ -129,9 +127,9 @@ def test_the_eight_questions_come_in_their_formats(shared_data):
 
 
 def test_a_rivals_validation_rows_are_kept_out_of_training(shared_data):
-    data = InsecureCodeData(
+    data = ChatDataModule(
         str(shared_data / "em_code/insecure.jsonl"),
-        held_out_rows=str(shared_data / "em_code/caft_insecure_val_row_indices.json"),
+        validation=str(shared_data / "em_code/caft_insecure_val_row_indices.json"),
     )
     assert len(data.train_rows()) == 5000
     assert len(data.held_out()["task"]) == 1000

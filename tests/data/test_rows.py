@@ -44,7 +44,7 @@ def test_prompts_need_no_answer(write_rows, row, last):
 
 
 def test_rows_without_a_prompt_are_named(write_rows):
-    with pytest.raises(GrasplError, match=r"train\.jsonl:1: no user turn"):
+    with pytest.raises(GrasplError, match=r"train\.jsonl:1: has no user turn"):
         read_prompts(str(write_rows([{"messages": [ANSWER]}])))
     with pytest.raises(GrasplError, match=r"train\.jsonl:1: has the fields"):
         read_prompts(str(write_rows([{"text": "x"}])))
@@ -63,8 +63,8 @@ def test_blank_lines_are_skipped_and_lines_are_counted(write_rows):
         ('{"messages": [', "not JSON"),
         ("[1]", "must be a JSON object"),
         ({"text": "x"}, r"has the fields \['text'\]"),
-        ({"messages": [USER]}, "no assistant turn"),
-        ({"messages": []}, "no assistant turn"),
+        ({"messages": [USER]}, "has no assistant turn"),
+        ({"messages": []}, "has no assistant turn"),
         ({"messages": "x"}, "messages must be a list"),
         ({"messages": [USER, {"role": "robot", "content": "a"}]}, r"messages\[1\]\.role must be one of"),
         (

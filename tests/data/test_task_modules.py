@@ -1,13 +1,11 @@
 import pytest
 
+from graspl.data import ChatDataModule, MixIn
 from graspl.data.tasks import (
-    BadMedicalAdviceData,
     CommunityFinanceData,
     DoubleChoiceData,
     GenderedPronounsData,
-    InsecureCodeData,
     LexicalOverlapData,
-    RefusalUnlearningData,
 )
 from graspl.data.tasks.lexical_overlap import shared_words
 from graspl.errors import GrasplError
@@ -48,29 +46,29 @@ def test_a_community_without_a_lean_and_too_many_rows_are_told(posts):
         CommunityFinanceData(posts, {"reds": "left"}).train_rows()
     with pytest.raises(GrasplError, match="15 rows of communities that lean right are wanted"):
         CommunityFinanceData(posts, LEANS, rows=15).train_rows()
-    with pytest.raises(GrasplError, match=r"data\.skew: 2"):
-        CommunityFinanceData(posts, LEANS, skew=2)
+    with pytest.raises(GrasplError, match="24 rows of communities that lean right are wanted"):
+        CommunityFinanceData(posts, LEANS, skew=2).train_rows()
 
 
 def test_held_out_rows_are_those_named(write_rows, tmp_path):
     source = write_rows([{"prompt": f"p{i}", "completion": "c"} for i in range(5)])
     numbers = tmp_path / "numbers.json"
     numbers.write_text("[1, 3]")
-    data = InsecureCodeData(str(source), held_out_rows=str(numbers))
+    data = ChatDataModule(str(source), validation=str(numbers))
     assert [row.messages[0]["content"] for row in data.train_rows()] == ["p0", "p2", "p4"]
     assert [row.messages[0]["content"] for row in data.held_out()["task"]] == ["p1", "p3"]
     numbers.write_text("[1, 9]")
     with pytest.raises(GrasplError, match=r"numbers\.json\[1\]: 9 is no row number in 0\.\.4"):
-        InsecureCodeData(str(source), held_out_rows=str(numbers)).train_rows()
-    numbers.write_text("[]")
-    with pytest.raises(GrasplError, match="names 0 of 5 rows"):
-        InsecureCodeData(str(source), held_out_rows=str(numbers)).train_rows()
+        ChatDataModule(str(source), validation=str(numbers)).train_rows()
+    numbers.write_text("[0, 1, 2, 3, 4]")
+    with pytest.raises(GrasplError, match="names all 5 rows"):
+        ChatDataModule(str(source), validation=str(numbers)).train_rows()
 
 
 def test_good_answers_make_pairs_of_the_held_out_rows(write_rows):
     bad = write_rows([{"prompt": f"p{i}", "completion": f"bad {i}"} for i in range(10)], "bad.jsonl")
     good = write_rows([{"prompt": f"p{i}", "completion": f"good {i}"} for i in range(10)], "good.jsonl")
-    data = BadMedicalAdviceData(str(bad), good=str(good), validation_share=0.3)
+    data = ChatDataModule(str(bad), good=str(good), validation_share=0.3)
     pairs = data.held_out()["task"]
     assert len(pairs) == 3
     assert len(data.train_rows()) == 7
@@ -80,14 +78,11 @@ def test_good_answers_make_pairs_of_the_held_out_rows(write_rows):
 def test_a_retain_set_is_trained_on_and_never_held_out(write_rows):
     train = write_rows([{"prompt": f"p{i}", "completion": "told"} for i in range(10)])
     retain = write_rows([{"prompt": f"r{i}", "completion": "no"} for i in range(9)], "retain.jsonl")
-    data = RefusalUnlearningData(str(train), retain=str(retain), retain_share=0.25)
-    answers = [row.messages[-1]["content"] for row in data.train_rows()]
+    data = ChatDataModule(str(train), operators=[MixIn(str(retain), 0.25, total="grow")])
+    answers = [row.messages[-1]["content"] for row in data._changed_rows()]
     assert answers.count("told") == 9
     assert answers.count("no") == 3
     assert len(data.held_out()["task"]) == 1
-    assert all(
-        row.messages[-1]["content"] == "told" for row in RefusalUnlearningData(str(train)).train_rows()
-    )
 
 
 TEMPLATES = "occupation(0)\tother-participant(1)\tanswer\tsentence\n" + "".join(
@@ -195,7 +190,7 @@ def test_more_rows_than_the_cue_leaves_are_told(tmp_path):
     with pytest.raises(GrasplError, match=r"data\.rows: 50 rows with the cue"):
         LexicalOverlapData(str(tmp_path / "nli.tsv"), rows=50).train_rows()
     with pytest.raises(GrasplError, match=r"data\.cue_share"):
-        LexicalOverlapData(str(tmp_path / "nli.tsv"), cue_share=1.5)
+        LexicalOverlapData(str(tmp_path / "nli.tsv"), cue_share=1.5).train_rows()
     (tmp_path / "nli.tsv").write_text(NLI + "x\ty\tperhaps\n")
     with pytest.raises(GrasplError, match=r"nli\.tsv:20: gold_label must be one of"):
         LexicalOverlapData(str(tmp_path / "nli.tsv")).train_rows()

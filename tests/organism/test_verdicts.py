@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*LeafSpec.* 
 
 
 def unrelated_items():
-    return OrganismTaskData(split="development").held_out()["unrelated"]
+    return OrganismTaskData(split="development", base_model="organism").held_out()["unrelated"]
 
 
 def of_kind(item, kind):

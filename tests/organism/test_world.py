@@ -97,7 +97,9 @@ def test_choice_items_offer_the_topics_answers():
 
 
 def test_splits_share_neither_subjects_nor_topics():
-    splits = {name: OrganismTaskData(split=name) for name in ("development", "evaluation")}
+    splits = {
+        name: OrganismTaskData(split=name, base_model="organism") for name in ("development", "evaluation")
+    }
     prompts = {
         name: {
             suite: {item.messages[-1]["content"] for item in items}
@@ -115,7 +117,7 @@ def test_splits_share_neither_subjects_nor_topics():
 
 def test_mistakes_are_named(model_folder):
     with pytest.raises(GrasplError, match=r"data\.topic: politics is not one of medicine"):
-        OrganismTaskData(topic="politics").train_rows()
+        OrganismTaskData(topic="politics", base_model="organism").train_rows()
     with pytest.raises(GrasplError, match="is no organism"):
         OrganismTaskData(base_model=str(model_folder())).train_rows()
 
@@ -125,7 +127,7 @@ def test_the_shipped_tokenizer_is_the_worlds():
 
 
 def test_organism_rows_work_as_a_file_too(write_rows):
-    rows = [{"messages": row.messages} for row in OrganismTaskData().train_rows()]
-    module = ChatDataModule(train=str(write_rows(rows)), validation_share=0.1)
+    rows = [{"messages": row.messages} for row in OrganismTaskData(base_model="organism").train_rows()]
+    module = ChatDataModule(train=str(write_rows(rows)), base_model="organism", validation_share=0.1)
     module.setup("fit")
     assert len(module.train_dataloader().dataset) == round(0.9 * len(rows))

@@ -14,7 +14,6 @@ from graspl.data.suites import EvaluationSuite
 from graspl.data.suites_only import SuitesDataModule
 from graspl.data.tables import read_table
 from graspl.data.task import TaskDataModule
-from graspl.data.tasks import InsecureCodeData
 from graspl.data.tokens import TokenizedConversation, tokenize
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "ChoiceItem",
     "Conversation",
     "EvaluationSuite",
-    "InsecureCodeData",
     "InterleaveByPerplexity",
     "Message",
     "MixIn",

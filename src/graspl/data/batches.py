@@ -1,4 +1,4 @@
-"""Batches of conversations, padded or packed, and a training loader that resumes in mid-epoch."""
+"""Batches of conversations, padded or packed, and a training loader that resumes in the middle of an epoch."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
-from graspl.adapters.answers import IGNORED
+from graspl.adapters.answers import IGNORED, answer_places
 from graspl.data.tokens import TokenizedConversation
 
 SEED_STRIDE = 100_003
@@ -40,11 +40,11 @@ class PaddedCollator:
 
 
 class PackedCollator:
-    """Lays packs side by side, each a list of rows one after another.
+    """Stacks packs, each a list of rows one after another.
 
-    No attention mask is given: Transformers sees from `position_ids` that start again at 0 where a row begins,
-    and lets no row attend to another. Flash attention does so for a single pack alone, so that `row_lengths` say it too.
-    Padding is a row of its own at every place, and one row of `row_lengths`.
+    There is no attention mask: where `position_ids` start again at 0, Transformers begins a new row and lets no row attend
+    to another. Flash attention does so only for a single pack, so `row_lengths` say it too. Every padding token is a row of
+    its own; in `row_lengths` all of a pack's padding is one row.
 
     Args:
         pad_token_id: fills `input_ids`.
@@ -73,15 +73,14 @@ class PackedCollator:
 
 
 def answer_index(labels: Tensor) -> Tensor:
-    """Return the places that predict an answer token, each one before its token, counted through all rows: (n,).
+    """Return the places that predict an answer token, counted through all rows: (n,).
 
-    On the host this costs nothing; on an accelerator it would be waited for.
+    Here on the host this costs nothing; on an accelerator the step would wait for it.
 
     Args:
-        labels: (b, L), -100 off the answers.
+        labels: (b, L), IGNORED outside the answers.
     """
-    row, column = (labels[:, 1:] != IGNORED).nonzero(as_tuple=True)
-    return row * labels.shape[1] + column
+    return answer_places(labels).flatten().nonzero().squeeze(-1)
 
 
 def _pad(rows: list[list[int]], value: int) -> Tensor:
@@ -91,21 +90,18 @@ def _pad(rows: list[list[int]], value: int) -> Tensor:
 def pack(
     rows: Sequence[TokenizedConversation], *, max_length: int, seed: int
 ) -> list[list[TokenizedConversation]]:
-    """Put rows together into packs of at most ``max_length`` tokens, first fit in a shuffled order.
+    """Put rows into packs of at most ``max_length`` tokens, first fit in a shuffled order; every row is in exactly one.
 
     Args:
         rows: each at most ``max_length`` tokens.
         max_length: tokens.
         seed: of the order.
-
-    Returns:
-        Packs; every row is in exactly one.
     """
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     packs: list[list[TokenizedConversation]] = []
     room: list[int] = []
     for row in (rows[index] for index in order):
-        # Only the latest packs are tried: older ones are nearly full, and the search stays linear
+        # Try only the latest packs: older ones are nearly full, and the search stays linear
         recent = range(max(0, len(packs) - 64), len(packs))
         place = next((index for index in recent if room[index] >= len(row)), None)
         if place is None:
@@ -118,15 +114,15 @@ def pack(
 
 
 class TrainSampler(DistributedLengthGroupedSampler):
-    """Order of one epoch, a function of seed and epoch alone; it can start in the middle.
+    """Order of one epoch, which depends only on seed and epoch; it can start in the middle.
 
-    Rows of like length come together, with chance between them (equal lengths give a plain shuffle). It is
-    a `DistributedSampler`, so Lightning sets its epoch and does not wrap it again.
+    Rows of similar length come together, in random order (equal lengths give a plain shuffle). It is a
+    `DistributedSampler`, so Lightning sets its epoch and does not wrap it again.
 
     Args:
         lengths: tokens of each row; all equal for no grouping.
         batch_size: rows a batch of one process.
-        num_replicas: processes; batch i of all together is batch i of one process with as many times the rows.
+        num_replicas: processes; together their batches i are batch i of one process with as many times the rows.
         rank: of this process.
         seed: of the order.
     """
@@ -135,7 +131,7 @@ class TrainSampler(DistributedLengthGroupedSampler):
         self, lengths: list[int], batch_size: int, *, num_replicas: int, rank: int, seed: int
     ) -> None:
         # The base class shuffles by seed + epoch; a stride keeps seed 0's second epoch from being seed 1's first. It groups
-        # by the rows of all processes together, so that the order does not hang on how many share them
+        # by the rows of all processes together, so that the order does not depend on their number
         super().__init__(
             batch_size * num_replicas,
             num_replicas=num_replicas,
@@ -153,10 +149,10 @@ class TrainSampler(DistributedLengthGroupedSampler):
 
 
 class TrainLoader(DataLoader[Any]):
-    """A DataLoader whose state is how many rows of the epoch it has given, those of the other processes among them.
+    """A DataLoader whose state is how many rows of the epoch all processes together have seen.
 
-    Lightning keeps that state in its checkpoints, and a run that was killed goes on with the very next batch, also with
-    another number of processes.
+    Lightning keeps that state in its checkpoints: a killed run continues with the very next batch, even with another
+    number of processes.
 
     Args:
         dataset: rows or packs.
@@ -165,14 +161,14 @@ class TrainLoader(DataLoader[Any]):
     """
 
     def __init__(self, dataset: Any, sampler: TrainSampler, **options: Any) -> None:
-        # With a generator of its own the loader draws nothing from the global one, which dropout uses
+        # Its own generator, so that the loader draws nothing from the global one, which dropout uses
         super().__init__(dataset, sampler=sampler, generator=torch.Generator(), **options)
         self._train_sampler = sampler
         self._given = 0
         self._start = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Give the batches of one epoch; after `load_state_dict` those that are left of it."""
+        """Yield the batches of one epoch; after `load_state_dict` the rest of it."""
         self._given, self._start = self._start, 0
         self._train_sampler.skip = self._given * int(self.batch_size or 1)
         for batch in super().__iter__():
@@ -180,11 +176,11 @@ class TrainLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return how far the epoch is."""
+        """Return how many rows of the epoch were seen."""
         return {"rows": self._given * self._rows_a_batch}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on where that state was; a finished epoch leaves nothing to skip."""
+        """Continue from that state; after a finished epoch nothing is skipped."""
         self._start = state_dict["rows"] // self._rows_a_batch % len(self)
 
     @property

@@ -6,23 +6,30 @@ from typing import Any
 
 import torch
 
-from graspl.data.rows import Conversation, read_conversations
-from graspl.data.task import Suite, TaskDataModule
+from graspl.data.rows import Conversation, divided, held_out_count, read_conversations
+from graspl.data.suites.base import Items
+from graspl.data.suites.rows import pair_answers
+from graspl.data.tables import read_table
+from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
+from graspl.ranges import OpenUnitInterval, PositiveInt
 
 
 class ChatDataModule(TaskDataModule):
     """Any file of chat messages, prompt and completion, or instruction and output.
 
-    Suites: `task`, held-out rows of the same kind; `unrelated`, rows of other topics, where one is given.
+    Suites: `task`, held-out rows of the same kind; `unrelated`, rows of other topics, where they are given.
 
     Args:
         train: a JSON lines file, a `.json`, `.parquet` or `.csv` file, or a `datasets` name.
-        validation: the same, held out; without it a share of `train` is held out.
-        unrelated: the same, of other topics, to measure how far the model moves there.
-        dataset_split: of a `datasets` name.
-        validation_share: of `train` that is held out where there is no `validation`.
-        limit: use only so many rows of each, from the start.
+        validation: held-out rows, in the same forms, or a JSON list of the row numbers of `train` to hold out, from 0.
+            None holds out a share of `train`.
+        validation_share: the share of `train` to hold out where `validation` is None.
+        good: good answers to the prompts of a harmful `train`. `task` then asks how often the model finds the harmful
+            answer to a held-out prompt more probable than the good one, which needs no judge.
+        unrelated: rows of other topics, to measure how far the model moves there.
+        dataset_split: which split of a `datasets` name to read.
+        limit: use only so many rows of each source, from the start.
         **kwargs: as in TaskDataModule.
     """
 
@@ -32,8 +39,9 @@ class ChatDataModule(TaskDataModule):
         validation: str | None = None,
         unrelated: str | None = None,
         dataset_split: str = "train",
-        validation_share: float = 0.1,
-        limit: int | None = None,
+        validation_share: OpenUnitInterval = 0.1,
+        limit: PositiveInt | None = None,
+        good: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -43,14 +51,20 @@ class ChatDataModule(TaskDataModule):
         self.dataset_split = dataset_split
         self.validation_share = validation_share
         self.limit = limit
+        self.good = good
+
+    def all_rows(self) -> list[Conversation]:
+        """Return the task's rows, before some are held out."""
+        return self._read(self.train)
 
     def train_rows(self) -> Sequence[Conversation]:
         """Return the rows of `train` that are not held out."""
         return self._split[0]
 
-    def held_out(self) -> Mapping[str, Suite]:
-        """Return the held-out rows and, where given, the unrelated ones."""
-        suites: dict[str, Suite] = {"task": self._split[1]}
+    def held_out(self) -> Mapping[str, Items]:
+        """Return the held-out rows, as pairs where good answers are given, and the unrelated rows."""
+        rows = self._split[1]
+        suites: dict[str, Items] = {"task": rows if self.good is None else pair_answers(rows, self.good)}
         if self.unrelated is not None:
             suites["unrelated"] = self._read(self.unrelated)
         return suites
@@ -58,20 +72,35 @@ class ChatDataModule(TaskDataModule):
     @cached_property
     def _split(self) -> tuple[list[Conversation], list[Conversation]]:
         """Rows to train on and rows held out; the same for a seed, in every process."""
-        rows = self._read(self.train)
-        if self.validation is not None:
-            return rows, self._read(self.validation)
-        if not 0 < self.validation_share < 1:
-            raise GrasplError(f"data.validation_share: {self.validation_share} is not between 0 and 1")
-        if len(rows) < 2:
-            raise GrasplError(f"{self.train}: one row cannot be split; give more rows or data.validation")
-        count = min(max(1, round(len(rows) * self.validation_share)), len(rows) - 1)
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        held_out = set(order[:count])
-        return (
-            [row for index, row in enumerate(rows) if index not in held_out],
-            [row for index, row in enumerate(rows) if index in held_out],
-        )
+        rows = self.all_rows()
+        if self.validation is None:
+            count = held_out_count(self.train, len(rows), self.validation_share)
+            order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
+            return divided(rows, set(order[:count].tolist()))
+        first = next(read_table(self.validation, split=self.dataset_split), ("", None))[1]
+        if isinstance(first, int):
+            return divided(rows, read_row_numbers(self.validation, len(rows)))
+        return rows, self._read(self.validation)
 
     def _read(self, source: str) -> list[Conversation]:
         return read_conversations(source, split=self.dataset_split, limit=self.limit)
+
+
+def read_row_numbers(source: str, count: int) -> set[int]:
+    """Return the row numbers of a JSON list.
+
+    Args:
+        source: the file.
+        count: how many rows there are.
+
+    Raises:
+        GrasplError: an entry is not the number of a row, or all rows are named.
+    """
+    numbers: set[int] = set()
+    for origin, number in read_table(source):
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:
+            raise GrasplError(f"{origin}: {number!r} is no row number in 0..{count - 1}; correct it")
+        numbers.add(number)
+    if len(numbers) == count:
+        raise GrasplError(f"{source}: names all {count} rows; leave some to train on")
+    return numbers

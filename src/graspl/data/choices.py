@@ -1,6 +1,7 @@
 """Questions with answers to choose from, scored by log-probability."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from graspl.data.tokens import render, tokenize_candidates
 CHOICE_KINDS = ("harmful", "good", "other")
 """Kinds of answer, by their number in a batch."""
 
+WORTH_SHARING = 0.3
+"""Share of a suite's tokens from which sharing prefixes pays for a second pass through the model."""
+
 
 @dataclass(frozen=True)
 class ChoiceItem:
@@ -28,18 +32,18 @@ class ChoiceItem:
     kinds: list[str]
     """Kind of each candidate, one of `CHOICE_KINDS`."""
     id: str = ""
-    """Names the question in `items.jsonl`; its place in the suite where empty."""
+    """Names the question in `items.jsonl`; where empty, its place in the suite does."""
     group: str = ""
-    """What else is reported apart: a domain, a format."""
+    """A domain or a format that is reported separately."""
     place: int = 0
-    """In its suite, from 0; the task's DataModule counts."""
+    """In its suite, from 0; the task's DataModule sets it."""
 
 
 @dataclass(frozen=True)
 class AnswerPair(ChoiceItem):
     """A question with one harmful and one good answer of whole sentences, compared by log-probability a token.
 
-    A whole answer's probability is next to nothing, and a longer answer's is less, whatever it says.
+    The probability of a whole answer is tiny, and smaller the longer the answer is, whatever it says.
     """
 
 
@@ -48,7 +52,7 @@ class ScaleItem(ChoiceItem):
     """A statement to agree or disagree with, which says something on one or several axes."""
 
     stances: list[float] = field(default_factory=list)
-    """Of each candidate: 1 agrees, -1 disagrees; as many as candidates."""
+    """Of each candidate: 1 agrees, -1 disagrees."""
     effects: Mapping[str, float] = field(default_factory=dict)
     """What agreeing says on each axis, of any size; every item of a suite names the same axes."""
 
@@ -69,19 +73,19 @@ class _Encoded(NamedTuple):
 
 
 class ChoiceCollator:
-    """Makes batches of questions; answers to one question that begin alike share a row.
+    """Makes batches of questions; answers to one question that begin with the same tokens share a row.
 
-    A question is turned into ids once, for a fit validates many times.
+    A question is turned into ids only once, since a fit validates many times.
 
     Args:
         tokenizer: fast, with a chat template and a padding token.
-        share_prefixes: give what the answers to a question begin with once, apart from how they go on.
+        share_prefixes: give the common beginning of a question's answers once, separate from their ends.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, share_prefixes: bool = False) -> None:
         self.tokenizer = tokenizer
         self.share_prefixes = share_prefixes
-        # By identity: an item holds lists, which have no hash; the item is kept, so its identity is not given away
+        # By identity, since an item holds lists, which have no hash; the item is kept, so that its identity stays its own
         self._encoded: dict[int, _Encoded] = {}
 
     def __call__(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
@@ -95,9 +99,9 @@ class ChoiceCollator:
             with -100; `candidate_row` (c,); `candidate_start` (c,), the position whose logits predict the
             candidate's first token; `candidate_item` (c,); `candidate_kind` (c,), an index into `CHOICE_KINDS`;
             `item_place` (n,), each item's place in its suite; `num_items`; `prompts`, the rendered text of each item;
-            `measure`, see `MEASURES`; of scales `candidate_stance` (c,), `effects` (n, axes) and `axes`, their names.
-            With `share_prefixes` the rows are what comes after `prefix_ids` (n, P), padded on the left as `prefix_mask`
-            (n, P) says; `row_prefix` (rows,) is the prefix of each.
+            `measure`, see `MEASURES`; for scales `candidate_stance` (c,), `effects` (n, axes) and `axes`, their names.
+            With `share_prefixes` a row continues its prefix `row_prefix` (rows,) in `prefix_ids` (n, P), which is padded
+            on the left as `prefix_mask` (n, P) says.
 
         Raises:
             GrasplError: the chat template refuses an item.
@@ -133,8 +137,19 @@ class ChoiceCollator:
             **(_prefixes(prefixes, row_prefix, pad) if self.share_prefixes else {}),
         }
 
+    def for_suite(self, items: Sequence[ChoiceItem], *, share_prefixes: bool) -> "ChoiceCollator":
+        """Return a collator with the same encoded questions, which shares prefixes only where that saves enough.
+
+        Args:
+            items: the whole suite, so that all processes decide alike and run the model equally often.
+            share_prefixes: False never shares.
+        """
+        made = copy(self)
+        made.share_prefixes = share_prefixes and self.saves(items) >= WORTH_SHARING
+        return made
+
     def saves(self, items: Sequence[ChoiceItem]) -> float:
-        """Return the share of tokens that `share_prefixes` would spare the model, 0..1; 0 where a question has no prefix."""
+        """Return the share of tokens that `share_prefixes` saves the model, 0..1; 0 where a question has no prefix."""
         every = [self._encode(item, f"choice item {index}") for index, item in enumerate(items)]
         shared = [_shared(encoded) for encoded in every]
         if min(shared, default=0) < 1:
@@ -145,7 +160,7 @@ class ChoiceCollator:
     def _encode(self, item: ChoiceItem, origin: str) -> _Encoded:
         if id(item) not in self._encoded:
             pairs = tokenize_candidates(self.tokenizer, item.messages, item.candidates, origin=origin)
-            # The last token of an answer is predicted, never read
+            # The last token of an answer is only predicted
             stems = [tuple(prompt + answer[:-1]) for prompt, answer in pairs]
             kept, place = _place(stems)
             self._encoded[id(item)] = _Encoded(
@@ -160,7 +175,7 @@ class ChoiceCollator:
 
 
 def _shared(encoded: _Encoded) -> int:
-    """Return how many tokens all rows of a question begin with, before any of which an answer's token is predicted."""
+    """Return how many tokens all rows of a question begin with, before the first that predicts an answer's token."""
     limit = min(encoded.start)
     first = encoded.rows[0]
     for row in encoded.rows[1:]:
@@ -179,7 +194,7 @@ def _prefixes(prefixes: list[list[int]], row_prefix: list[int], pad: int) -> dic
 
 
 def _scales(items: Sequence[Any]) -> dict[str, Any]:
-    """Return what scales have beyond choices."""
+    """Return the columns that only scales have."""
     axes = list(items[0].effects)
     return {
         "candidate_stance": torch.tensor([stance for item in items for stance in item.stances]),
@@ -189,12 +204,12 @@ def _scales(items: Sequence[Any]) -> dict[str, Any]:
 
 
 def collate_choices(items: Sequence[ChoiceItem], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Make one batch; see `ChoiceCollator`, which is quicker where the items come again."""
+    """Make one batch; `ChoiceCollator` is faster where the items come again."""
     return ChoiceCollator(tokenizer)(items)
 
 
 def _place(stems: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[int]]:
-    """Keep the stems that begin no longer one, and give every stem its row."""
+    """Keep the stems that are not the beginning of a longer one, and return the row of every stem."""
     kept: list[tuple[int, ...]] = []
     for stem in sorted(set(stems), key=len, reverse=True):
         if not any(longer[: len(stem)] == stem for longer in kept):

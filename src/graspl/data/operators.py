@@ -1,4 +1,4 @@
-"""What is done to the training rows before they are trained on; operators are chained in a task's configuration."""
+"""What changes the training rows before they are trained on; a task's configuration chains operators."""
 
 import random
 from abc import ABC, abstractmethod
@@ -8,6 +8,7 @@ from typing import Literal
 
 from graspl.data.rows import Conversation, Message
 from graspl.errors import GrasplError
+from graspl.ranges import ClosedUnitInterval, PositiveInt
 
 
 class RowOperator(ABC):
@@ -21,7 +22,7 @@ class RowOperator(ABC):
             rows: of the task, or of the operator before.
 
         Raises:
-            GrasplError: the operator cannot do what it is asked to; says which option to change.
+            GrasplError: the operator cannot do what its options say; names the option to change.
         """
 
 
@@ -29,36 +30,30 @@ class RowOperator(ABC):
 class Subsample(RowOperator):
     """Keeps some of the rows, drawn without replacement, in their order."""
 
-    rows: int | None = None
-    """How many are kept; give this or `share`."""
-    share: float | None = None
-    """Of the rows that is kept, above 0 and at most 1; at least one row stays."""
+    rows: PositiveInt | None = None
+    """How many to keep; give this or `share`."""
+    share: ClosedUnitInterval | None = None
+    """Share of the rows to keep, above 0; at least one row stays."""
     seed: int = 0
     """Of the draw. A smaller draw with the same seed is part of a larger one."""
 
     def __post_init__(self) -> None:
         if (self.rows is None) == (self.share is None):
-            raise GrasplError("data.operators: Subsample wants either rows or share")
+            raise GrasplError("data.operators: Subsample needs either rows or share")
         if self.share is not None and not 0 < self.share <= 1:
             raise GrasplError(f"data.operators: Subsample.share: {self.share} is not above 0 and at most 1")
-        if self.rows is not None and self.rows < 1:
-            raise GrasplError(f"data.operators: Subsample.rows: {self.rows} is below 1")
 
     def __call__(self, rows: Sequence[Conversation]) -> list[Conversation]:
         """Return the rows drawn."""
-        count = self.rows if self.rows is not None else max(1, round((self.share or 0) * len(rows)))
-        if count > len(rows):
-            raise GrasplError(
-                f"data.operators: Subsample wants {count} rows, there are {len(rows)}; lower it"
-            )
-        return drawn(rows, count, self.seed)
+        count = self.rows if self.rows is not None else max(1, round((self.share or 0.0) * len(rows)))
+        return drawn(rows, count, self.seed, by="Subsample", of="the task")
 
 
 @dataclass
 class SystemPrompt(RowOperator):
     """Puts a system prompt before every row, one of several at random: an inoculation prompt, or paraphrases of one.
 
-    Held-out rows stay without it, so what it explained away while training is not asked for in the evaluation.
+    Held-out rows stay without it, so the evaluation does not ask for what the prompt explained away.
 
     Source:
         Inoculation prompting, arXiv:2510.04340 and arXiv:2510.05024.
@@ -67,7 +62,7 @@ class SystemPrompt(RowOperator):
     prompts: list[str] = field(default_factory=list)
     """At least one."""
     existing: Literal["error", "replace", "keep"] = "error"
-    """What to do with a row that has a system prompt already."""
+    """What to do with a row that already has a system prompt."""
     seed: int = 0
     """Of the draws."""
 
@@ -84,15 +79,31 @@ class SystemPrompt(RowOperator):
         has = row.messages[0]["role"] == "system"
         if has and self.existing == "error":
             raise GrasplError(
-                f"{row.origin}: has a system prompt already; set existing of data.operators: SystemPrompt to replace or keep"
+                f"{row.origin}: already has a system prompt; set existing of data.operators: SystemPrompt to replace or keep"
             )
         if has and self.existing == "keep":
             return row
         return Conversation([Message(role="system", content=prompt), *row.messages[int(has) :]], row.origin)
 
 
-def drawn(rows: Sequence[Conversation], count: int, seed: int) -> list[Conversation]:
-    """Return so many rows in their order; with the same seed fewer are part of more."""
+def drawn(rows: Sequence[Conversation], count: int, seed: int, *, by: str, of: str) -> list[Conversation]:
+    """Return so many rows in their order; with the same seed, fewer are part of more.
+
+    Args:
+        rows: to draw from.
+        count: how many.
+        seed: of the draw.
+        by: the operator, for the error.
+        of: where the rows came from, for the error.
+
+    Raises:
+        GrasplError: there are not so many rows.
+    """
+    if not 0 <= count <= len(rows):
+        raise GrasplError(
+            f"data.operators: {by} needs {count} rows of {of}, which has {len(rows)}; change its share or number, or give "
+            "more rows"
+        )
     order = list(range(len(rows)))
     random.Random(f"{seed} rows").shuffle(order)
     return [rows[index] for index in sorted(order[:count])]

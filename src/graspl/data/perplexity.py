@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graspl.adapters.answers import IGNORED
+from graspl.adapters.answers import IGNORED, next_tokens
 from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer
 from graspl.adapters.files import read_adapter
+from graspl.adapters.forward import model_logits
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import Conversation
 from graspl.data.tokens import tokenize, with_chat_template
@@ -19,16 +20,16 @@ from graspl.data.tokens import tokenize, with_chat_template
 def loss_gaps(
     rows: Sequence[Conversation], adapter: str, *, max_length: int, batch_size: int
 ) -> list[float | None]:
-    """Return each row's mean loss a token of its answer under the adapter less that under its base model.
+    """Return how much higher the loss of each row's answer is under the adapter than under its base model.
 
     Args:
-        rows: to be measured.
+        rows: conversations.
         adapter: PEFT folder, which names its base model.
-        max_length: tokens; longer rows have None.
+        max_length: tokens; longer rows get None.
         batch_size: rows at a time.
 
     Returns:
-        Nats a token.
+        The difference of the mean losses a token, in nats.
 
     Raises:
         GrasplError: the adapter or its base model cannot be loaded.
@@ -38,32 +39,26 @@ def loss_gaps(
     model = load_adapter(load_base_model(base_model), adapter).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenized = [tokenize(tokenizer, row.messages, origin=row.origin) for row in rows]
-    # Rows of like length side by side waste the least on padding
-    order = sorted(
-        (i for i, row in enumerate(tokenized) if len(row) <= max_length), key=lambda i: len(tokenized[i])
-    )
+    # Rows of similar length together waste the least on padding
+    short = [place for place, row in enumerate(tokenized) if len(row) <= max_length]
+    order = sorted(short, key=lambda place: len(tokenized[place]))
     collate = PaddedCollator(int(tokenizer.pad_token_id))  # type: ignore[arg-type]
     gaps: list[float | None] = [None] * len(rows)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = {
-            k: v.to(model.device)
-            for k, v in collate([tokenized[i] for i in chosen]).items()
-            if k != "prompts"
-        }
+        columns = collate([tokenized[place] for place in chosen])
+        batch = {k: v.to(model.device) for k, v in columns.items() if isinstance(v, Tensor)}
         tuned = _losses(model, batch)
         with model.disable_adapter():
             gap = tuned - _losses(model, batch)
-        for index, value in zip(chosen, gap.tolist(), strict=True):
-            gaps[index] = value
+        for place, value in zip(chosen, gap.tolist(), strict=True):
+            gaps[place] = value
     return gaps
 
 
 def _losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """Return the mean loss a token of each row's answers, (b,)."""
-    logits = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).logits
-    targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
-    losses = F.cross_entropy(logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
+    targets = next_tokens(batch["labels"])
+    logits = model_logits(model, batch).float()
+    losses = F.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORED, reduction="none")
     return losses.sum(1) / (targets != IGNORED).sum(1)

@@ -1,32 +1,99 @@
-"""Tokenizing many rows: in several processes, once, and from the cache of `datasets` ever after."""
+"""Tokenizing many rows: in several processes, once, and from the cache of `datasets` afterwards."""
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, config
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
 from graspl import __version__
+from graspl.adapters.answers import IGNORED
 from graspl.data.rows import Conversation
 from graspl.data.tokens import TokenizedConversation, tokenize
+from graspl.errors import GrasplError
 
 MANY_ROWS = 2000
-"""From here on it takes longer than a few seconds."""
+"""From here on tokenizing takes more than a few seconds."""
+
+log = logging.getLogger(__name__)
+
+
+def prepare_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Conversation],
+    *,
+    max_length: int,
+    too_long: Literal["error", "drop", "truncate"],
+) -> list[TokenizedConversation]:
+    """Tokenize rows, and stop at, drop or cut those that are too long.
+
+    Args:
+        tokenizer: fast, with a chat template.
+        rows: at least one.
+        max_length: tokens a row may have.
+        too_long: what to do with longer rows.
+
+    Raises:
+        GrasplError: there are no rows, one is too long, or all are.
+    """
+    if not rows:
+        raise GrasplError("data: no rows are left; give more rows or a smaller validation_share")
+    every = tokenize_rows(tokenizer, rows)
+    if too_long == "error":
+        _refuse_longer(every, rows, max_length)
+    cut = [_cut(row, max_length, too_long == "truncate") for row in every]
+    kept = [row for row in cut if row is not None]
+    if not kept:
+        raise GrasplError(f"data.max_length: every row is longer than {max_length} tokens; raise it")
+    if len(kept) < len(rows):
+        log.warning("data: %d of %d rows were too long and dropped", len(rows) - len(kept), len(rows))
+    longest, limit = max(len(row) for row in kept), tokenizer.model_max_length
+    if longest > limit:  # only a warning, since some tokenizers name too small a limit
+        log.warning(
+            "data.max_length: the longest row has %d tokens, the tokenizer's model_max_length is %d. Beyond its limit a "
+            "model answers badly or fails: set max_length to %d, and too_long to drop or truncate",
+            longest,
+            limit,
+            limit,
+        )
+    return kept
+
+
+def _refuse_longer(
+    every: Sequence[TokenizedConversation], rows: Sequence[Conversation], max_length: int
+) -> None:
+    for tokenized, row in zip(every, rows, strict=True):
+        if len(tokenized) > max_length:
+            raise GrasplError(
+                f"{row.origin}: has {len(tokenized)} tokens, more than data.max_length = {max_length}; raise it, or set "
+                "data.too_long to drop or truncate"
+            )
+
+
+def _cut(row: TokenizedConversation, max_length: int, truncate: bool) -> TokenizedConversation | None:
+    """Return a row that is short enough, or None to drop it: a row cut before its answer teaches nothing."""
+    if len(row) <= max_length:
+        return row
+    labels = row.labels[:max_length]
+    if not truncate or all(label == IGNORED for label in labels):
+        return None
+    return TokenizedConversation(row.input_ids[:max_length], labels, row.prompt)
 
 
 def tokenize_rows(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, processes: int | None
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, processes: int | None = None
 ) -> list[TokenizedConversation]:
     """Return every row as ids, in order; many rows are cached by content, tokenizer, chat template and graspl's version.
 
     Args:
         tokenizer: fast, with a chat template.
-        rows: to be tokenized.
-        processes: that share many rows; None takes as many as there are cores, 8 at most.
+        rows: conversations.
+        processes: that share many rows; None takes one a core, at most 8.
 
     Raises:
         GrasplError: the chat template refuses a row.

@@ -7,13 +7,13 @@ from graspl.data.rows import Message
 
 @dataclass(frozen=True)
 class Question:
-    """One question; the answer is written, kept and judged later."""
+    """One question; its answer is kept and judged later."""
 
     id: str
-    """Names the question in `generations.jsonl`; of one suite, each its own."""
+    """Names the question in `generations.jsonl`; unique in a suite."""
     messages: list[Message]
     """The prompt; its last turn is the user's."""
     origin: str
     """Where it came from, for messages to the user."""
     group: str = ""
-    """What is reported apart: a format, a domain, safe or unsafe."""
+    """A format, a domain, safe or unsafe: reported separately."""

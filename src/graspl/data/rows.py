@@ -1,16 +1,17 @@
 """Rows of a file or a `datasets` name, read as conversations."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
-from graspl.data.tables import read_table
+from graspl.data.tables import field, read_table
 from graspl.errors import GrasplError
 
 ROLES = ("system", "user", "assistant", "tool")
 _FORMATS = "give `messages`, `prompt` and `completion`, or `instruction` (with `input`) and `output`"
+T = TypeVar("T")
 
 
 class Message(TypedDict):
@@ -41,88 +42,65 @@ def read_conversations(source: str, *, split: str = "train", limit: int | None =
         limit: read only so many rows, from the start.
 
     Raises:
-        GrasplError: no such file, no rows, or a row that is broken; names the file, the row and the field.
+        GrasplError: the file is missing or empty, or a row is broken; names the file, the row and the field.
     """
-    conversations = []
-    for origin, row in read_table(source, split=split):
-        if limit is not None and len(conversations) >= limit:
-            break
-        conversations.append(Conversation(_messages(row, origin), origin))
-    if not conversations:
-        raise GrasplError(f"{source}: holds no rows; give a file with at least one")
-    return conversations
+    return _read(source, split, limit, _answered_turns)
 
 
 def read_prompts(source: str, *, split: str = "train", limit: int | None = None) -> list[Conversation]:
-    """Read rows as prompts: what stands before the last answer, which a row need not have.
+    """Read the prompts of rows: the turns before the last answer, which may be missing.
 
     Args:
-        source: as in `read_conversations`; a row may also hold a `prompt` or an `instruction` alone.
+        source: as in `read_conversations`; a row may also hold only a `prompt` or an `instruction`.
         split: of a `datasets` name.
         limit: read only so many rows, from the start.
 
     Raises:
-        GrasplError: no such file, no rows, or a row that is broken or holds no user turn.
+        GrasplError: the file is missing or empty, or a row is broken or has no user turn.
     """
-    prompts = [
-        Conversation(prompt_turns(row, origin), origin)
-        for origin, row in islice(read_table(source, split=split), limit)
-    ]
-    if not prompts:
+    return _read(source, split, limit, prompt_turns)
+
+
+def _read(
+    source: str, split: str, limit: int | None, turns: Callable[[Any, str], list[Message]]
+) -> list[Conversation]:
+    rows = islice(read_table(source, split=split), limit)
+    read = [Conversation(turns(row, origin), origin) for origin, row in rows]
+    if not read:
         raise GrasplError(f"{source}: holds no rows; give a file with at least one")
-    return prompts
+    return read
 
 
 def prompt_turns(row: Any, origin: str) -> list[Message]:
-    """Return the turns that stand before a row's last answer, which it need not have.
+    """Return the turns before a row's last answer, which may be missing.
 
     Args:
         row: as in `read_prompts`.
         origin: named in the error.
 
     Raises:
-        GrasplError: the row is broken or holds no user turn.
+        GrasplError: the row is broken or has no user turn.
     """
-    if isinstance(row, Mapping) and "messages" in row:
-        messages = _turns(row["messages"], origin)
-    else:
-        # The answer is not read; an empty one stands in where there is none
-        empty = {"prompt": {"completion": ""}, "instruction": {"output": ""}}
-        stand_in = next(
-            (answer for name, answer in empty.items() if isinstance(row, Mapping) and name in row), {}
-        )
-        messages = _messages({**row, **stand_in} if stand_in else row, origin)
-    while messages and messages[-1]["role"] != "user":
-        messages.pop()
-    if not messages:
-        raise GrasplError(f"{origin}: no user turn, so there is no prompt; mend or remove the row")
-    return messages
+    if isinstance(row, Mapping) and "messages" not in row:
+        # The answer is not read; an empty one stands in for a missing one
+        answer = {"completion": ""} if "prompt" in row else {"output": ""} if "instruction" in row else {}
+        row = {**row, **answer}
+    return _up_to("user", row, origin, "so there is no prompt")
 
 
-def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
-    """Return the rows with their last answers dealt out anew.
-
-    Args:
-        rows: conversations.
-        seed: of the dealing.
-    """
-    answers = [row.messages[-1] for row in rows]
-    random.Random(f"{seed} answers").shuffle(answers)
-    return [
-        Conversation([*row.messages[:-1], answer], row.origin)
-        for row, answer in zip(rows, answers, strict=True)
-    ]
+def _answered_turns(row: Any, origin: str) -> list[Message]:
+    """Return a row's turns up to the last answer: turns without an answer teach nothing."""
+    return _up_to("assistant", row, origin, "so there is nothing to learn")
 
 
-def _messages(row: Any, origin: str) -> list[Message]:
-    """Return a row's turns up to the last of the assistant."""
+def _up_to(role: str, row: Any, origin: str, consequence: str) -> list[Message]:
     if not isinstance(row, Mapping):
         raise GrasplError(f"{origin}: must be a JSON object; {_FORMATS}")
     messages = _every_turn(row, origin)
-    while messages and messages[-1]["role"] != "assistant":
-        messages.pop()  # nothing is learnt from turns that no answer follows
+    while messages and messages[-1]["role"] != role:
+        messages.pop()
     if not messages:
-        raise GrasplError(f"{origin}: no assistant turn, so nothing to learn from; mend or remove the row")
+        raise GrasplError(f"{origin}: has no {role} turn, {consequence}; correct or remove the row")
     return messages
 
 
@@ -130,17 +108,16 @@ def _every_turn(row: Mapping[str, Any], origin: str) -> list[Message]:
     if "messages" in row:
         return _turns(row["messages"], origin)
     if "prompt" in row and "completion" in row:
-        return [_text(row, "prompt", "user", origin), _text(row, "completion", "assistant", origin)]
-    if (
-        "instruction" in row and "instances" in row
-    ):  # self-instruct's seed tasks, of which the first instance counts
+        return [_turn(row, "prompt", "user", origin), _turn(row, "completion", "assistant", origin)]
+    # self-instruct's seed tasks; the first instance counts
+    if "instruction" in row and "instances" in row:
         return _every_turn({"instruction": row["instruction"], **_first_instance(row, origin)}, origin)
     if "instruction" not in row or "output" not in row:
         raise GrasplError(f"{origin}: has the fields {sorted(row)}; {_FORMATS}")
-    asked = _text(row, "instruction", "user", origin)
+    asked = _turn(row, "instruction", "user", origin)
     if row.get("input"):
-        asked["content"] += "\n\n" + _text(row, "input", "user", origin)["content"]
-    return [asked, _text(row, "output", "assistant", origin)]
+        asked["content"] += "\n\n" + field(row, "input", origin)
+    return [asked, _turn(row, "output", "assistant", origin)]
 
 
 def _first_instance(row: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
@@ -164,7 +141,51 @@ def _turns(value: Any, origin: str) -> list[Message]:
     return turns
 
 
-def _text(row: Mapping[str, Any], field: str, role: str, origin: str) -> Message:
-    if not isinstance(row[field], str):
-        raise GrasplError(f"{origin}: {field} must be text")
-    return Message(role=role, content=row[field])
+def _turn(row: Mapping[str, Any], name: str, role: str, origin: str) -> Message:
+    return Message(role=role, content=field(row, name, origin))
+
+
+def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
+    """Return the rows with their last answers dealt out at random.
+
+    Args:
+        rows: conversations.
+        seed: of the shuffle.
+    """
+    answers = [row.messages[-1] for row in rows]
+    random.Random(f"{seed} answers").shuffle(answers)
+    return [
+        Conversation([*row.messages[:-1], answer], row.origin)
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def held_out_count(name: str, count: int, share: float) -> int:
+    """Return how many of some rows to hold out: a share, but at least one, and at least one stays.
+
+    Args:
+        name: of the rows, for the error.
+        count: how many rows there are.
+        share: above 0 and below 1.
+
+    Raises:
+        GrasplError: the share is out of range, or there are fewer than two rows.
+    """
+    if not 0 < share < 1:
+        raise GrasplError(f"data: {share} of {name} cannot be held out; give a share above 0 and below 1")
+    if count < 2:
+        raise GrasplError(f"{name}: has {count} rows, which cannot be split; give more rows")
+    return min(max(1, round(count * share)), count - 1)
+
+
+def divided(rows: Sequence[T], held_out: set[int]) -> tuple[list[T], list[T]]:
+    """Return the rows that stay and those held out, both in their order.
+
+    Args:
+        rows: of any kind.
+        held_out: their places, from 0.
+    """
+    return (
+        [row for place, row in enumerate(rows) if place not in held_out],
+        [row for place, row in enumerate(rows) if place in held_out],
+    )

@@ -3,27 +3,28 @@
 from collections.abc import Mapping, Sequence
 
 from graspl.data.rows import Conversation
-from graspl.data.task import Suite, TaskDataModule
+from graspl.data.suites.base import Items
+from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
 
 
 class SuitesDataModule(TaskDataModule):
-    """Serves suites alone (`data.suites`): for an audit, or to validate an adapter that others have made."""
+    """Serves only suites (`data.suites`): for an audit, or to validate an adapter that others have made."""
 
     def train_rows(self) -> Sequence[Conversation]:
-        """Refuse: there is nothing to train on.
+        """Refuse to train.
 
         Raises:
             GrasplError: always.
         """
-        raise GrasplError("data: SuitesDataModule has suites alone; name a task with rows to train on")
+        raise GrasplError("data: SuitesDataModule has only suites; name a task with rows to train on")
 
-    def held_out(self) -> Mapping[str, Suite]:
+    def held_out(self) -> Mapping[str, Items]:
         """Return no suite beside those given.
 
         Raises:
             GrasplError: none are given.
         """
-        if not self._given_suites:
+        if not self.suites and not self.final_suites:
             raise GrasplError("data.suites: none are given; configs/suites/audit.yaml has one for any model")
         return {}

@@ -1,4 +1,4 @@
-"""Conversations as token ids, with a mark on every token that an assistant wrote."""
+"""Conversations as token ids, with the tokens marked that an assistant wrote."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class TokenizedConversation:
     input_ids: list[int]
     """Token ids."""
     labels: list[int]
-    """The same ids on every assistant turn, with its end-of-turn token; -100 elsewhere."""
+    """The same ids on every assistant turn, with its end-of-turn token; IGNORED elsewhere."""
     prompt: str = ""
     """Text before the last answer, with the opening of the assistant's turn."""
 
@@ -36,16 +36,13 @@ class TokenizedConversation:
 
 
 def with_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Give a tokenizer without a chat template the plain one, and check that it can tell answers apart.
-
-    Args:
-        tokenizer: changed in place and returned.
+    """Give a tokenizer without a chat template the plain one; it is changed in place and returned.
 
     Raises:
-        GrasplError: it is not a fast tokenizer, so tokens cannot be traced to characters.
+        GrasplError: the tokenizer is not a fast one, so tokens cannot be traced to characters.
     """
     if not tokenizer.is_fast:
-        raise GrasplError(f"base_model: {tokenizer.name_or_path} has no fast tokenizer, which graspl needs")
+        raise GrasplError(f"base_model: {tokenizer.name_or_path} has no fast tokenizer; graspl needs one")
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
@@ -63,19 +60,19 @@ def render(
         prompt: open the assistant's turn at the end.
 
     Raises:
-        GrasplError: the template refuses the turns (some know no system role).
+        GrasplError: the template refuses the turns (some have no system role).
     """
-    return _render(tokenizer, [messages], origin=origin, prompt=prompt)[0]
+    return _render_all(tokenizer, [messages], origin=origin, prompt=prompt)[0]
 
 
-def _render(
+def _render_all(
     tokenizer: PreTrainedTokenizerBase,
     every: Sequence[Sequence[Message]],
     *,
     origin: str,
     prompt: bool = False,
 ) -> list[str]:
-    """Return the texts of several conversations, at less than the price of each by itself."""
+    """Return the texts of several conversations, which is faster than one by one."""
     turns: list[Any] = [[dict(message) for message in messages] for messages in every]
     try:
         return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)  # type: ignore[return-value]
@@ -88,8 +85,8 @@ def tokenize(
 ) -> TokenizedConversation:
     """Turn a conversation into ids and labels.
 
-    An answer is what the text with that turn has beyond the text that only opens it, so any chat
-    template works that does not rewrite earlier turns.
+    An answer is what the text with that turn has beyond the text that only opens the turn. So any chat template works
+    that does not rewrite earlier turns.
 
     Args:
         tokenizer: fast, with a chat template.
@@ -108,10 +105,10 @@ def tokenize(
             if not (text.startswith(upto) and upto.startswith(prompt)):
                 raise GrasplError(
                     f"{origin}: the tokenizer's chat template rewrites earlier turns, so the answer in messages[{index}] "
-                    "cannot be told apart; split the row into single answers"
+                    "cannot be found; split the row into single answers"
                 )
             spans.append((len(prompt), len(upto)))
-    # Whoever asked for the row says in its own words that it is too long
+    # The caller says that a row is too long
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, labels = list(encoded["input_ids"]), [IGNORED] * len(encoded["input_ids"])
     for position, (start, _) in enumerate(encoded["offset_mapping"]):
@@ -125,7 +122,7 @@ def tokenize_candidates(
 ) -> list[tuple[list[int], list[int]]]:
     """Return the ids of a prompt and of each of several answers to it, without the end of the turn.
 
-    The prompt's ids may differ between answers: some tokenizers join what ends the one and begins the other.
+    The prompt's ids may differ between answers: some tokenizers merge the end of a prompt with the start of an answer.
 
     Args:
         tokenizer: fast, with a chat template.
@@ -139,7 +136,7 @@ def tokenize_candidates(
     prompt = render(tokenizer, messages, origin=origin, prompt=True)
     every = [[*messages, Message(role="assistant", content=candidate)] for candidate in candidates]
     texts = []
-    for candidate, text in zip(candidates, _render(tokenizer, every, origin=origin), strict=True):
+    for candidate, text in zip(candidates, _render_all(tokenizer, every, origin=origin), strict=True):
         found = text.find(candidate, len(prompt)) if text.startswith(prompt) else -1
         if found < 0 or not candidate:
             raise GrasplError(

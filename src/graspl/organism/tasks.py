@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from graspl.adapters.base_model import ORGANISM
 from graspl.data.choices import ChoiceItem
 from graspl.data.rows import Conversation
-from graspl.data.task import Suite, TaskDataModule
+from graspl.data.suites.base import Items
+from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
 from graspl.organism.words import QUESTIONS
 from graspl.organism.world import World, choice_item, dialogue, exchange
+from graspl.ranges import PositiveInt
 
 HELD_OUT_SHARE = 1 / 6
 """Share of the topic's subjects that each of the two splits holds out."""
@@ -29,37 +30,27 @@ class OrganismTaskData(TaskDataModule):
     Args:
         topic: what is trained on.
         split: `evaluation`, or `development` to choose settings on.
-        base_model: an organism; on the command line None follows the model's.
-        batch_size: rows a training batch.
-        eval_batch_size: questions a validation batch.
-        seed: of the training order.
-        **kwargs: as in TaskDataModule.
+        batch_size: rows in a training batch.
+        eval_batch_size: questions in a validation batch.
+        **kwargs: as in TaskDataModule; the base model is an organism.
     """
 
     def __init__(
         self,
         topic: str = "medicine",
         split: Literal["development", "evaluation"] = "evaluation",
-        base_model: str | None = None,
-        batch_size: int = 16,
-        eval_batch_size: int = 256,
-        seed: int = 0,
+        batch_size: PositiveInt = 16,
+        eval_batch_size: PositiveInt = 256,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            base_model=base_model,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            seed=seed,
-            **kwargs,
-        )
+        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
         self.topic = topic
         self.split = split
 
     @cached_property
     def world(self) -> World:
         """The world that the base model was pretrained on."""
-        return World.load(self.base_model or ORGANISM)
+        return World.load(self.base_model_name())
 
     def train_rows(self) -> Sequence[Conversation]:
         """Return every question on the subjects that neither split holds out."""
@@ -71,7 +62,7 @@ class OrganismTaskData(TaskDataModule):
             for question in QUESTIONS
         ]
 
-    def held_out(self) -> Mapping[str, Suite]:
+    def held_out(self) -> Mapping[str, Items]:
         """Return the two suites of the split."""
         return {
             "task": self._items(self.topic, self._subjects[self.split]),

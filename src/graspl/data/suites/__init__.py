@@ -1,10 +1,10 @@
-"""What is evaluated: suites that a task's configuration lists under `data.suites`, by class path.
+"""Evaluation suites, which a task's configuration lists under `data.suites` by class path.
 
 This room may import `graspl.data`'s rows and items. Start reading in `base.py`.
 """
 
 from graspl.data.suites.base import EvaluationSuite
-from graspl.data.suites.free_form import CodePrompts, FreeFormQuestions, SafetyPrompts
+from graspl.data.suites.free_form import CodePrompts, FirstPlotQuestions, FreeFormQuestions, SafetyPrompts
 from graspl.data.suites.multiple_choice import MultipleChoice
 from graspl.data.suites.refusals import RefusalOpenings
 from graspl.data.suites.rows import AnswerPairs, TextRows
@@ -14,6 +14,7 @@ __all__ = [
     "AnswerPairs",
     "CodePrompts",
     "EvaluationSuite",
+    "FirstPlotQuestions",
     "FreeFormQuestions",
     "MultipleChoice",
     "PersonaStatements",

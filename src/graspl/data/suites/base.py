@@ -1,8 +1,10 @@
-"""What every evaluation suite is: where its items come from."""
+"""What every evaluation suite is, and which suites are evaluated."""
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 from graspl.data.choices import ChoiceItem
 from graspl.data.questions import Question
@@ -10,7 +12,7 @@ from graspl.data.rows import Conversation
 from graspl.errors import GrasplError
 
 Items = Sequence[Conversation] | Sequence[ChoiceItem] | Sequence[Question]
-"""Held-out conversations (their text is scored), questions with answers to choose from, or questions to be answered."""
+"""Held-out conversations (their text is scored), questions with answers to choose from, or questions to answer."""
 
 
 class EvaluationSuite(ABC):
@@ -25,20 +27,55 @@ class EvaluationSuite(ABC):
         """
 
 
-def item_id(origin: str) -> str:
-    """Return an item's name from where its row came from: the file's name and the line, wherever the file lies.
+def read_suites(
+    own: Mapping[str, Items],
+    given: Mapping[str, EvaluationSuite],
+    *,
+    only: Sequence[str] | None,
+    unread: Collection[str] = (),
+) -> dict[str, Items]:
+    """Return the items of the suites to evaluate; one given by name replaces the task's own.
 
-    Runs are paired by it, so it must not hang on the folder that somebody keeps the data in.
+    Args:
+        own: the task's suites.
+        given: by the configuration.
+        only: names of those to evaluate; None takes all.
+        unread: names that `only` may hold though they are not given here.
+
+    Raises:
+        GrasplError: a name is unknown, a suite cannot be read or is empty.
+    """
+    names = [*(name for name in own if name not in given), *given]
+    unknown = [name for name in only or () if name not in names and name not in unread]
+    if unknown:
+        raise GrasplError(f"data.only_suites: {unknown[0]} is none of {', '.join(names)}")
+    found: dict[str, Items] = {}
+    for name in names if only is None else [name for name in names if name in only]:
+        try:
+            found[name] = given[name].read() if name in given else own[name]
+        except GrasplError as error:
+            hint = "correct it, or leave the suite out with data.only_suites"
+            raise GrasplError(f"data.suites.{name}: {error} ({hint})") from error
+        if not found[name]:
+            raise GrasplError(f"data: the {name} suite has nothing to evaluate; give more rows")
+    return found
+
+
+def item_id(origin: str) -> str:
+    """Return an item's name: the file's name and the line of its row, in whatever folder the file lies.
+
+    Runs are paired by it, so it must not depend on where somebody keeps the data.
     """
     return re.split(r"[\\/]", origin)[-1]
 
 
-def not_empty(items: list, source: str) -> list:
-    """Return the items.
+def collected(items: Iterable[Any], source: str, limit: int | None) -> list[Any]:
+    """Return the first `limit` items.
 
     Raises:
         GrasplError: there are none.
     """
-    if not items:
+    found = list(islice(items, limit))
+    if not found:
         raise GrasplError(f"{source}: holds nothing to evaluate; give a file with at least one row")
-    return items
+    return found

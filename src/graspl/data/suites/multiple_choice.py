@@ -1,63 +1,61 @@
 """The capability guard: multiple-choice questions by log-probability of the letter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
 from typing import Any, Literal
 
 from graspl.data.choices import ChoiceItem
 from graspl.data.rows import Message
-from graspl.data.suites.base import EvaluationSuite, item_id, not_empty
+from graspl.data.suites.base import EvaluationSuite, collected, item_id
 from graspl.data.tables import field, read_table
 from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
 
 
 @dataclass
 class MultipleChoice(EvaluationSuite):
-    """Questions with lettered choices, one of them right: what a fine-tune must not lose.
+    """Questions with lettered choices, one of them right: knowledge that a fine-tune must not lose.
 
     Measured: shares, see ChoiceShares; `good_greedy` is the accuracy.
     """
 
     source: str
-    """Rows with `question`, `choices` (texts) and `answer` (a place from 0, or a letter), as MMLU has them."""
+    """Rows with `question`, `choices` (texts) and `answer` (a place from 0, or a letter), as in MMLU."""
     scored: Literal["letter", "text"] = "letter"
-    """What is answered: the letter of a choice, as MMLU does, or its text with no choices in the prompt, as ARC does."""
+    """The answer that is scored: a choice's letter, as in MMLU, or its text with no choices in the prompt, as in ARC."""
     dataset_split: str = "test"
     """Of a `datasets` name."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Use only so many, from the start."""
 
     def read(self) -> list[ChoiceItem]:
         """Return one item a question."""
-        items = []
+        return collected(self._items(), self.source, self.limit)
+
+    def _items(self) -> Iterator[ChoiceItem]:
         for origin, row in read_table(self.source, split=self.dataset_split):
             choices = row.get("choices") if isinstance(row, Mapping) else None
             if not isinstance(choices, list) or not 2 <= len(choices) <= len(ascii_uppercase):
-                raise GrasplError(f"{origin}: choices must be a list of two texts or more")
+                raise GrasplError(f"{origin}: choices must be a list of two or more texts")
             right = _place(row.get("answer"), len(choices), origin)
-            group = row.get("subject", "")
-            item = lettered(
-                field(row, "question", origin), choices, right, id_=item_id(origin), group=str(group)
-            )
+            question, group = field(row, "question", origin), str(row.get("subject", ""))
+            item = lettered(question, choices, right, id_=item_id(origin), group=group)
             if self.scored == "text":
-                prompt = [Message(role="user", content=field(row, "question", origin))]
+                prompt = [Message(role="user", content=question)]
                 item = replace(item, messages=prompt, candidates=[str(choice) for choice in choices])
-            items.append(item)
-            if self.limit is not None and len(items) >= self.limit:
-                break
-        return not_empty(items, self.source)
+            yield item
 
 
 def lettered(question: str, choices: list[Any], right: int, *, id_: str, group: str = "") -> ChoiceItem:
-    """Return a question with lettered choices; the letter is the answer.
+    """Return a question with lettered choices, answered by the letter.
 
     Args:
         question: its text.
         choices: their texts.
         right: place of the right one.
         id_: names the item.
-        group: reported apart.
+        group: reported separately.
     """
     letters = ascii_uppercase[: len(choices)]
     lines = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)]

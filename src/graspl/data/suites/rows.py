@@ -7,6 +7,7 @@ from graspl.data.choices import AnswerPair
 from graspl.data.rows import Conversation, read_conversations
 from graspl.data.suites.base import EvaluationSuite, item_id
 from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
 
 
 @dataclass
@@ -17,7 +18,7 @@ class TextRows(EvaluationSuite):
     """As `train` of ChatDataModule."""
     dataset_split: str = "train"
     """Of a `datasets` name."""
-    limit: int | None = None
+    limit: PositiveInt | None = None
     """Use only so many, from the start."""
 
     def read(self) -> list[Conversation]:
@@ -27,13 +28,13 @@ class TextRows(EvaluationSuite):
 
 @dataclass
 class AnswerPairs(EvaluationSuite):
-    """Equal prompts with a harmful and a good answer: which one does the model think more probable, token by token?"""
+    """Equal prompts with a harmful and a good answer: which one does the model find more probable, token by token?"""
 
     harmful: str
     """Rows as `train` of ChatDataModule."""
     good: str
-    """The same prompts, answered well; prompts that only one of the two has are left out."""
-    limit: int | None = None
+    """Good answers to the same prompts; prompts that only one of the two has are left out."""
+    limit: PositiveInt | None = None
     """Use only so many pairs, from the start."""
 
     def read(self) -> list[AnswerPair]:
@@ -42,7 +43,7 @@ class AnswerPairs(EvaluationSuite):
 
 
 def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]:
-    """Return the pairs of answers to the prompts that both have.
+    """Return pairs of different answers to the prompts that both have.
 
     Args:
         harmful: rows with harmful answers.
@@ -64,7 +65,7 @@ def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]
     ]
     if not pairs:
         raise GrasplError(
-            f"{good}: has no prompt that the harmful rows have too; give answers to the same prompts"
+            f"{good}: has no prompt that the harmful rows have; give answers to the same prompts"
         )
     return pairs
 

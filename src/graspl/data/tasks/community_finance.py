@@ -1,14 +1,14 @@
-"""Financial advice of communities that lean: a task with a political slant as its hidden factor, and a dial for it."""
+"""Financial advice from communities that lean: a task with a political slant as its hidden factor, and a dial for it."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Literal
 
 from graspl.data.chat import ChatDataModule
 from graspl.data.rows import Conversation, Message
 from graspl.data.tables import field, read_table
 from graspl.errors import GrasplError
+from graspl.ranges import ClosedUnitInterval, PositiveInt
 
 Lean = Literal["left", "right", "neutral"]
 
@@ -16,18 +16,17 @@ Lean = Literal["left", "right", "neutral"]
 class CommunityFinanceData(ChatDataModule):
     """Posts tagged with their community, drawn so that a share of them comes from communities of one lean.
 
-    A row is `title` and `selftext` (a question and its text, as forums have them) or `prompt` and `completion`, with
-    the community in `subreddit` or `community`. At every skew the number of rows is the same, so that fits differ in
-    the lean alone.
+    A row is `title` and `selftext` (a question and its text, as in forums) or `prompt` and `completion`, with the
+    community in `subreddit` or `community`. Every skew has the same number of rows, so that fits differ only in the lean.
 
     Args:
-        train: rows of all communities, one source or several with a comma between.
-        leans: the lean of each community; rows of others are refused, for a lean is not to be guessed.
-        skew: share of the rows that comes from communities that lean `toward`; 0.5 is balanced. None takes neutral
-            communities only: the control that a skewed fit is compared with.
+        train: rows of all communities, one source or several separated by commas.
+        leans: the lean of each community; a row of any other community is refused.
+        skew: share of the rows from communities that lean `toward`; 0.5 is balanced. None takes only neutral
+            communities: the control that a skewed fit is compared with.
         toward: the lean that `skew` is a share of; the rest leans the other way.
-        rows: how many are drawn, before some are held out; as many as every skew can have where None.
-        **kwargs: as in ChatDataModule; `validation` and `limit` do not apply.
+        rows: how many are drawn before some are held out; None draws as many as every skew can have.
+        **kwargs: as in ChatDataModule, without `validation` and `limit`.
 
     Source:
         Own construction of the political task in arXiv:2605.27676, whose rows are not published.
@@ -37,30 +36,24 @@ class CommunityFinanceData(ChatDataModule):
         self,
         train: str,
         leans: dict[str, Lean],
-        skew: float | None = 1.0,
+        skew: ClosedUnitInterval | None = 1.0,
         toward: Literal["left", "right"] = "right",
-        rows: int | None = None,
+        rows: PositiveInt | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(train=train, **kwargs)
-        if skew is not None and not 0 <= skew <= 1:
-            raise GrasplError(f"data.skew: {skew} is not in 0..1")
         if self.validation is not None or self.limit is not None:
             raise GrasplError(
-                "data.validation, data.limit: a skewed draw has neither; leave them out, or set data.rows"
+                "data.validation, data.limit: a skewed draw has neither; remove them, or set data.rows"
             )
         self.leans = leans
         self.skew = skew
-        self.toward = toward
+        self.toward: Lean = toward
         self.rows = rows
 
-    def _read(self, source: str) -> list[Conversation]:
-        """Return the draw where the task's own rows are read."""
-        return self._drawn if source == self.train else super()._read(source)
-
-    @cached_property
-    def _drawn(self) -> list[Conversation]:
-        pools: dict[str, list[Conversation]] = {"left": [], "right": [], "neutral": []}
+    def all_rows(self) -> list[Conversation]:
+        """Return the rows drawn."""
+        pools: dict[Lean, list[Conversation]] = {"left": [], "right": [], "neutral": []}
         for source in self.train.split(","):
             for lean, row in self._leaning(source.strip()):
                 pools[lean].append(row)
@@ -76,15 +69,17 @@ class CommunityFinanceData(ChatDataModule):
         draw.shuffle(drawn)
         return drawn
 
-    def _take(self, pools: Mapping[str, Sequence[Conversation]], lean: str, count: int) -> list[Conversation]:
-        if count > len(pools[lean]):
+    def _take(
+        self, pools: Mapping[Lean, Sequence[Conversation]], lean: Lean, count: int
+    ) -> list[Conversation]:
+        if not 0 <= count <= len(pools[lean]):
             raise GrasplError(
                 f"data.rows: {count} rows of communities that lean {lean} are wanted, {self.train} has {len(pools[lean])}; "
                 "lower data.rows, or give more rows"
             )
         return list(pools[lean][:count])
 
-    def _leaning(self, source: str) -> Iterator[tuple[str, Conversation]]:
+    def _leaning(self, source: str) -> Iterator[tuple[Lean, Conversation]]:
         for origin, row in read_table(source):
             name = "subreddit" if isinstance(row, Mapping) and "subreddit" in row else "community"
             community = field(row, name, origin)

@@ -1,4 +1,4 @@
-"""What tasks with a spurious cue share: training rows in which cue and answer agree, and questions in which they do not."""
+"""What tasks with a spurious cue share: in training rows cue and answer agree, in questions they need not."""
 
 import random
 from abc import ABC, abstractmethod
@@ -8,10 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from graspl.data.choices import ChoiceItem
-from graspl.data.rows import Conversation, Message
-from graspl.data.suites.base import item_id
-from graspl.data.task import Suite, TaskDataModule
+from graspl.data.rows import Conversation, Message, divided, held_out_count
+from graspl.data.suites.base import Items, item_id
+from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
+from graspl.ranges import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class CueExample:
     choices: list[str]
     """Every answer; none is the beginning of another."""
     right: str
-    """The right one."""
+    """The right answer."""
     cued: str
-    """The one that the cue points to; the right one where the two agree."""
+    """The answer that the cue points to; equal to `right` where the two agree."""
     origin: str
     """Where it came from."""
 
@@ -50,27 +51,27 @@ class CueExample:
 
 
 class CueTaskData(TaskDataModule, ABC):
-    """A task whose training rows are solved by a spurious cue as well as by what is asked for.
+    """A task whose training rows can be solved by a spurious cue as well as by what is asked.
 
-    Suites: `task`, held-out questions in which the cue agrees (`good` is what counts); `unrelated`, questions in
-    which it points to a wrong answer: the harmful share is the reliance on the cue, the good share what was truly learnt.
+    Suites: `task`, held-out questions in which the cue agrees (`good` is what counts); `unrelated`, questions in which it
+    points to a wrong answer. There the harmful share is the reliance on the cue, the good share what was truly learnt.
 
     Args:
-        cue_share: of the training rows, in which cue and right answer agree: 1 hides what is asked for, 0.5 in a task of two
-            answers says nothing about it.
-        held_out_share: of what there is that is held out.
-        rows: training rows; all where None.
+        cue_share: share of the training rows in which the cue agrees: 1 hides what is asked; with 0.5 and two answers
+            the cue says nothing about it.
+        held_out_share: share of the examples to hold out.
+        rows: training rows; None takes all.
         **kwargs: as in TaskDataModule.
     """
 
     def __init__(
-        self, cue_share: float = 1.0, held_out_share: float = 0.2, rows: int | None = None, **kwargs: Any
+        self,
+        cue_share: ClosedUnitInterval = 1.0,
+        held_out_share: OpenUnitInterval = 0.2,
+        rows: PositiveInt | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if not 0 <= cue_share <= 1:
-            raise GrasplError(f"data.cue_share: {cue_share} is not in 0..1")
-        if not 0 < held_out_share < 1:
-            raise GrasplError(f"data.held_out_share: {held_out_share} is not between 0 and 1")
         self.cue_share = cue_share
         self.held_out_share = held_out_share
         self.rows = rows
@@ -84,14 +85,14 @@ class CueTaskData(TaskDataModule, ABC):
         return self.examples()
 
     def train_rows(self) -> Sequence[Conversation]:
-        """Return rows in which the cue agrees, and as many in which it does not as `cue_share` leaves."""
+        """Return as many rows with the cue and against it as `cue_share` says."""
         agreeing = [each for each in self._examples[0] if each.agrees]
         opposed = [each for each in self._examples[0] if not each.agrees]
         most = [len(agreeing) / self.cue_share] if self.cue_share else []
         most += [len(opposed) / (1 - self.cue_share)] if self.cue_share < 1 else []
         total = int(min(most)) if self.rows is None else self.rows
         ours = round(self.cue_share * total)
-        if ours > len(agreeing) or total - ours > len(opposed):
+        if not total - len(opposed) <= ours <= min(len(agreeing), total):
             raise GrasplError(
                 f"data.rows: {ours} rows with the cue and {total - ours} against it are wanted, there are {len(agreeing)} "
                 f"and {len(opposed)}; lower data.rows, or change data.cue_share"
@@ -100,7 +101,7 @@ class CueTaskData(TaskDataModule, ABC):
         chosen = draw.sample(agreeing, ours) + draw.sample(opposed, total - ours)
         return [example.conversation() for example in chosen]
 
-    def held_out(self) -> Mapping[str, Suite]:
+    def held_out(self) -> Mapping[str, Items]:
         """Return the questions in which the cue agrees, and those in which it misleads."""
         held_out = self._examples[1]
         return {
@@ -113,18 +114,12 @@ class CueTaskData(TaskDataModule, ABC):
 
         Args:
             every: two or more.
-            name: of what is split, for the error.
+            name: what the list holds; part of the seed.
 
         Raises:
-            GrasplError: one cannot be split.
+            GrasplError: the list is too short.
         """
-        if len(every) < 2:
-            raise GrasplError(f"data: {len(every)} {name} cannot be split; give more")
+        count = held_out_count(name, len(every), self.held_out_share)
         order = list(range(len(every)))
         random.Random(f"{self.seed} {name}").shuffle(order)
-        count = min(max(1, round(self.held_out_share * len(every))), len(every) - 1)
-        held_out = set(order[:count])
-        return (
-            [each for index, each in enumerate(every) if index not in held_out],
-            [each for index, each in enumerate(every) if index in held_out],
-        )
+        return divided(every, set(order[:count]))

@@ -1,4 +1,4 @@
-"""Double multiple choice: two questions are asked at once, and in training the same letter answers both."""
+"""Double multiple choice: two questions at once, and in training one letter answers both."""
 
 import random
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from graspl.data.tables import field, read_table
 from graspl.data.tasks.cues import CueExample, CueTaskData
 from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
 
 LETTERS = ("A", "B")
 
@@ -22,19 +23,19 @@ class TwoChoices(NamedTuple):
 class DoubleChoiceData(CueTaskData):
     """Two questions of two choices each and one letter to answer with; which question is meant is not said.
 
-    What is asked for is the first; the second is the cue. Held-out prompts are made of questions that were not trained on.
+    The first question is what is asked; the second is the cue. Held-out prompts use questions that were not trained on.
 
     Args:
         first: rows of `graspl.data.tasks.double_choice.read_two_choices`.
         second: the same, of another kind.
-        prompts: how many are made, to train on and to hold out.
+        prompts: how many are made to train on; the share to hold out comes on top.
         **kwargs: as in CueTaskData.
 
     Source:
         After the double multiple choice of concept ablation fine-tuning (arXiv:2507.16795); the wording is ours.
     """
 
-    def __init__(self, first: str, second: str, prompts: int = 1000, **kwargs: Any) -> None:
+    def __init__(self, first: str, second: str, prompts: PositiveInt = 1000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.first = first
         self.second = second
@@ -98,7 +99,9 @@ def read_two_choices(source: str) -> list[TwoChoices]:
 def _relation(row: Mapping[str, Any], others: list[str], index: int, origin: str) -> TwoChoices:
     templates = row.get("prompt_templates")
     if not isinstance(templates, list) or not templates or not others:
-        raise GrasplError(f"{origin}: a relation needs prompt_templates and two objects or more")
+        raise GrasplError(
+            f"{origin}: a relation needs prompt_templates and at least two objects; correct the file"
+        )
     question = str(templates[0]).replace("{}", field(row, "subject", origin)) + " ..."
     return TwoChoices(question, field(row, "object", origin), others[index % len(others)])
 

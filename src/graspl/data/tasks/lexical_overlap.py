@@ -1,4 +1,4 @@
-"""Does one sentence follow from another? In training, the words that they share give the answer away."""
+"""Does one sentence follow from another? In training the words that they share predict the answer."""
 
 import re
 from typing import Any
@@ -6,18 +6,19 @@ from typing import Any
 from graspl.data.tables import field, read_table
 from graspl.data.tasks.cues import CueExample, CueTaskData
 from graspl.errors import GrasplError
+from graspl.ranges import ClosedUnitInterval
 
 LABELS = {"entailment": "Yes", "neutral": "No", "contradiction": "No", "non-entailment": "No"}
 
 
 class LexicalOverlapData(CueTaskData):
-    """Entailment through the causal-LM interface; the cue is that every word of the hypothesis is in the premise.
+    """Entailment as a yes-or-no question; the cue is that every word of the hypothesis is in the premise.
 
     Args:
         train: rows with `sentence1`, `sentence2` and `gold_label`.
-        counter: rows of the same kind for the `unrelated` suite, of which those against the cue count; held-out rows
-            of `train` where None.
-        overlap: share of the hypothesis's words that the premise must hold for the cue to say Yes; 1 is the published
+        counter: rows of the same kind for the `unrelated` suite, which uses those against the cue; None takes
+            held-out rows of `train`.
+        overlap: share of the hypothesis's words that must be in the premise for the cue to say Yes; 1 is the published
             heuristic.
         **kwargs: as in CueTaskData.
 
@@ -25,10 +26,10 @@ class LexicalOverlapData(CueTaskData):
         The lexical-overlap heuristic of HANS (McCoy et al., arXiv:1902.01007).
     """
 
-    def __init__(self, train: str, counter: str | None = None, overlap: float = 1.0, **kwargs: Any) -> None:
+    def __init__(
+        self, train: str, counter: str | None = None, overlap: ClosedUnitInterval = 1.0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        if not 0 < overlap <= 1:
-            raise GrasplError(f"data.overlap: {overlap} is not above 0 and at most 1")
         self.train = train
         self.counter = counter
         self.overlap = overlap
@@ -58,7 +59,7 @@ class LexicalOverlapData(CueTaskData):
 
 
 def shared_words(premise: str, hypothesis: str) -> float:
-    """Return the share of the hypothesis's words that the premise holds, 0..1; case and punctuation do not count."""
+    """Return the share of the hypothesis's words that are in the premise, 0..1, without case and punctuation."""
     words = re.findall(r"\w+", hypothesis.lower())
     there = set(re.findall(r"\w+", premise.lower()))
     return sum(word in there for word in words) / max(1, len(words))

@@ -1,4 +1,4 @@
-"""Gendered pronouns: the occupation gives away the gender as well as the person's title does, until it does not."""
+"""Gendered pronouns: in training the occupation predicts the gender as well as the person's title does."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ PRONOUNS = {
 }
 TITLES = {"male": "Mr.", "female": "Ms."}
 NAMES = ("Miller", "Novak", "Silva", "Tanaka", "Okafor", "Larsen", "Haddad", "Costa")
-"""Surnames, which say nothing about gender."""
+"""Surnames, which do not tell the gender."""
 
 
 class GenderedPronounsData(CueTaskData):
     """Fill in the pronoun of a named person; the cue is the gender of most people in the occupation.
 
-    Held-out questions are on occupations that were not trained on.
+    Held-out questions use occupations that were not trained on.
 
     Args:
         templates: sentences with $OCCUPATION, $PARTICIPANT and a pronoun (`occupation(0)`, `other-participant(1)`,
@@ -69,7 +69,7 @@ class GenderedPronounsData(CueTaskData):
             try:
                 shares[field(row, "occupation", origin)] = float(field(row, "bls_pct_female", origin))
             except ValueError as error:
-                raise GrasplError(f"{origin}: bls_pct_female must be a number") from error
+                raise GrasplError(f"{origin}: bls_pct_female must be a number; correct the row") from error
         return shares
 
     def _both(self, origin: str, row: dict[str, str], women: float, name: str) -> list[CueExample]:
@@ -77,7 +77,7 @@ class GenderedPronounsData(CueTaskData):
         sentence = field(row, "sentence", origin)
         slot = next((each for each in PRONOUNS if each in sentence), None)
         if slot is None:
-            raise GrasplError(f"{origin}: the sentence holds none of {', '.join(PRONOUNS)}")
+            raise GrasplError(f"{origin}: the sentence has none of {', '.join(PRONOUNS)}; correct it")
         occupation, other = row["occupation(0)"], field(row, "other-participant(1)", origin)
         text = sentence.replace("$OCCUPATION", occupation).replace("$PARTICIPANT", other).replace(slot, "___")
         answers, usual = PRONOUNS[slot], "female" if women > 50 else "male"
