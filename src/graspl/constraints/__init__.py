@@ -1,13 +1,12 @@
 """Null-space constraints on LoRA factors and on the residual stream: pure tensor maths, no Lightning.
 
-This room may import `graspl.edits`, `graspl.directions` and below. Start reading in `projection.py`.
+This room may import `graspl.edits`, `graspl.directions` and below. Start reading in `base.py`.
 """
 
 from graspl.constraints.activation import ActivationConstraint
-from graspl.constraints.base import Constraint, FactorConstraint, StreamConstraint
+from graspl.constraints.base import Constraint, FactorConstraint, HeldFactor, StreamConstraint
 from graspl.constraints.held import Held, default_constraints
 from graspl.constraints.pair import PairConstraint
-from graspl.constraints.projection import project_in_place, project_onto_complement
 from graspl.constraints.read import ReadConstraint
 from graspl.constraints.residual import ResidualConstraint
 from graspl.constraints.sharded import Rider, along, project_together, subtract
@@ -18,6 +17,7 @@ __all__ = [
     "Constraint",
     "FactorConstraint",
     "Held",
+    "HeldFactor",
     "PairConstraint",
     "ReadConstraint",
     "ResidualConstraint",
@@ -26,8 +26,6 @@ __all__ = [
     "WriteConstraint",
     "along",
     "default_constraints",
-    "project_in_place",
-    "project_onto_complement",
     "project_together",
     "subtract",
 ]

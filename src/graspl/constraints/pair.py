@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graspl.adapters.sharding import whole
 from graspl.adapters.sites import Site
-from graspl.constraints.base import FactorConstraint, require_zero_reliance
+from graspl.constraints.base import FactorConstraint, HeldFactor, require_zero_reliance
 from graspl.constraints.sharded import Rider, along, subtract
 from graspl.directions.basis import Directions
 
@@ -35,8 +35,9 @@ class PairConstraint(FactorConstraint):
     k: int | None = 1
     """Pairs a site; None holds all that there are."""
 
-    def __post_init__(self) -> None:
-        self._pairs: list[tuple[Tensor, Tensor]] = []
+    def held_factors(self, sites: Sequence[Site], directions: Directions) -> list[HeldFactor]:
+        """Return nothing: h is not linear in a factor."""
+        return []
 
     @torch.no_grad()
     def bind(self, sites: Sequence[Site], directions: Directions) -> None:

@@ -1,4 +1,4 @@
-"""Products with factors that may be split over processes: one collective for all of them together."""
+"""The projection that constraints are made of, also for factors split over processes: one collective for all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,14 +63,20 @@ def subtract(X: Tensor, D: Tensor, P: Tensor) -> None:
 
 
 def project_together(pairs: Sequence[tuple[Tensor, Tensor]], rider: Rider | None = None) -> None:
-    """`project_in_place` for many, with one collective for all whose rows are split over processes, and none for the others.
+    """Replace each G by the matrix nearest to it that has nothing along its D.
 
-    D^T G of a G split by rows is a sum over processes; the sums of all pairs, (k, r) each, travel as one tensor. Every
-    process must give the same pairs in the same order.
+    argmin_X ||X - G||_F  subject to  D^T X = 0,   that is   X = G - D (D^T G).
+
+    D^T G of a G split by rows is a sum over processes; the sums of all pairs, (k, r) each, travel as one tensor, and nothing
+    is sent for the others. Every process must give the same pairs in the same order.
 
     Args:
-        pairs: G (out, r), changed in place, and its D (out, k), as in `project_in_place`.
+        pairs: G (out, r), changed in place (a transposed view is fine), and its D (out, k), orthonormal and in at least
+            float32. A G of lower precision is projected in D's precision and rounded once.
         rider: travels with that collective.
+
+    Source:
+        Eq. 9 of arXiv:2605.27676 with J = D^T; that it acts on a factor is our reading.
     """
     split = [(G, D) for G, D in pairs if _part(G).rows is not None]
     sums = iter(along(split, rider))

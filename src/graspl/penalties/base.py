@@ -12,7 +12,7 @@ from graspl.host import Host
 class Penalty(ABC):
     """Adds weight * term to the mean cross-entropy of the answers.
 
-    To add one, write a dataclass with `weight` and `term`, and add it to the list in `tests/penalties/test_penalty_contract.py`.
+    To add one, write a dataclass with `weight` and `term`, and add it to `tests/penalties/test_penalty_contract.py`.
     """
 
     weight: float
