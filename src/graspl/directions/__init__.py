@@ -15,7 +15,7 @@ from graspl.directions.from_layers import (
     writers_agree,
 )
 from graspl.directions.from_weights import RandomDirections, TopSingular
-from graspl.directions.identify import Identification, identify_adapter, leading
+from graspl.directions.identify import Identification, identify_adapter
 from graspl.directions.reliance import reliance
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "dimension",
     "effective_rank",
     "identify_adapter",
-    "leading",
     "read_metadata",
     "reliance",
     "residual_spectra",

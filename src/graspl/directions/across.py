@@ -33,11 +33,7 @@ class AcrossAdapters(Identification):
     """Finds each adapter's directions; give it more than k. None takes TopSingular(k=4)."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Intersect; S holds the eigenvalues of the mean projector.
-
-        Raises:
-            GrasplError: an adapter cannot be read, has other sites, or the method fails.
-        """
+        """Intersect; S holds the eigenvalues of the mean projector."""
         if not self.others:
             raise GrasplError("method.others: names no adapter; give at least one besides the first")
         method = self.method or TopSingular(k=4)

@@ -15,9 +15,9 @@ from graspl.directions.file import (
     LayerDirections,
     SiteDirections,
     checked_parts,
-    read_metadata,
-    read_tensors,
+    read_file,
 )
+from graspl.directions.file import read_metadata as read_metadata
 from graspl.errors import GrasplError
 
 SOME_LAYERS = "some_layers"
@@ -63,21 +63,12 @@ class Directions:
         }
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file: the tensors and the metadata.
-
-        Args:
-            path: the file; give a temporary name and rename (`graspl.runs.atomic_path`).
-        """
+        """Write one safetensors file; give a temporary path and rename it (`graspl.runs.atomic_path`)."""
         save_file(self.tensors(), path, metadata={**self.metadata, "format": FORMAT})
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str], origin: str) -> "Directions":
-        """Sort tensors by site and layer, and check them.
-
-        Args:
-            tensors: as `tensors` returns them.
-            metadata: where they came from.
-            origin: named in errors.
+        """Take what `tensors` returned, checked; `origin` is named in errors.
 
         Raises:
             GrasplError: a part is missing, or a basis is not orthonormal or not finite.
@@ -92,14 +83,11 @@ class Directions:
         Raises:
             GrasplError: there is no such file, it holds something else, or a basis is not orthonormal or not finite.
         """
-        metadata = read_metadata(Path(path))
-        return cls.from_tensors(read_tensors(Path(path)), metadata, str(path))
+        metadata, tensors = read_file(Path(path))
+        return cls.from_tensors(tensors, metadata, str(path))
 
     def require_base_model(self, base_model: str) -> None:
-        """Check that they were found on this base model; models of equal shape are told apart by name only.
-
-        Args:
-            base_model: hub name or folder; the last part counts, so that a folder may be moved.
+        """Check that they were found on this base model, by the last part of its name or folder.
 
         Raises:
             GrasplError: the directions name another base model. Directions without a name pass.
@@ -189,20 +177,18 @@ class Directions:
                 "identify with TopSingular"
             )
         mend = "run graspl identify on an adapter of this model with the same lora.target_modules"
-        ours, theirs = {site.name for site in sites}, set(self.sites)
-        if ours != theirs:
-            odd = sorted(ours ^ theirs)[0]
-            where = "the adapter in training" if odd in ours else "the directions"
+        ours = {site.name: site.shape for site in sites}
+        theirs = {name: (each.U.shape[0], each.V.shape[0]) for name, each in self.sites.items()}
+        for name in sorted(ours.keys() ^ theirs.keys()):
+            where = "the adapter in training" if name in ours else "the directions"
             raise GrasplError(
-                f"directions: made for {len(theirs)} sites, the adapter has {len(ours)}; e.g. {odd} is only in {where}; "
+                f"directions: made for {len(theirs)} sites, the adapter has {len(ours)}; e.g. {name} is only in {where}; "
                 f"{mend}"
             )
-        for site in sites:
-            found = self.sites[site.name]
-            shape = (found.U.shape[0], found.V.shape[0])
-            if shape != site.shape:
+        for name, shape in ours.items():
+            if theirs[name] != shape:
                 raise GrasplError(
-                    f"directions: {site.name} was made for a weight {shape}, this model's is {site.shape}; {mend}"
+                    f"directions: {name} was made for a weight {theirs[name]}, this model's is {shape}; {mend}"
                 )
 
 

@@ -27,8 +27,8 @@ def dimension(S: Float[Tensor, " m"], floor: Float[Tensor, " n"] | None = None) 
 
     Args:
         S: (m,) singular values, descending, above zero.
-        floor: (n,) those of a fit of as many steps on the same rows with their answers dealt out anew, in which nothing
-            that answers have to do with questions can be learnt.
+        floor: (n,) those of a fit of as many steps on the same rows with shuffled answers, which can learn nothing of how
+            answers depend on questions.
 
     Source:
         Own. Parallel analysis (Horn, Psychometrika 30, 1965) compares a spectrum with that of permuted data.

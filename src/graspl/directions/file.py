@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from graspl.errors import GrasplError
@@ -37,7 +36,12 @@ class LayerDirections(NamedTuple):
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return a directions file's metadata, without its tensors.
+    """Return a directions file's metadata, without its tensors."""
+    return read_file(path, tensors=False)[0]
+
+
+def read_file(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return a directions file's metadata and, unless told otherwise, its tensors, unchecked.
 
     Raises:
         GrasplError: there is no such file, or it holds something else.
@@ -45,33 +49,18 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
+            found = {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}
     except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
-    if metadata.get("format") != FORMAT:
+        raise GrasplError(f"{path}: not readable as directions ({error}); run graspl identify") from error
+    if metadata.pop("format", None) != FORMAT:
         raise GrasplError(f"{path}: holds no graspl directions; make some with graspl identify")
-    return {key: value for key, value in metadata.items() if key != "format"}
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return a directions file's tensors, unchecked.
-
-    Raises:
-        GrasplError: the file cannot be read.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
+    return metadata, found
 
 
 def checked_parts(
     tensors: Mapping[str, Tensor], origin: str
 ) -> tuple[dict[str, SiteDirections], dict[str, LayerDirections]]:
-    """Sort the tensors of a file by site and by layer, and check the bases.
-
-    Args:
-        tensors: `<site>.U`, `.S`, `.V` and `<layer>.D`, `.S`.
-        origin: named in errors.
+    """Sort the tensors of a file by site and by layer, and check the bases; `origin` is named in errors.
 
     Raises:
         GrasplError: a part is missing, or a basis is not orthonormal or not finite.
@@ -99,7 +88,3 @@ def _check_basis(where: str, D: Tensor) -> None:
     gram = D.double().mT @ D.double() if D.ndim == 2 else torch.full((1, 1), torch.nan)
     if not torch.allclose(gram, torch.eye(gram.shape[0], dtype=torch.float64), atol=1e-3):
         raise GrasplError(f"{where}: the columns are not orthonormal; {AGAIN}")
-
-
-def _unreadable(path: Path, error: Exception) -> GrasplError:
-    return GrasplError(f"{path}: not readable as directions ({error}); run graspl identify")

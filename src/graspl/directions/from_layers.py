@@ -23,8 +23,7 @@ class LayerSingular(Identification):
     """The top-k left singular vectors of what each layer writes to the residual stream.
 
     The updates of the layer's writers (attention output and MLP down-projection) stand side by side, [dW_1 dW_2], so
-    k is at most the sum of their ranks. No dW is formed. What earlier layers wrote stays in the stream too, but taking
-    it in made no difference (docs/method.md).
+    k is at most the sum of their ranks. Earlier layers are left out: they made no difference (docs/method.md).
 
     Source:
         Own; claim 1 of arXiv:2605.27676 leaves open how sites are combined.
@@ -41,11 +40,7 @@ class LayerSingular(Identification):
     """Take the last k instead of the first: a control (shortcuts were seen in the tail, arXiv:2606.07596)."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Decompose what the writers of every layer write.
-
-        Raises:
-            GrasplError: the adapter has no writers, its update is zero, or k exceeds the rank.
-        """
+        """Decompose what the writers of every layer write."""
         found, spectra = {}, residual_spectra(adapter)
         k = self._chosen(spectra) if self.k is None else self.k
         for layer, (U, S) in spectra.items():
@@ -56,10 +51,10 @@ class LayerSingular(Identification):
         return Directions({}, {"skip": str(self.skip)}, found)
 
     def _chosen(self, spectra: dict[str, "Written"]) -> int:
-        floor = residual_spectra(read_adapter(self.floor)) if self.floor is not None else None
+        floor = residual_spectra(read_adapter(self.floor)) if self.floor is not None else {}
         return chosen_k(
             {layer: each.S for layer, each in spectra.items()},
-            None if floor is None else {layer: each.S for layer, each in floor.items()},
+            {layer: each.S for layer, each in floor.items()} or None,
         )
 
 
@@ -80,11 +75,7 @@ class LayerConsensus(Identification):
     """Directions a layer; layer 0 has as many as it has writers."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Find them; S holds the square roots of the eigenvalues.
-
-        Raises:
-            GrasplError: the adapter has no writers, or fewer than k.
-        """
+        """Find them; S holds the square roots of the eigenvalues."""
         found, tops = {}, []
         for layer, sites in _writers(adapter).items():
             tops += [trained_svd(site).U[:, 0] for site in sites]
@@ -104,11 +95,7 @@ class RandomLayerDirections(Identification):
     """Of the random numbers."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Draw them; S is all ones.
-
-        Raises:
-            GrasplError: k exceeds the stream's width.
-        """
+        """Draw them; S is all ones."""
         generator = torch.Generator().manual_seed(self.seed)
         found = {}
         for layer, sites in _writers(adapter).items():
@@ -132,9 +119,6 @@ def residual_spectra(adapter: AdapterFolder) -> dict[str, Written]:
 
     [dW_1 dW_2] = [U_1 S_1, U_2 S_2] blockdiag(V_1, V_2)^T, whose last factor has orthonormal rows: the left singular
     vectors and values are those of [U_1 S_1, U_2 S_2], (hidden, sum of ranks).
-
-    Args:
-        adapter: a trained adapter with writers among its sites.
 
     Raises:
         GrasplError: the adapter has no writers, or its update is zero.
@@ -161,9 +145,6 @@ def _writers(adapter: AdapterFolder) -> dict[str, list[Site]]:
 
 def writers_agree(adapter: AdapterFolder) -> dict[str, float]:
     """Return how far a layer's writers write one direction: mean squared cosine of their first left singular vectors.
-
-    Args:
-        adapter: a trained adapter with writers among its sites.
 
     Returns:
         By layer, 0..1; 1 for a layer with a single writer.

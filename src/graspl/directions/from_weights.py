@@ -31,11 +31,7 @@ class TopSingular(Identification):
     """Leading pairs to leave out: 1 takes the second direction, a control that a claim must beat."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Return the top-k left and right singular vectors of every site.
-
-        Raises:
-            GrasplError: k exceeds a site's rank, or an update is zero.
-        """
+        """Return the first k left and right singular vectors of every site."""
         found = {}
         for site in adapter.sites:
             U, S, V = trained_svd(site)
@@ -55,11 +51,7 @@ class RandomDirections(Identification):
     """Of the random numbers."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Return random directions with the adapter's spectra.
-
-        Raises:
-            GrasplError: k exceeds a site's width.
-        """
+        """Return random directions with the adapter's spectra."""
         generator = torch.Generator().manual_seed(self.seed)
         found = {}
         for site in adapter.sites:
@@ -76,11 +68,7 @@ def random_basis(size: int, k: int, generator: torch.Generator) -> Float[Tensor,
 
 
 def trained_svd(site: Site) -> ThinSVD:
-    """Return the decomposition of a site's update.
-
-    Raises:
-        GrasplError: the update is zero.
-    """
+    """Return the decomposition of a site's update; an update of zero is an error."""
     parts = thin_svd(site.B.detach(), site.A.detach(), site.scaling, site=site.name)
     if parts.S[0] == 0:
         raise GrasplError(f"{site.name}: the update is zero; identify from a trained adapter")

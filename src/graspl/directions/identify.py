@@ -16,23 +16,22 @@ class Identification(ABC):
     """A way to find the directions that an adapter leans on: call it with the adapter.
 
     A subclass is a dataclass of its options, with `find`. An option that takes an identification has None for its default
-    and `TopSingular | Identification | None` for its type. Options without a class are then TopSingular's, and a class that
-    is named does not get TopSingular's defaults.
+    and `TopSingular | Identification | None` for its type, so that another class does not get TopSingular's defaults.
     """
 
     signed: ClassVar[bool] = False
-    """Whether a step forward along a direction raises the factor; without a sign either way may."""
+    """Whether a step forward along a direction raises the factor; without a sign, either way may."""
     filters: ClassVar[bool] = False
-    """Whether the directions are those that a fit pushes along, not those in which the base model itself varies."""
+    """Whether a fit pushes along the directions, while the base model itself hardly varies along them."""
 
     def __call__(self, adapter: AdapterFolder) -> Directions:
-        """Return directions, with the kind of them in their metadata: `identification`, `k`, `signed`, `filters`.
+        """Return directions; their metadata says `identification`, `k`, `signed` and `filters`.
 
         Args:
             adapter: a trained adapter, read from disk or in memory.
 
         Raises:
-            GrasplError: the adapter or an option does not allow it.
+            GrasplError: the adapter cannot be used, an option's file cannot be read, or there are fewer directions than k.
         """
         found = self.find(adapter)
         kind = {
@@ -45,25 +44,14 @@ class Identification(ABC):
 
     @abstractmethod
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Return directions; metadata that is set here stays.
-
-        Args:
-            adapter: a trained adapter, read from disk or in memory.
-        """
+        """Return directions, with metadata of their own where they have some."""
 
 
 def leading(most: int, where: str, *, k: int, skip: int = 0, option: str = "k") -> slice:
-    """Return which of the directions that were found are taken: the first k after `skip`.
-
-    Args:
-        most: directions that were found.
-        where: in what, for the error.
-        k: directions to take.
-        skip: leading ones to leave out.
-        option: name of k, for the error.
+    """Return which of `most` directions are taken: the first k after `skip`.
 
     Raises:
-        GrasplError: k is below 1, skip below 0, or both together above `most`.
+        GrasplError: k is below 1, skip is below 0, or there are fewer; names `where` and the option.
     """
     if k < 1 or skip < 0 or skip + k > most:
         after = f" after the first {skip}" if skip else ""

@@ -9,10 +9,10 @@ from graspl.directions.basis import Directions
 
 
 def reliance(directions: Directions, sites: Sequence[Site], *, k: int) -> dict[str, dict[str, float]]:
-    """Return each site's reliance: `rho` (what is written along the directions), `rho_read`, `rho_pair`, 0..1 each.
+    """Return each site's reliance, 0..1: `rho` (written along the directions), `rho_read` and `rho_pair`.
 
-    Directions with one side only give that side's figure; layers' directions give `rho` of the sites that write to the
-    residual stream.
+    Directions with one side give that side's figure. Layers' directions give `rho` of the sites that write to the residual
+    stream.
 
     Args:
         directions: of the adapter's base model.
