@@ -1,103 +1,106 @@
-"""`graspl plan`: what a fit will need, from the model's configuration alone."""
+"""`graspl plan`: the memory that a fit needs for certain, from the model's configuration alone."""
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
-from jsonargparse import ArgumentParser
 from rich.table import Table
 
-from graspl.adapters.base_model import ORGANISM
 from graspl.adapters.options import LoraOptions
-from graspl.commands.terminal import console
-from graspl.errors import GrasplError
-from graspl.planning.choices import Choice, Machine, choices
-from graspl.planning.shape import model_shape, step_cost
+from graspl.planning import Footprint, Layout, ModelShape, footprint, model_shape, sent_bytes
+from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+
+OPTIONS = {
+    "single": "",
+    "ddp": "--trainer.strategy ddp --trainer.devices {devices}",
+    "fsdp": "--config configs/trainer/fsdp.yaml --trainer.devices {devices} "
+    "--trainer.strategy.data_parallel_size {devices}",
+}
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Declare the options of `graspl plan`."""
-    parser.add_function_arguments(plan)
+class Way(NamedTuple):
+    """One way to run a fit."""
+
+    layout: Layout
+    """Where parameters lie."""
+    held: Footprint
+    """Bytes of a device."""
+    sent: int
+    """Bytes that a device sends in an optimizer step."""
+
+    @property
+    def options(self) -> str:
+        """Options of `graspl fit` that ask for it."""
+        four_bit = " --model.load_in_4bit true" if self.layout.four_bit else ""
+        return (OPTIONS[self.layout.strategy].format(devices=self.layout.devices) + four_bit).strip() or "-"
+
+
+class Plan(NamedTuple):
+    """Every way to run a fit."""
+
+    base_model: str
+    """Its name."""
+    shape: ModelShape
+    """Its sizes."""
+    memory_gb: float
+    """Of a device."""
+    ways: list[Way]
+    """On one device, or with DDP and FSDP2 on several."""
+
+    def render(self) -> Iterator[Table | str]:
+        """Yield the sizes, one row for each way, and what the table leaves out."""
+        shape = self.shape
+        yield f"{self.base_model}: {shape.frozen_numbers:,} frozen parameters, {shape.adapter_numbers:,} in the adapter"
+        table = Table("strategy", "4 bit", *Footprint._fields, "left", "sent a step", "options of graspl fit")
+        table.title = f"each of {self.ways[0].layout.devices} device(s) with {self.memory_gb:g} GB"
+        for layout, held, sent in self.ways:
+            left = self.memory_gb * 1e9 - sum(held)
+            room = _size(left) if left > 0 else "does not fit"
+            four_bit = "yes" if layout.four_bit else "no"
+            table.add_row(
+                layout.strategy,
+                four_bit,
+                *map(_size, held),
+                room,
+                _size(sent),
+                Way(layout, held, sent).options,
+            )
+        yield table
+        yield "Activations, gradients, the driver, and with FSDP2 the layers being gathered must fit into what is left."
 
 
 def plan(
-    base_model: str = ORGANISM,
+    base_model: str,
+    *,
     lora: LoraOptions = LoraOptions(r=32, lora_alpha=64),  # noqa: B008 - never changed
-    machine: Machine = Machine(),  # noqa: B008 - never changed
-    rows: int = 2,
-    length: int = 1024,
-    accumulate: int = 8,
-    directions: int = 6,
+    devices: PositiveInt = 1,
+    memory_gb: PositiveFloat = 80.0,
+    directions: NonNegativeInt = 6,
+    accumulate: PositiveInt = 8,
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16",
-) -> list[Choice]:
-    """Print memory a device, bytes sent and time a step of every way to run a fit, and the fastest that fits.
+) -> Plan:
+    """Count the bytes that each device holds throughout a fit, for every way to run it.
 
-    No weights are read. Parameters and optimizer state are exact; a step's peak is counted on an empty model, without what
-    kernels use within themselves; times are for comparing ways with each other. A divergence or a validation needs more.
+    No weights are read. All figures are exact. Activations are not counted: they depend on your rows and kernels.
 
     Args:
-        base_model: folder with a `config.json`, hub name, or `organism`.
+        base_model: hub name, or folder with a `config.json`.
         lora: the adapter's options.
-        machine: the devices.
-        rows: of a micro-batch, a device.
-        length: tokens of its longest row.
-        accumulate: micro-batches an optimizer step.
-        directions: a layer that the constraint holds; 0 for a naive fit.
+        devices: on all nodes together.
+        memory_gb: of each device, in 10^9 bytes.
+        directions: directions that the constraint holds in each layer; 0 for a naive fit.
+        accumulate: micro-batches in an optimizer step.
         dtype: of the frozen weights.
 
     Raises:
-        GrasplError: the configuration cannot be read, or a figure is out of range.
+        GrasplError: the configuration cannot be read, or the adapter's options fit no layer.
     """
-    for name, value in (("rows", rows), ("length", length), ("accumulate", accumulate)):
-        if value < 1:
-            raise GrasplError(f"{name}: {value} is below 1")
     shape = model_shape(base_model, lora, dtype=dtype)
-    costs = {
-        checkpointing: step_cost(
-            base_model, lora, rows=rows, length=length, dtype=dtype, checkpointing=checkpointing
-        )
-        for checkpointing in (False, True)
-    }
-    found = choices(shape, costs, machine, directions=directions, accumulate=accumulate)
-    terminal = console()
-    terminal.print(
-        f"{base_model}: {shape.frozen_numbers:,} frozen parameters, {shape.adapter_numbers:,} in the adapter",
-        highlight=False,
-    )
-    terminal.print(_table(found, machine))
-    best = found[0]
-    said = (
-        f"fastest that fits: {' '.join(best.options())}"
-        if best.fits
-        else f"nothing fits into {machine.memory_gb:g} GB a device; the smallest takes "
-        f"{_gb(min(each.footprint.total for each in found))}. Take more devices, shorter rows or fewer a batch"
-    )
-    terminal.print(said, soft_wrap=True, highlight=False, markup=False)
-    return found
+    ways = [
+        Way(layout, footprint(shape, layout, directions=directions), sent_bytes(shape, layout, accumulate))
+        for layout in Layout.every(devices)
+    ]
+    return Plan(base_model, shape, memory_gb, ways)
 
 
-def _table(found: list[Choice], machine: Machine) -> Table:
-    table = Table(
-        "strategy", "4 bit", "checkpoints", "frozen", "adapter", "optimizer", "gathered", "step", "directions", "total",
-        "fits", "sent a step", "seconds a step",
-        title=f"bytes a device, {machine.devices} device(s) of {machine.memory_gb:g} GB",
-    )  # fmt: skip
-    for each in found:
-        held: Any = each.footprint
-        parts = ("frozen", "adapter", "optimizer", "gathered", "step", "directions", "total")
-        table.add_row(
-            each.layout.strategy,
-            _yes(each.layout.four_bit),
-            _yes(each.layout.checkpointing),
-            *(_gb(getattr(held, part)) for part in parts),
-            _yes(each.fits),
-            _gb(each.communication),
-            f"{each.seconds:.2f}",
-        )
-    return table
-
-
-def _gb(size: float) -> str:
+def _size(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

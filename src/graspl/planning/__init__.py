@@ -1,23 +1,9 @@
-"""What a fit will need before anybody runs it: memory a device, communication and time a step, from a model's config alone.
+"""The memory that a fit needs for certain, from a model's configuration alone.
 
-This room may import `graspl.methods` and below. Start reading in `choices.py`.
+This room may import `graspl.adapters` and below. Start reading in `memory.py`.
 """
 
-from graspl.planning.choices import Choice, Machine, choices
-from graspl.planning.live import LiveBytes
-from graspl.planning.memory import Footprint, Layout, footprint
-from graspl.planning.shape import ModelShape, StepCost, model_shape, step_cost
+from graspl.planning.memory import Footprint, Layout, footprint, sent_bytes
+from graspl.planning.shape import ModelShape, Parameter, model_shape
 
-__all__ = [
-    "Choice",
-    "Footprint",
-    "Layout",
-    "LiveBytes",
-    "Machine",
-    "ModelShape",
-    "StepCost",
-    "choices",
-    "footprint",
-    "model_shape",
-    "step_cost",
-]
+__all__ = ["Footprint", "Layout", "ModelShape", "Parameter", "footprint", "model_shape", "sent_bytes"]

@@ -1,37 +1,40 @@
-"""Bytes that one device holds."""
+"""Bytes that one device holds throughout a fit, and bytes that it sends in a step: exact, by formula."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-from graspl.planning.shape import ModelShape, Parameter, StepCost
+from graspl.planning.shape import ModelShape, Parameter
 
 ADAM_MOMENTS = 2
-"""Numbers that Adam keeps a parameter, as wide as the parameter."""
+"""Numbers that Adam keeps for each parameter, as wide as the parameter."""
 ADAM_STEP_BYTES = 4
-"""A step count a parameter tensor, float32."""
+"""A step count for each parameter tensor, float32."""
 NF4_BLOCK = 64
 """Numbers that share a scale (QLoRA, arXiv:2305.14314)."""
 NF4_SCALES_BLOCK = 256
 """Scales that share a scale of their own (double quantisation)."""
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """Where parameters lie."""
 
     strategy: Literal["single", "ddp", "fsdp"]
     """One device, the whole model on each, or sharded over all (FSDP2)."""
-    world_size: int = 1
-    """Devices."""
+    devices: int = 1
+    """On all nodes together."""
     four_bit: bool = False
     """Whether the frozen weights are quantised; not with `fsdp`."""
-    checkpointing: bool = False
-    """Whether activations are computed again in the backward pass."""
+
+    @classmethod
+    def every(cls, devices: int) -> list["Layout"]:
+        """Return the ways to use devices."""
+        if devices == 1:
+            return [cls("single"), cls("single", four_bit=True)]
+        return [cls("ddp", devices), cls("fsdp", devices), cls("ddp", devices, four_bit=True)]
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(NamedTuple):
     """Bytes of the first device, which has most where shards are uneven."""
 
     frozen: int
@@ -40,54 +43,55 @@ class Footprint:
     """The adapter's."""
     optimizer: int
     """Adam's moments and step counts."""
-    gathered: int
-    """With `fsdp`, what is whole at a time: all outside the layers, and two layers; in four bits the largest weight in its
-    computing type; else 0."""
-    step: int
-    """Activations, gradients and temporaries at their peak."""
     directions: int
     """Bases of the constraint, float32."""
 
-    @property
-    def total(self) -> int:
-        """All together."""
-        return self.frozen + self.adapter + self.optimizer + self.gathered + self.step + self.directions
 
-
-def footprint(shape: ModelShape, layout: Layout, cost: StepCost, *, directions: int) -> Footprint:
-    """Return what the first device holds.
+def footprint(shape: ModelShape, layout: Layout, *, directions: int) -> Footprint:
+    """Return what the first device holds throughout a fit.
 
     Args:
         shape: of the model.
         layout: where parameters lie.
-        cost: of a micro-batch with this layout's `checkpointing`.
-        directions: a layer; 0 for a naive fit.
+        directions: directions that the constraint holds in each layer; 0 for a naive fit.
     """
-    shards = layout.world_size if layout.strategy == "fsdp" else 1
-    held = [_shard(each, shards) for each in shape.adapter]
-    optimizer = sum(
-        ADAM_MOMENTS * numbers * each.bytes_each + ADAM_STEP_BYTES
-        for numbers, each in zip(held, shape.adapter, strict=True)
-    )
+    shards = layout.devices if layout.strategy == "fsdp" else 1
+    held = [(_shard(each, shards), each.bytes_each) for each in shape.adapter]
     return Footprint(
         frozen=sum(_frozen_bytes(each, layout, shards) for each in shape.frozen),
-        adapter=sum(n * each.bytes_each for n, each in zip(held, shape.adapter, strict=True)),
-        optimizer=optimizer,
-        gathered=_gathered(shape, layout),
-        step=cost.peak_bytes,
+        adapter=sum(numbers * size for numbers, size in held),
+        optimizer=sum(ADAM_MOMENTS * numbers * size + ADAM_STEP_BYTES for numbers, size in held),
         directions=4 * directions * shape.hidden * shape.layers,
     )
 
 
-def whole_bytes(parameters: list[Parameter]) -> int:
-    """Return the bytes of parameters that are neither sharded nor quantised."""
+def sent_bytes(shape: ModelShape, layout: Layout, accumulate: int = 1) -> int:
+    """Return the bytes that a device sends in an optimizer step.
+
+    DDP reduces the adapter's gradients once (a ring sends each twice, but for a device's own part). FSDP2 gathers all
+    parameters for each micro-batch's forward pass and the layers again for its backward pass, and scatters gradients once.
+
+    Args:
+        shape: of the model.
+        layout: where parameters lie.
+        accumulate: micro-batches in an optimizer step.
+    """
+    others = (layout.devices - 1) / layout.devices
+    gradients = _whole_bytes(shape.adapter)
+    if layout.strategy != "fsdp":
+        return round(2 * others * gradients)
+    every = shape.frozen + shape.adapter
+    layers = _whole_bytes([each for each in every if each.in_layer])
+    return round(others * (accumulate * (_whole_bytes(every) + layers) + gradients))
+
+
+def _whole_bytes(parameters: Sequence[Parameter]) -> int:
     return sum(each.numbers * each.bytes_each for each in parameters)
 
 
 def _shard(parameter: Parameter, shards: int) -> int:
     """Return the numbers of the first shard: FSDP2 splits the first dimension, rounded up."""
-    rows = math.ceil(parameter.shape[0] / shards)
-    return rows * math.prod(parameter.shape[1:])
+    return math.ceil(parameter.shape[0] / shards) * math.prod(parameter.shape[1:])
 
 
 def _frozen_bytes(parameter: Parameter, layout: Layout, shards: int) -> int:
@@ -95,14 +99,3 @@ def _frozen_bytes(parameter: Parameter, layout: Layout, shards: int) -> int:
         return _shard(parameter, shards) * parameter.bytes_each
     blocks = math.ceil(parameter.numbers / NF4_BLOCK)
     return math.ceil(parameter.numbers / 2) + blocks + 4 * math.ceil(blocks / NF4_SCALES_BLOCK)
-
-
-def _gathered(shape: ModelShape, layout: Layout) -> int:
-    every = shape.frozen + shape.adapter
-    if layout.strategy == "fsdp" and layout.world_size > 1:
-        outside = whole_bytes([each for each in every if each.layer is None])
-        by_layer = [whole_bytes([each for each in every if each.layer == n]) for n in range(shape.layers)]
-        return outside + sum(sorted(by_layer)[-2:])  # the next layer is fetched while one computes
-    if layout.four_bit:
-        return max((each.numbers * each.bytes_each for each in shape.frozen if each.quantised), default=0)
-    return 0

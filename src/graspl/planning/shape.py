@@ -1,4 +1,4 @@
-"""A model's shape from its configuration: built on `meta`, so that no weight is read or held."""
+"""A model's sizes from its configuration: it is built on `meta`, so no weight is read or held."""
 
 import math
 import warnings
@@ -7,16 +7,12 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel, get_peft_model
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from graspl.adapters.base_model import resolve_base_model
-from graspl.adapters.forward import model_logits
-from graspl.adapters.loss import summed_loss
 from graspl.adapters.options import LoraOptions
 from graspl.adapters.residual import decoder_layers
 from graspl.errors import GrasplError
-from graspl.planning.live import LiveBytes, fused_attention
 
 
 @dataclass(frozen=True)
@@ -27,10 +23,10 @@ class Parameter:
     """As in the model."""
     bytes_each: int
     """Of a number."""
-    layer: int | None
-    """Number of the decoder layer that it is in; None outside."""
+    in_layer: bool
+    """Whether it belongs to a decoder layer."""
     quantised: bool
-    """Whether four-bit loading would quantise it: the weights of linear layers other than the head."""
+    """Whether four-bit loading quantises it: the weights of linear layers other than the head."""
 
     @property
     def numbers(self) -> int:
@@ -62,16 +58,6 @@ class ModelShape:
         return sum(each.numbers for each in self.adapter)
 
 
-@dataclass(frozen=True)
-class StepCost:
-    """One micro-batch, forward and backward."""
-
-    peak_bytes: int
-    """Highest number of bytes alive beyond parameters and optimizer state: activations, gradients, temporaries."""
-    flops: int
-    """Floating-point operations of its matrix products, attention's not among them."""
-
-
 def model_shape(base_model: str, lora: LoraOptions, *, dtype: str = "bfloat16") -> ModelShape:
     """Return a model's sizes.
 
@@ -81,9 +67,9 @@ def model_shape(base_model: str, lora: LoraOptions, *, dtype: str = "bfloat16") 
         dtype: of the frozen weights.
 
     Raises:
-        GrasplError: there is no such configuration, or the options fit no layer.
+        GrasplError: the configuration cannot be read, or the options fit no layer.
     """
-    model = _on_meta(base_model, lora, dtype, checkpointing=False)
+    model = _on_meta(base_model, lora, dtype)
     layers = decoder_layers(model)
     base = model.get_base_model()
     head = base.get_output_embeddings()  # type: ignore[operator]
@@ -92,9 +78,9 @@ def model_shape(base_model: str, lora: LoraOptions, *, dtype: str = "bfloat16") 
         for module in base.modules()
         if isinstance(module, nn.Linear) and module is not head and not module.weight.requires_grad
     }
-    where = {id(p): number for number, layer in enumerate(layers.values()) for p in layer.parameters()}
+    inside = {id(p) for layer in layers.values() for p in layer.parameters()}
     every = [
-        (p.requires_grad, Parameter(tuple(p.shape), p.element_size(), where.get(id(p)), id(p) in linear))
+        (p.requires_grad, Parameter(tuple(p.shape), p.element_size(), id(p) in inside, id(p) in linear))
         for p in model.parameters()
     ]
     return ModelShape(
@@ -105,47 +91,7 @@ def model_shape(base_model: str, lora: LoraOptions, *, dtype: str = "bfloat16") 
     )
 
 
-def step_cost(
-    base_model: str,
-    lora: LoraOptions,
-    *,
-    rows: int,
-    length: int,
-    dtype: str = "bfloat16",
-    checkpointing: bool = False,
-) -> StepCost:
-    """Run one micro-batch on `meta` and count.
-
-    Args:
-        base_model: as in `model_shape`.
-        lora: the adapter's options.
-        rows: of the micro-batch.
-        length: tokens a row.
-        dtype: of the frozen weights.
-        checkpointing: whether activations are computed again in the backward pass.
-
-    Raises:
-        GrasplError: as in `model_shape`.
-    """
-    model = _on_meta(base_model, lora, dtype, checkpointing=checkpointing)
-    with torch.device("meta"):
-        batch = {
-            "input_ids": torch.empty(rows, length, dtype=torch.long),
-            # Whole, as Transformers makes it of padded rows: it would have to look at the padding's values
-            "attention_mask": torch.empty(rows, 1, length, length, dtype=torch.bool),
-        }
-        labels = torch.empty(rows, length, dtype=torch.long)
-    # One after the other: the counter of operations holds tensors that would be free
-    live, flops = LiveBytes(), FlopCounterMode(display=False)
-    for counter in (live, flops):
-        with fused_attention(), counter:
-            total, _ = summed_loss(model_logits(model, batch), labels)
-            total.backward()
-        model.zero_grad()
-    return StepCost(live.peak, flops.get_total_flops())
-
-
-def _on_meta(base_model: str, lora: LoraOptions, dtype: str, *, checkpointing: bool) -> PeftModel:
+def _on_meta(base_model: str, lora: LoraOptions, dtype: str) -> PeftModel:
     try:
         config = AutoConfig.from_pretrained(resolve_base_model(base_model))
     except (OSError, ValueError, KeyError) as error:
@@ -156,14 +102,7 @@ def _on_meta(base_model: str, lora: LoraOptions, dtype: str, *, checkpointing: b
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            base = AutoModelForCausalLM.from_config(
-                config, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-            )
-            base.requires_grad_(False)
-            if checkpointing:
-                base.activation_checkpointing_enable({"use_reentrant": False})
-                base.enable_input_require_grads()
-            model = get_peft_model(base, lora.to_peft())
+            base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+            return get_peft_model(base.requires_grad_(False), lora.to_peft())  # type: ignore[return-value]
     except ValueError as error:
         raise GrasplError(f"base_model or lora: {error}") from error
-    return model.train()  # type: ignore[return-value]
