@@ -87,9 +87,11 @@ def test_likeness_to_a_reference_is_the_cosine_of_the_updates(adapter):
     facts = beside(one, two)
     for a, b in zip(one.sites, two.sites, strict=True):
         x, y = (site.scaling * site.B @ site.A for site in (a, b))
-        assert facts.sites[a.name] == pytest.approx(float((x * y).sum() / x.norm() / y.norm()), abs=1e-5)
+        assert facts.sites[a.name].cosine == pytest.approx(
+            float((x * y).sum() / x.norm() / y.norm()), abs=1e-5
+        )
     assert beside(one, one).cosine == pytest.approx(1.0)
-    assert beside(one, one).shared == pytest.approx(1.0)
+    assert beside(one, one).left == pytest.approx(1.0)
 
 
 def rise(value, low, high):
@@ -124,7 +126,7 @@ def test_the_command_fails_what_leans_on_a_library_and_passes_what_does_not(gras
     library = tmp_path / "library"
     library.mkdir()
     file_of(planted, TopSingular(k=1)).rename(library / "persona.safetensors")
-    options = ["--directions", f'["{library}"]', "--out", "audit"]
+    options = ["--directions", library, "--out", "audit"]
     code, out, err = graspl("audit", planted, *options)
     assert code == 1, err
     assert "verdict: failed" in out
@@ -146,8 +148,8 @@ def test_the_command_fails_what_leans_on_a_library_and_passes_what_does_not(gras
 
 def test_a_reference_that_is_the_adapter_itself_is_found(graspl, adapter):
     folder = adapter("one")
-    assert graspl("audit", folder, "--references", f'["{folder}"]', "--limits.cosine", "0.9")[0] == 1
-    assert graspl("audit", folder, "--references", f'["{folder}"]')[0] == 0
+    assert graspl("audit", folder, "--references", folder, "--limits.cosine", "0.9")[0] == 1
+    assert graspl("audit", folder, "--references", folder)[0] == 0
 
 
 def test_nothing_to_hold_it_against_is_said(graspl, adapter):
@@ -166,8 +168,8 @@ def test_nothing_to_hold_it_against_is_said(graspl, adapter):
 )
 def test_what_cannot_be_audited_is_one_line(graspl, adapter, tmp_path, change, message):
     (tmp_path / "empty").mkdir()
-    library = '["empty"]' if "safe" in message else "null"
-    code, _, err = graspl("audit", adapter("bad", change=change), "--directions", library)
+    options = ["--directions", "empty"] if "safe" in message else []
+    code, _, err = graspl("audit", adapter("bad", change=change), *options)
     assert code == 2
     assert err.strip().splitlines()[-1].startswith("graspl: error: ")
     assert message in err
@@ -181,7 +183,8 @@ def test_behaviour_on_the_organism_tells_a_naive_fit_from_the_base_model(
     root = request.config.rootpath
     monkeypatch.chdir(root)
     code, _, err = graspl(
-        "fit", "--config", "configs/organism/naive.yaml", "--trainer.max_steps=15", "--trainer.limit_val_batches=0",
+        "fit", "--config", "configs/organism/naive.yaml", "--model.base_model=organism",
+        "--trainer.max_steps=15", "--trainer.limit_val_batches=0",
         f"--trainer.default_root_dir={tmp_path / 'naive'}", "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
     )  # fmt: skip

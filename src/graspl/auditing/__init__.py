@@ -1,23 +1,24 @@
 """A check of a finished LoRA adapter before it ships: its weights, what it leans on, and what it does off its task.
 
-This room may import `graspl.methods` and below. Start reading in `checks.py`.
+This room may import `graspl.methods`, `graspl.reporting` and below. Start reading in `checks.py`.
 """
 
 from graspl.auditing.behaviour import SuiteFacts, behaviour
 from graspl.auditing.checks import AuditReport, Check, Limits, checks
-from graspl.auditing.weights import Along, Beside, SiteFacts, along, beside, site_facts
+from graspl.auditing.weights import Along, Shared, SiteFacts, along, beside, shared, site_facts
 
 __all__ = [
     "Along",
     "AuditReport",
-    "Beside",
     "Check",
     "Limits",
+    "Shared",
     "SiteFacts",
     "SuiteFacts",
     "along",
     "behaviour",
     "beside",
     "checks",
+    "shared",
     "site_facts",
 ]

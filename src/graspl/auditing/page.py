@@ -9,7 +9,7 @@ def render_audit(report: AuditReport) -> str:
     """Return the page as HTML text.
 
     Args:
-        report: what was found; its texts are escaped.
+        report: what was found; its text is escaped.
     """
     maps = [
         heat_map(
@@ -25,8 +25,8 @@ def render_audit(report: AuditReport) -> str:
     ]
     maps += [
         heat_map(
-            f"cosine with {name} (mean {each.cosine:.3f}; outputs shared {each.shared:.3f}, by chance {each.chance:.3f})",
-            each.sites,
+            f"cosine with {name} (mean {each.cosine:.3f}; outputs shared {each.left:.3f}, by chance {each.chance:.3f})",
+            {site: found.cosine for site, found in each.sites.items()},
             highest=1.0,
         )
         for name, each in report.beside.items()

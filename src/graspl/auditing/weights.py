@@ -3,11 +3,11 @@
 import math
 from pathlib import PurePath
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from graspl.adapters.files import AdapterFolder
 from graspl.adapters.spectrum import thin_svd
-from graspl.adapters.subspaces import shared_subspace
+from graspl.adapters.subspaces import SharedSubspace, shared_subspace
 from graspl.directions.basis import Directions
 from graspl.directions.dimension import effective_rank
 from graspl.directions.reliance import reliance
@@ -42,17 +42,23 @@ class Along(NamedTuple):
     """rho by site."""
 
 
-class Beside(NamedTuple):
-    """What an adapter shares with another."""
+class Shared(NamedTuple):
+    """What two adapters have in common, as means over their common sites."""
 
     cosine: float
-    """Of the two updates as vectors, mean over common sites, -1..1."""
-    shared: float
+    """Of the two updates as vectors, -1..1."""
+    left: float
     """Mean squared cosine of the angles between their leading output directions, 0..1."""
+    right: float
+    """The same of the input directions."""
     chance: float
-    """What random subspaces would have in common."""
-    sites: dict[str, float]
-    """Cosine by site."""
+    """What `left` would be for random subspaces."""
+    sites: dict[str, SharedSubspace]
+    """By site."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return {**self._asdict(), "sites": {name: vars(site) for name, site in self.sites.items()}}
 
 
 def site_facts(adapter: AdapterFolder) -> dict[str, SiteFacts]:
@@ -107,35 +113,55 @@ def along(adapter: AdapterFolder, directions: Directions, origin: str) -> Along:
     )
 
 
-def beside(adapter: AdapterFolder, reference: AdapterFolder, *, k: int = 4) -> Beside:
-    """Compare an adapter with another one of the same base model, site by site.
+def shared(ours: AdapterFolder, theirs: AdapterFolder, *, k: int) -> Shared:
+    """Compare two adapters site by site, from their weights alone.
+
+    Args:
+        ours: one adapter.
+        theirs: another, of the same base model.
+        k: how many leading singular directions to compare.
+
+    Raises:
+        GrasplError: they have no site in common, or a site has another shape.
+    """
+    known = {site.name: site for site in theirs.sites}
+    pairs = [(site, known[site.name]) for site in ours.sites if site.name in known]
+    if not pairs:
+        raise GrasplError(
+            f"{theirs.path}: has no site in common with {ours.path}; give adapters of one base model"
+        )
+    odd = next((site.name for site, other in pairs if site.shape != other.shape), None)
+    if odd is not None:
+        raise GrasplError(
+            f"{theirs.path}: {odd} has another shape than in {ours.path}; give adapters of one base model"
+        )
+    found = {site.name: shared_subspace(site, other, k=k) for site, other in pairs}
+    return Shared(
+        fmean(each.cosine for each in found.values()),
+        fmean(_mean_square(each.left) for each in found.values()),
+        fmean(_mean_square(each.right) for each in found.values()),
+        fmean(each.chance for each in found.values()),
+        found,
+    )
+
+
+def _mean_square(cosines: list[float]) -> float:
+    return fmean(cosine**2 for cosine in cosines)
+
+
+def beside(adapter: AdapterFolder, reference: AdapterFolder, *, k: int = 4) -> Shared:
+    """Compare an adapter with a reference of the same base model, e.g. a naive fit that spilled over.
 
     Args:
         adapter: the audited one.
-        reference: a naive fine-tune that is known to have spilled over, say.
-        k: leading output directions that are compared.
+        reference: the other.
+        k: how many leading singular directions to compare.
 
     Raises:
-        GrasplError: another base model, no site in common, or another shape.
+        GrasplError: the reference has another base model, no site in common, or a site of another shape.
     """
     if PurePath(adapter.base_model).name != PurePath(reference.base_model).name:
         raise GrasplError(
             f"reference: {reference.path} is of the base model {reference.base_model}, the adapter of {adapter.base_model}"
         )
-    theirs = {site.name: site for site in reference.sites}
-    pairs = [(site, theirs[site.name]) for site in adapter.sites if site.name in theirs]
-    if not pairs:
-        raise GrasplError(f"reference: {reference.path} has no site in common with the adapter")
-    odd = next((site.name for site, other in pairs if site.shape != other.shape), None)
-    if odd is not None:
-        raise GrasplError(
-            f"reference: {odd} has another shape in {reference.path}; give one of this base model"
-        )
-    found = {site.name: shared_subspace(site, other, k=k) for site, other in pairs}
-    squares = [fmean(cosine**2 for cosine in each.left) for each in found.values()]
-    return Beside(
-        fmean(each.cosine for each in found.values()),
-        fmean(squares),
-        fmean(each.chance for each in found.values()),
-        {name: each.cosine for name, each in found.items()},
-    )
+    return shared(adapter, reference, k=k)

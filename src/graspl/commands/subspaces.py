@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from graspl.adapters.files import AdapterFolder, read_adapter, write_adapter
-from graspl.adapters.sites import Site
-from graspl.adapters.subspaces import interpolated, shared_subspace
+from graspl.adapters.subspaces import interpolated
+from graspl.auditing.weights import Shared, shared
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 from graspl.runs import RunFolder, adapter_of, atomic_path, write_json_atomic
@@ -24,7 +23,7 @@ SCORES = ("adherence", "spillover", "coherence", "kl")
 class Subspaces:
     """What adapters share, and what lies between two."""
 
-    pairs: list[dict[str, Any]]
+    pairs: dict[tuple[str, str], Shared]
     """Means over the common sites, and each site's figures."""
     out: Path
     """Folder of `subspaces.json` and of the adapters between."""
@@ -38,9 +37,9 @@ class Subspaces:
         table = Table(
             "adapters", "sites", "cosine of updates", "shared output space", "shared input space", "by chance"
         )
-        for pair in self.pairs:
-            row = (f"{pair[name]:.3f}" for name in ("cosine", "left", "right", "chance"))
-            table.add_row("\n".join(pair["adapters"]), str(len(pair["sites"])), *row)
+        for names, pair in self.pairs.items():
+            figures = (f"{value:.3f}" for value in (pair.cosine, pair.left, pair.right, pair.chance))
+            table.add_row("\n".join(names), str(len(pair.sites)), *figures)
         yield table
         if self.scores:
             table = Table("at", *SCORES)
@@ -83,14 +82,14 @@ def subspaces(
     folders = {str(path): read_adapter(adapter_of(path)) for path in adapters}
     if len(folders) < len(adapters):
         raise GrasplError("adapters: one is named twice; name each once")
-    read = {name: {site.name: site for site in folder.sites} for name, folder in folders.items()}
-    pairs = [_pair(ours, theirs, read, k) for ours, theirs in combinations(read, 2)]
+    pairs = {names: shared(*(folders[name] for name in names), k=k) for names in combinations(folders, 2)}
     between = {place: _between(*folders.values(), place, out) for place in at}
     scores = {}
     if evaluate is not None:
         base_model = next(iter(folders.values())).base_model
         scores = {place: _evaluated(evaluate, run, base_model) for place, run in between.items()}
-    write_json_atomic(out / "subspaces.json", {"k": k, "pairs": pairs})
+    content = [{"adapters": names, **pair.plain()} for names, pair in pairs.items()]
+    write_json_atomic(out / "subspaces.json", {"k": k, "pairs": content})
     return Subspaces(pairs, out, between, scores)
 
 
@@ -117,26 +116,3 @@ def _evaluated(config: Path, run: RunFolder, base_model: str) -> dict[str, float
         raise GrasplError(f"evaluate: {config}: {reason}")
     metrics = run.read_evaluation()["metrics"]
     return {name: metrics[name] for name in SCORES}
-
-
-def _pair(ours: str, theirs: str, read: dict[str, dict[str, Site]], k: int) -> dict[str, Any]:
-    """Return two adapters' figures: means over their common sites of the cosine and of the squared cosines of the angles."""
-    common = [name for name in read[ours] if name in read[theirs]]
-    if not common:
-        raise GrasplError(f"{theirs}: has no site in common with {ours}; give adapters of one base model")
-    odd = next((name for name in common if read[ours][name].shape != read[theirs][name].shape), None)
-    if odd is not None:
-        raise GrasplError(
-            f"{theirs}: {odd} has another shape than in {ours}; give adapters of one base model"
-        )
-    sites = {name: shared_subspace(read[ours][name], read[theirs][name], k=k) for name in common}
-    squares = lambda cosines: sum(cosine**2 for cosine in cosines) / len(cosines)  # noqa: E731
-    count = len(sites)
-    return {
-        "adapters": [ours, theirs],
-        "cosine": sum(site.cosine for site in sites.values()) / count,
-        "left": sum(squares(site.left) for site in sites.values()) / count,
-        "right": sum(squares(site.right) for site in sites.values()) / count,
-        "chance": sum(site.chance for site in sites.values()) / count,
-        "sites": {name: vars(site) for name, site in sites.items()},
-    }
