@@ -39,7 +39,7 @@ class ActivationConstraint(StreamConstraint):
     E over the places that predict answer tokens, r0 the base model's stream on the same rows, L in front of d without
     gradient. In proportion to L it neither keeps the fit from growing sure of its answers nor needs a weight for each loss.
 
-    There is no exact mode: h is not linear in the factors. `JacobianConstraint` holds h to first order.
+    There is no exact mode: h is not linear in the factors. Eq. 9 with an explicit Jacobian is a reference in the tests.
 
     Source:
         Own reading of Eq. 8-10 of arXiv:2605.27676, with h over activations. CAFT (arXiv:2507.16795) ablates along
@@ -67,11 +67,7 @@ class ActivationConstraint(StreamConstraint):
         self._active = True
 
     def attach(self, layers: Mapping[str, nn.Module], directions: Directions) -> None:
-        """Cut the backward signal after every layer; warn of directions that a fit pushes along.
-
-        Raises:
-            GrasplError: the directions are of other layers, or fewer than k.
-        """
+        """Cut the backward signal after every layer; warn of directions that a fit pushes along."""
         self.detach()
         if directions.are_filters:
             log.warning(

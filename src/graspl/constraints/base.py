@@ -51,15 +51,7 @@ class FactorConstraint(ABC):
 
     @abstractmethod
     def held_factors(self, sites: Sequence[Site], directions: Directions) -> list[HeldFactor]:
-        """Return what is held.
-
-        Args:
-            sites: of the adapter.
-            directions: of the same sites, or of their layers.
-
-        Raises:
-            GrasplError: the directions do not fit the sites.
-        """
+        """Return what is held of these sites along their directions, or their layers'; others' are refused."""
 
     @property
     def factors(self) -> set[str]:
@@ -101,11 +93,7 @@ class FactorConstraint(ABC):
 
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:
-        """Bring the factors back to h = 0, after the optimizer has moved them: B <- B - D (D^T B), A <- A - (A D) D^T.
-
-        Args:
-            sites: as bound; their data is changed in place.
-        """
+        """Bring the factors back to h = 0, after the optimizer has moved them: B <- B - D (D^T B), A <- A - (A D) D^T."""
         project_together(
             [(_turned(getattr(sites[each.site], each.factor), each), each.D) for each in self._held]
         )
@@ -124,15 +112,7 @@ class StreamConstraint(ABC):
 
     @abstractmethod
     def attach(self, layers: Mapping[str, nn.Module], directions: Directions) -> None:
-        """Act on the streams after these layers from now on.
-
-        Args:
-            layers: all decoder layers by name, from first to last.
-            directions: of these layers.
-
-        Raises:
-            GrasplError: the directions are of other layers, or too few.
-        """
+        """Act on the streams after these layers, by name from first to last; directions of others are refused."""
 
     @abstractmethod
     def detach(self) -> None:
@@ -173,9 +153,6 @@ def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:
         site: named in the error.
         h: what the constraint holds, any shape.
         size: () norm that h would have if the whole factor lay along the directions; may be of shards.
-
-    Raises:
-        GrasplError: the adapter was trained without this constraint, or does not start at zero.
     """
     if h.norm() > START_TOLERANCE * whole(size):
         raise GrasplError(

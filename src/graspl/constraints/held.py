@@ -54,16 +54,7 @@ class Held:
         self._is_bound = False
 
     def bind(self, sites: Sequence[Site], layers: Mapping[str, nn.Module], directions: Directions) -> None:
-        """Bind every constraint on factors, and attach every constraint on streams.
-
-        Args:
-            sites: of the adapter, with live factors.
-            layers: decoder layers by name, from first to last.
-            directions: of these sites or layers.
-
-        Raises:
-            GrasplError: the directions do not fit.
-        """
+        """Bind every constraint on factors, and attach every constraint on streams, as their own methods say."""
         for each in self.factors:
             each.bind(sites, directions)
         for each in self.streams:

@@ -38,11 +38,7 @@ class ResidualConstraint(FactorConstraint):
         return {"A", "B"} if self.read else {"B"}
 
     def held_factors(self, sites: Sequence[Site], directions: Directions) -> list[HeldFactor]:
-        """Return B of writers, and with `read` A of readers.
-
-        Raises:
-            GrasplError: no site writes to the stream, or the directions are of another model.
-        """
+        """Return B of writers, and with `read` A of readers; an adapter without writers is refused."""
         layers, writers = layer_names(sites), writers_by_layer(sites)
         bases = directions.layer_bases(layers, k=self.k)
         held = []

@@ -42,11 +42,7 @@ class StreamEdit(ABC):
         """
 
     def check(self, directions: Directions) -> None:
-        """Check that the directions suit the edit.
-
-        Raises:
-            GrasplError: they have no sign, and the edit needs one.
-        """
+        """Refuse directions without a sign where the edit needs one."""
         if self.needs_sign and not directions.is_signed:
             found = directions.metadata.get("identification", "this file")
             raise GrasplError(
@@ -70,11 +66,7 @@ class AttachedEdits:
         self._held: dict[str, list[tuple[StreamEdit, Tensor]]] = {}
 
     def attach(self, model: PeftModel | None, directions: Directions | None) -> None:
-        """Apply the edits after every layer; does nothing without directions, or where they are attached already.
-
-        Args:
-            model: with its adapter.
-            directions: of its layers.
+        """Apply the edits after every layer of a model; does nothing without directions, or where they are attached already.
 
         Raises:
             GrasplError: the directions are of other layers, too few, or without a sign that an edit needs.

@@ -42,9 +42,6 @@ class HeldAdapter:
 
     Raises:
         GrasplError: the directions or the adapter do not fit.
-
-    Source:
-        Eq. 8-10 of arXiv:2605.27676; the projection of every step is own (docs/method.md).
     """
 
     def __init__(

@@ -38,9 +38,6 @@ class DirectionSource(ABC):
 
         Args:
             host: the module that trains, with its model on its device, before the first step.
-
-        Raises:
-            GrasplError: the directions cannot be found.
         """
 
 

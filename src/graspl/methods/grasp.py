@@ -54,11 +54,7 @@ class GRASPLitModule(LoRALitModule):
         return configured
 
     def on_train_start(self) -> None:
-        """Bind the constraints to the adapter.
-
-        Raises:
-            GrasplError: no directions can be found, or they do not fit the adapter.
-        """
+        """Find the directions, and bind the constraints to the adapter."""
         super().on_train_start()
         assert self.model is not None, "configure_model comes first"
         assert self.directions_in_use is not None, "LoRALitModule finds directions first"

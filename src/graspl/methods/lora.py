@@ -99,19 +99,11 @@ class LoRALitModule(LightningModule):
         return None if isinstance(self.directions, str) else self.directions_in_use
 
     def setup(self, stage: str) -> None:
-        """Read the directions and check the parts, before the base model is loaded.
-
-        Raises:
-            GrasplError: the file cannot be read or was made for another base model, or a part lacks what it needs.
-        """
+        """Read the directions file and check the parts, before the base model is loaded."""
         check_parts(self, stage)
 
     def configure_model(self) -> None:
-        """Load the base model and put the adapter on it; called once a stage, done once.
-
-        Raises:
-            GrasplError: the model or the adapter cannot be loaded, or is of a kind that graspl does not support.
-        """
+        """Load the base model and put the adapter on it; called once a stage, done once."""
         if self.model is None:
             self.model, self.sites = build_model(self)
 
@@ -141,11 +133,7 @@ class LoRALitModule(LightningModule):
             each.prepare(self)
 
     def on_train_start(self) -> None:
-        """Find the directions, set the start, and prepare the parts; the adapter is on its device and restored.
-
-        Raises:
-            GrasplError: no directions can be found, or a part does not fit the adapter.
-        """
+        """Find the directions, set the start, and prepare the parts; the adapter is on its device and restored."""
         if self._random_state is not None and self.trainer.world_size == 1:
             torch.set_rng_state(self._random_state)
         if isinstance(self.directions, DirectionSource) and self.directions_in_use is None:
@@ -229,11 +217,7 @@ class LoRALitModule(LightningModule):
         state.keep(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this module, and take its directions and its random state.
-
-        Raises:
-            GrasplError: it is of another model, adapter or program, or of a fit with another directions file.
-        """
+        """Check that the checkpoint is of this module, and take its directions and its random state."""
         self.configure_model()
         self._random_state, found = state.restored(self, checkpoint)
         self.directions_in_use = found or self.directions_in_use

@@ -38,10 +38,7 @@ class ModelOptions:
 
 
 def build_model(module: Any) -> tuple[PeftModel, list[Site]]:
-    """Load a module's base model, put its adapter on it, and shard both as the strategy says.
-
-    Args:
-        module: a LoRALitModule, whose options say how.
+    """Load a LoRALitModule's base model, put its adapter on it, and shard both as the strategy says.
 
     Returns:
         The model, and the adapter's sites, whose A is frozen where the start says so.

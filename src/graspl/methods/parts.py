@@ -11,11 +11,7 @@ KINDS = ("constraints", "penalties", "edits", "transforms")
 
 
 def parts_of(module: Any) -> dict[str, list[str]]:
-    """Return the class names of a module's parts by kind; a naive fit has none.
-
-    Args:
-        module: a LoRALitModule.
-    """
+    """Return the class names of a module's parts by kind; a naive fit has none."""
     found = {kind: [type(each).__name__ for each in getattr(module, kind, [])] for kind in KINDS}
     start = type(module.start).__name__
     found["start"] = [start] if start != "PlainStart" or not module.start.train_A else []
@@ -34,10 +30,6 @@ def held_k(module: Any) -> list[int]:
 
 def check_parts(module: Any, stage: str) -> None:
     """Read the directions file, and refuse a part that would have no effect or lacks the directions that it acts along.
-
-    Args:
-        module: a LoRALitModule.
-        stage: `fit` or `validate`.
 
     Raises:
         GrasplError: says which part, and what to change.

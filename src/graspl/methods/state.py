@@ -34,12 +34,7 @@ def gather_gradients(module: Any) -> None:
 
 
 def keep(module: Any, checkpoint: dict[str, Any]) -> None:
-    """Write beside the adapter of what model it is, its directions and the random state, and reopen the epoch.
-
-    Args:
-        module: a LoRALitModule with its model.
-        checkpoint: changed in place.
-    """
+    """Write into a checkpoint, beside the adapter, what a LoRALitModule is, and reopen the epoch."""
     found = module.found_directions
     directions = (
         {} if found is None else {"directions": {"tensors": found.tensors(), "metadata": found.metadata}}
@@ -57,14 +52,10 @@ def keep(module: Any, checkpoint: dict[str, Any]) -> None:
 
 
 def restored(module: Any, checkpoint: dict[str, Any]) -> tuple[Tensor, Directions | None]:
-    """Check that a checkpoint is of this module, and return its random state and the directions that it holds.
-
-    Args:
-        module: a LoRALitModule with its model.
-        checkpoint: as Lightning read it.
+    """Return a checkpoint's random state and directions.
 
     Raises:
-        GrasplError: it is of another model, adapter or program, or of a fit with another directions file.
+        GrasplError: the checkpoint is of another model, adapter or program, or of a fit with another directions file.
     """
     kept = checkpoint.get(CHECKPOINT_KEY)
     if kept is None:
@@ -89,11 +80,7 @@ def restored(module: Any, checkpoint: dict[str, Any]) -> tuple[Tensor, Direction
 
 
 def load_flat(module: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Load the adapter under FSDP1 without gathering the frozen weights.
-
-    Raises:
-        GrasplError: the state is of another adapter.
-    """
+    """Load the adapter under FSDP1 without gathering the frozen weights; a state of another adapter is refused."""
     ours = factors(module)
     odd = next((name for name, p in ours.items() if _shape(state_dict.get(name)) != p.shape), None)
     if odd is not None:
@@ -106,11 +93,7 @@ def load_flat(module: nn.Module, state_dict: Mapping[str, Any]) -> None:
 
 
 def finished_factors(module: Any) -> dict[str, Tensor]:
-    """Return the adapter's tensors as they are saved: on the CPU, whole, after the transforms; every process must call it.
-
-    Args:
-        module: a LoRALitModule with its model.
-    """
+    """Return the adapter's tensors as they are saved: on the CPU, whole, after the transforms; every process must call it."""
     module.finisher.apply(module)
     # Copies: on the CPU the tensors are the live factors, which are put back
     tensors = {
@@ -121,13 +104,7 @@ def finished_factors(module: Any) -> dict[str, Tensor]:
 
 
 def write_peft_folder(module: Any, folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Write an adapter in PEFT format.
-
-    Args:
-        module: a LoRALitModule with its model.
-        folder: made here; give a temporary name and rename.
-        tensors: of `finished_factors`.
-    """
+    """Write what `finished_factors` returned in PEFT format, into a folder that is made here."""
     if module.is_flat_sharded:
         # PEFT looks for its layers by names, which FSDP1's wrappers have changed
         config = copy(module.model.peft_config["default"])
@@ -169,11 +146,7 @@ def drop_frozen(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: A
 
 
 def refuse_flat_shards(module: Any) -> None:
-    """Refuse what does not go together with FSDP1.
-
-    Raises:
-        GrasplError: an option or a part does not.
-    """
+    """Refuse options and parts that do not work with FSDP1."""
     if getattr(module.trainer.strategy, "_state_dict_type", "full") != "full":
         raise GrasplError(
             "trainer.strategy.state_dict_type: with FSDP1 the adapter is whole on every process; leave it at full"

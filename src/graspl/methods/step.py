@@ -39,10 +39,7 @@ class StepSums:
 
         Args:
             module: the LoRALitModule that trains.
-            sums: (3,) of `take`, over all processes.
-
-        Raises:
-            GrasplError: the loss is NaN or infinite.
+            sums: (3,) of `take`, over all processes; a loss that is no finite number is refused.
         """
         tokens = sums[0].clamp_min(1)
         mean, extra = sums[1] / tokens, sums[2] / tokens
@@ -68,11 +65,7 @@ class StepSums:
             self.raise_if_bad()
 
     def raise_if_bad(self) -> None:
-        """Check that the loss was a number in every step so far.
-
-        Raises:
-            GrasplError: it was not; says in which step.
-        """
+        """Check that the loss was a number in every step so far; a GrasplError says in which one it was not."""
         step = -1 if self._bad_step is None else int(self._bad_step)
         if step >= 0:
             raise GrasplError(
@@ -86,11 +79,7 @@ def default_optimizer(params: Any) -> Optimizer:
 
 
 def optimizer_and_schedule(module: Any) -> dict[str, Any]:
-    """Return what `configure_optimizers` does: the optimizer over the trained factors, its schedule stepped with it.
-
-    Args:
-        module: a LoRALitModule with its model.
-    """
+    """Return what `configure_optimizers` does: the optimizer over the trained factors, its schedule stepped with it."""
     optimizer = module.optimizer([p for p in module.parameters() if p.requires_grad])
     if module.trainer.gradient_clip_val and getattr(optimizer, "_step_supports_amp_scaling", False):
         # A fused optimizer would undo the scaling of half precision itself, after clipping, so Lightning refuses the two

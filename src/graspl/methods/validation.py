@@ -23,14 +23,7 @@ class Validation:
         self._suites = {name: SuiteEvaluator() for name in names}
 
     def update(self, index: int, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:
-        """Measure one batch of a suite with the adapter and without it.
-
-        Args:
-            index: of the suite's dataloader.
-            batch: of choices or of text.
-            logits: (rows, L, vocabulary) with the adapter.
-            base_logits: the same without it.
-        """
+        """Measure one batch of the suite with this dataloader index, by logits (rows, L, vocabulary)."""
         list(self._suites.values())[index].update(batch, logits, base_logits)
 
     def scores(self) -> dict[str, dict[str, float]]:
@@ -44,11 +37,7 @@ class Validation:
 
 
 def log_validation(module: Any) -> None:
-    """Log every suite's scores, the headline figures and the size of the update; every process must call it.
-
-    Args:
-        module: a LoRALitModule at the end of a validation.
-    """
+    """Log every suite's scores, the headline figures and the size of the update; every process must call it."""
     scores = module.validation.scores()
     named = {f"{suite}/{name}": value for suite, each in scores.items() for name, value in each.items()}
     headlines = {name: value for name, value in headline(scores).items() if value is not None}
@@ -67,12 +56,6 @@ def module_reliance(module: Any) -> dict[str, dict[str, float]]:
     """Return each site's reliance on the directions in use, as `graspl.directions.reliance` does; {} without directions.
 
     It is on as many directions as the parts hold, and on all where none says how many; every process must call it.
-
-    Args:
-        module: a LoRALitModule with its model.
-
-    Raises:
-        GrasplError: the directions are of another model.
     """
     directions, sites = module.directions_in_use, module.whole_sites()
     if directions is None:

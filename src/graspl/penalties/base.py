@@ -27,11 +27,7 @@ class Penalty(ABC):
             raise GrasplError(f"{type(self).__name__}.weight: {self.weight} is below 0; give 0 or more")
 
     def begin(self, host: Host) -> None:  # noqa: B027 - most penalties need no preparation
-        """Prepare, when training starts: the model is on its device and the directions are known.
-
-        Raises:
-            GrasplError: something that the penalty needs is missing.
-        """
+        """Prepare, when training starts: the model is on its device and the directions are known."""
 
     @abstractmethod
     def term(self, host: Host, batch: dict[str, Any], logits: Tensor) -> Tensor:

@@ -41,11 +41,7 @@ class KLPenalty(Penalty):
         self._text: list[TokenizedConversation] = []
 
     def begin(self, host: Host) -> None:
-        """Read the text.
-
-        Raises:
-            GrasplError: the task has no text, or no row is short enough.
-        """
+        """Read the text."""
         if self.rows == "task":
             return
         text = host.trainer.datamodule.text_conversations()

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from graspl.errors import GrasplError
 from graspl.host import Host
 from graspl.penalties.base import Penalty
 
@@ -32,13 +31,8 @@ class OrthogonalityPenalty(Penalty):
     needs_directions: ClassVar[bool] = True
 
     def begin(self, host: Host) -> None:
-        """Take the directions of the adapter's sites.
-
-        Raises:
-            GrasplError: the directions do not fit the adapter.
-        """
-        if host.directions_in_use is None:
-            raise GrasplError("model.directions: OrthogonalityPenalty needs directions; run graspl identify")
+        """Take the directions of the adapter's sites."""
+        assert host.directions_in_use is not None, "LoRALitModule finds directions first"
         side = "V" if self.side == "read" else "U"
         self._bases = host.directions_in_use.bases(host.whole_sites(), side=side, k=self.k)
 

@@ -134,5 +134,3 @@ def claimed(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
-
-

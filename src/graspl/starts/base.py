@@ -19,11 +19,4 @@ class Start(ABC):
 
     @abstractmethod
     def begin(self, host: Host) -> None:
-        """Set the factors in place, when a new fit starts: before constraints are bound, and not when a fit resumes.
-
-        Args:
-            host: the module that trains; its directions are known.
-
-        Raises:
-            GrasplError: something that the start needs is missing or does not fit.
-        """
+        """Set the factors in place, when a new fit starts: before constraints are bound, and not when a fit resumes."""

@@ -6,7 +6,6 @@ from typing import ClassVar
 import torch
 
 from graspl.adapters.sharding import like
-from graspl.errors import GrasplError
 from graspl.host import Host
 from graspl.starts.base import Start
 
@@ -28,13 +27,8 @@ class DirectionsStart(Start):
 
     @torch.no_grad()
     def begin(self, host: Host) -> None:
-        """Set A of every site.
-
-        Raises:
-            GrasplError: the directions are of other sites, or fewer than the adapter's rank.
-        """
-        if host.directions_in_use is None:
-            raise GrasplError("model.directions: DirectionsStart needs directions; run graspl identify")
+        """Set A of every site; directions of other sites, or fewer than the rank, are refused."""
+        assert host.directions_in_use is not None, "LoRALitModule finds directions first"
         ranks = {site.name: site.A.shape[0] for site in host.sites}
         host.directions_in_use.bases(host.sites, side="V", k=max(ranks.values()))  # says what does not fit
         for site in host.sites:

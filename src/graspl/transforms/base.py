@@ -23,18 +23,10 @@ class Transform(ABC):
     """Whether it reads `host.directions_in_use`."""
 
     def prepare(self, host: Host) -> None:  # noqa: B027 - most transforms need no preparation
-        """Measure the frozen weights, before anything is trained.
-
-        Raises:
-            GrasplError: no process has whole weights, or something that the transform needs is missing.
-        """
+        """Measure the frozen weights, before anything is trained."""
 
     def begin(self, host: Host) -> None:  # noqa: B027
-        """Take the directions, when training starts.
-
-        Raises:
-            GrasplError: the directions do not fit the adapter.
-        """
+        """Take the directions, when training starts."""
 
     @abstractmethod
     def apply(self, host: Host) -> None:
@@ -73,11 +65,7 @@ def _factors(host: Host) -> list[Tensor]:
 
 
 def frozen_weight(host: Host, site: str) -> Tensor:
-    """Return the base model's weight at a site, (out, in), whole and not quantised; every process must call it.
-
-    Raises:
-        GrasplError: no process has whole weights.
-    """
+    """Return the base model's weight at a site, (out, in), whole and not quantised; every process must call it."""
     if host.is_flat_sharded:
         raise GrasplError(
             "trainer.strategy: a transform of this method reads frozen weights, and FSDP1 leaves no process whole ones; use "

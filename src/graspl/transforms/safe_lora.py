@@ -29,11 +29,7 @@ class SafeLoRA(Transform):
     """1 projects every site, -1 none."""
 
     def prepare(self, host: Host) -> None:
-        """Take V of every site from the two models' weights.
-
-        Raises:
-            GrasplError: the unaligned model has other shapes, or no process has whole weights.
-        """
+        """Take V of every site from the two models' weights."""
         other = dict(load_base_model(self.unaligned_model, dtype=host.options.dtype).named_parameters())
         self._alignment: dict[str, Tensor] = {}
         for site in host.sites:
@@ -45,11 +41,7 @@ class SafeLoRA(Transform):
             self._alignment[site.name] = (aligned.float() - unaligned.to(aligned).float()).to(aligned)
 
     def apply(self, host: Host) -> None:
-        """Project B, which is to project B A.
-
-        Raises:
-            GrasplError: a site is the same in both models.
-        """
+        """Project B, which is to project B A."""
         for site, live in zip(host.whole_sites(), host.sites, strict=True):
             V = self._alignment[site.name].float()
             length = V.norm()
