@@ -1,4 +1,4 @@
-"""What happens around a fit or a validation: files written, a fit stopped.
+"""What a fit or a validation writes, and how a fit is interrupted.
 
 This room may import `graspl.methods` and below. Start reading in `artifacts.py`.
 """

@@ -1,12 +1,12 @@
 """Files that a fit leaves: the adapter, and the directions found in it."""
 
 import logging
-from typing import Any
+from typing import Any, TypeGuard
 
 from lightning import Callback, LightningModule, Trainer
 
-from graspl.directions.from_weights import Identification, TopSingular
-from graspl.directions.identify import identify_adapter
+from graspl.directions.from_weights import TopSingular
+from graspl.directions.identify import Identification, identify_adapter
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.state import finished_factors, write_peft_folder
 from graspl.runs import RunFolder, atomic_path
@@ -31,12 +31,13 @@ class SaveAdapter(Callback):
 
 
 class SaveDirections(Callback):
-    """Writes `<default_root_dir>/directions.safetensors`: of a naive fit those in its weights, identified when it ends.
+    """Writes `<default_root_dir>/directions.safetensors`.
 
-    A fit under a constraint writes those that it found itself, before its first step; of a file there is no copy.
+    A fit that finds its own directions writes them before its first step. A fit without directions writes those that
+    `method` identifies in the finished adapter. A fit with a directions file writes none.
 
     Args:
-        method: how they are found in a naive fit's weights; TopSingular where none is named.
+        method: identifies directions in the finished adapter; TopSingular where None.
     """
 
     def __init__(self, method: TopSingular | Identification | None = None) -> None:
@@ -46,20 +47,24 @@ class SaveDirections(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Write what a fit found itself, once."""
-        if self._written or not isinstance(pl_module, LoRALitModule) or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Write what the fit found itself, once."""
+        if self._written or not _writes(pl_module, trainer):
             return
         self._written = True
-        if pl_module.found_directions is not None and trainer.is_global_zero:
+        if pl_module.found_directions is not None:
             target = RunFolder(trainer.default_root_dir).directions
             with atomic_path(target) as scratch:
                 pl_module.found_directions.save(scratch)
             log.info("directions: %s", target)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write those of a naive fit, from the adapter just saved."""
-        naive = isinstance(pl_module, LoRALitModule) and pl_module.directions is None
-        if naive and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Identify directions in the adapter just saved, if the fit had none."""
+        if _writes(pl_module, trainer) and pl_module.directions is None:
             run = RunFolder(trainer.default_root_dir)
             identify_adapter(run.adapter, self.method, run.directions)
             log.info("directions: %s", run.directions)
+
+
+def _writes(module: LightningModule, trainer: Trainer) -> TypeGuard[LoRALitModule]:
+    """Return whether this process writes directions: a dry run and all processes but the first do not."""
+    return isinstance(module, LoRALitModule) and trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a fit costs, in floating-point operations: the same however busy the machine is."""
+"""What a fit costs in floating-point operations, which do not depend on how busy the machine is."""
 
 from typing import Any
 
@@ -8,16 +8,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from graspl.runs import RunFolder, write_json_atomic
 
 COUNTED_STEPS = 8
-"""Optimizer steps that are counted: what a method does every few steps has its share."""
+"""Optimizer steps to count, so that what a method does every few steps is included."""
 
 
 class MeasureCost(Callback):
     """Writes `<default_root_dir>/cost.json`: the operations before the first step, and of a step.
 
     `start_flops` is what a method does when training starts, such as a throw-away fit; `step_flops` is the mean of the
-    first COUNTED_STEPS optimizer steps. Counted are matrix products in this process (`torch.utils.flop_counter`, which
-    knows attention's own on GPUs but not on the CPU), none of a validation. A fit that goes on from a checkpoint keeps what
-    was written when it began.
+    first COUNTED_STEPS optimizer steps. It counts matrix products in this process (`torch.utils.flop_counter`, which
+    misses those of attention on the CPU), and no validation. A resumed fit keeps the file of its beginning.
     """
 
     def __init__(self) -> None:
@@ -26,7 +25,7 @@ class MeasureCost(Callback):
         self._start = self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count what the module does when training starts; its own hook comes after this one."""
+        """Count what the module does when training starts: its own hook comes after this one."""
         if trainer.global_step == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._counting, self._start, self._steps = True, 0, 0
             self._open()
@@ -42,19 +41,19 @@ class MeasureCost(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Add the batch, and write once enough were counted."""
+        """Add the batch, and write after enough steps."""
         if self._counting:
             self._steps += self._close()
             if trainer.global_step >= COUNTED_STEPS:
                 self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write after a fit that was shorter."""
+        """Write after a shorter fit."""
         if self._counting and trainer.global_step:
             self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Count no more."""
+        """Stop counting."""
         self._close()
         self._counting = False
 

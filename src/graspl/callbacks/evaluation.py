@@ -1,4 +1,4 @@
-"""Files that a validation leaves: the figures, and example answers."""
+"""Files that a validation leaves: the figures, and answers in the model's own words."""
 
 import logging
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from graspl.evaluation.suites import headline
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.parts import parts_of
 from graspl.methods.validation import module_reliance
+from graspl.ranges import NonNegativeInt, PositiveInt
 from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
@@ -54,21 +55,15 @@ class SaveEvaluation(Callback):
 
 
 def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:
-    """Return one row an item of choices: suite, item, group, value."""
+    """Return one row for each item of choices: suite, item, group, value."""
     rows = []
     for suite, found in values.items():
         items = data.choice_items(suite) if hasattr(data, "choice_items") else []
         for place, value in found:
             item = items[place] if place < len(items) else None
             name = item.id if item is not None and item.id else str(place)
-            rows.append(
-                {
-                    "suite": suite,
-                    "item": name,
-                    "group": item.group if item is not None else "",
-                    "value": value,
-                }
-            )
+            group = item.group if item is not None else ""
+            rows.append({"suite": suite, "item": name, "group": group, "value": value})
     return rows
 
 
@@ -88,33 +83,30 @@ def _sites(module: LoRALitModule, reliance: dict[str, dict[str, float]]) -> dict
 class SaveGenerations(Callback):
     """Writes answers in the model's own words to `<default_root_dir>/generations.jsonl` in `graspl validate`.
 
-    Of suites of questions (`data.suites`) every question is answered, as `sampling` says; they can be judged later,
-    elsewhere or again: `graspl judge`. Of the others a few prompts are answered greedily, as examples to read; they
-    are evenly spaced over the suite, so that every run of a comparison answers the same ones.
+    Every question of a suite of questions is answered as `sampling` says; `graspl judge` judges the answers, now, later
+    or again. Of the other suites a few prompts are answered greedily, as examples to read. They are evenly spaced over
+    the suite, so that every run of a comparison answers the same ones.
 
     Args:
         prompts: examples of each other suite; 0 writes none.
         max_new_tokens: of an example.
         sampling: of the answers to questions.
-        engine: what writes the answers to questions; `vllm` must be installed, and reads the base model and the
-            adapter's folder anew.
+        engine: writes the answers to questions; `vllm` must be installed, and reads the base model and the adapter again.
     """
 
     def __init__(
         self,
-        prompts: int = 8,
-        max_new_tokens: int = 64,
+        prompts: NonNegativeInt = 8,
+        max_new_tokens: PositiveInt = 64,
         sampling: Sampling = Sampling(),  # noqa: B008 - never changed
         engine: Literal["transformers", "vllm"] = "transformers",
     ) -> None:
-        self.prompts = prompts
-        self.max_new_tokens = max_new_tokens
-        self.sampling = sampling
-        self.engine = engine
+        self.prompts, self.max_new_tokens = prompts, max_new_tokens
+        self.sampling, self.engine = sampling, engine
         self._seen: dict[int, list[str]] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the prompts of the validation before."""
+        """Forget the prompts of the last validation."""
         self._seen = {}
 
     def on_validation_batch_end(
@@ -139,9 +131,7 @@ class SaveGenerations(Callback):
         if trainer.world_size > 1:
             # Under sharding every process would need to take the same number of steps
             if questions:
-                log.warning(
-                    "generations: none are written with %d processes; validate with one", trainer.world_size
-                )
+                log.warning("generations: %d processes write none; validate with one", trainer.world_size)
             return
         rows = self._examples(pl_module, data) if self.prompts else []
         generator = self._generator(pl_module, data.tokenizer, trainer.ckpt_path) if questions else None
@@ -154,19 +144,15 @@ class SaveGenerations(Callback):
         if self.engine == "vllm":
             if checkpoint is not None and module.adapter is None:
                 raise GrasplError(
-                    "generations.engine: vLLM reads adapters and no checkpoints, and would answer as the base model; name "
-                    "model.adapter, or use transformers"
+                    "generations.engine: vLLM cannot read a checkpoint; name model.adapter, or set it to transformers"
                 )
-            return VLLMGenerator(
-                resolve_base_model(module.base_model), module.adapter, max(module.lora.r, 64)
-            )
+            base_model = resolve_base_model(module.base_model)
+            return VLLMGenerator(base_model, module.adapter, max(module.lora.r, 64))
         return TransformersGenerator(module.model, tokenizer)
 
     def _examples(self, module: LoRALitModule, data: Any) -> list[dict[str, Any]]:
         generator = TransformersGenerator(module.model, data.tokenizer)
-        greedy = Sampling(
-            temperature=0.0, max_new_tokens=self.max_new_tokens, batch_size=max(1, self.prompts)
-        )
+        greedy = Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens, batch_size=self.prompts)
         rows = []
         for index, prompts in self._seen.items():
             chosen = _evenly(list(dict.fromkeys(prompts)), self.prompts)
@@ -180,27 +166,19 @@ class SaveGenerations(Callback):
 def _answered(
     generator: Generator, suite: str, asked: list[Question], sampling: Sampling, tokenizer: Any
 ) -> list[dict[str, Any]]:
-    """Return one row an answer."""
+    """Return one row for each answer."""
     prompts = [render(tokenizer, each.messages, origin=each.origin, prompt=True) for each in asked]
     log.info("generations: %d questions of %s, %d answers each", len(asked), suite, sampling.n)
-    return [
-        {
-            "suite": suite,
-            "question": question.id,
-            "group": question.group,
-            "sample": sample,
-            "seed": sampling.seed,
-            "messages": question.messages,
-            "prompt": prompt,
-            "answer": answer,
-        }
-        for question, prompt, answers in zip(asked, prompts, generator.write(prompts, sampling), strict=True)
-        for sample, answer in enumerate(answers)
-    ]
+    rows = []
+    for question, prompt, answers in zip(asked, prompts, generator.write(prompts, sampling), strict=True):
+        row = {"suite": suite, "question": question.id, "group": question.group, "seed": sampling.seed}
+        row |= {"messages": question.messages, "prompt": prompt}
+        rows += [row | {"sample": sample, "answer": answer} for sample, answer in enumerate(answers)]
+    return rows
 
 
 def _evenly(prompts: list[str], count: int) -> list[str]:
-    """Return count of them, evenly spaced; all where there are no more."""
+    """Return `count` of the prompts, evenly spaced, or all."""
     if len(prompts) <= count:
         return prompts
     return [prompts[index * len(prompts) // count] for index in range(count)]

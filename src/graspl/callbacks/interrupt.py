@@ -1,4 +1,4 @@
-"""A fit that is interrupted keeps what it has learnt."""
+"""An interrupted fit keeps what it has learnt."""
 
 import logging
 import signal
@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 
 
 class SaveOnInterrupt(Callback):
-    """At the first Ctrl-C a fit ends its optimizer step, writes `checkpoints/last.ckpt` and stops; at the second it stops.
+    """At the first Ctrl-C a fit ends its optimizer step, writes `checkpoints/last.ckpt` and stops; the second is at once.
 
-    In the middle of a step weights, optimizer and loader are not of one moment. Several processes would see the signal at
-    different steps, and writing takes all of them: there the last regular checkpoint is what is left.
+    In the middle of a step, weights, optimizer and loader do not match. Several processes would see the signal at
+    different steps, and writing takes all of them: they keep the last regular checkpoint.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class SaveOnInterrupt(Callback):
         self._before: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the signal over."""
+        """Handle the signal."""
         self._interrupted, self._steps = False, trainer.global_step
         # Only the main thread may, and a dry run has nothing to keep
         if threading.current_thread() is threading.main_thread() and not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -34,12 +34,12 @@ class SaveOnInterrupt(Callback):
     def _on_signal(self, *_: Any) -> None:
         self._interrupted = True
         log.warning("interrupted: ending this step; once more to stop at once")
-        self._give_back()
+        self._restore()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write and stop, once a step is whole.
+        """Write and stop after a whole step.
 
         Raises:
             KeyboardInterrupt: the fit was interrupted.
@@ -51,22 +51,21 @@ class SaveOnInterrupt(Callback):
         if trainer.world_size == 1:
             trainer.save_checkpoint(run.checkpoints / "last.ckpt")
         if (run.checkpoints / "last.ckpt").exists():
-            log.warning(
-                "interrupted at step %d: go on with the same command and --ckpt_path last", self._steps
-            )
+            advice = "go on with the same command and --ckpt_path last"
         else:
-            log.warning("interrupted at step %d, before the first checkpoint: begin anew", self._steps)
+            advice = "there is no checkpoint yet, start again"
+        log.warning("interrupted at step %d: %s", self._steps, advice)
         raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signal back."""
-        self._give_back()
+        """Restore the signal's handler."""
+        self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signal back."""
-        self._give_back()
+        """Restore the signal's handler."""
+        self._restore()
 
-    def _give_back(self) -> None:
+    def _restore(self) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None

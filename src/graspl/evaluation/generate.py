@@ -40,21 +40,11 @@ class Generator(ABC):
 
     @abstractmethod
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return `sampling.n` answers for each prompt, in the prompts' order.
-
-        Args:
-            prompts: rendered by the chat template.
-            sampling: how answers are drawn.
-        """
+        """Return `sampling.n` answers for each prompt, which the chat template rendered, in the prompts' order."""
 
 
 class TransformersGenerator(Generator):
-    """Generates with Transformers, in batches padded on the left.
-
-    Args:
-        model: a causal language model, with an adapter or without.
-        tokenizer: the model's.
-    """
+    """Generates with a Transformers or PEFT model, in batches padded on the left."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer

@@ -28,12 +28,7 @@ class ItemValues(Metric):
         self.add_state("values", [], dist_reduce_fx="cat")
 
     def update(self, logprobs: Float[Tensor, " c"], batch: dict[str, Any]) -> None:
-        """Take one batch.
-
-        Args:
-            logprobs: (c,) of `candidate_logprobs`.
-            batch: made by `graspl.data.collate_choices`.
-        """
+        """Take one batch of choices with the log-probabilities of `candidate_logprobs`."""
         self.places.append(batch["item_place"])
         self.values.append(item_values(logprobs, batch))
 
@@ -75,13 +70,7 @@ def largest_by_item(values: Tensor, items: Tensor, n: int) -> Tensor:
 
 
 def of_choices(logprobs: Float[Tensor, " c"], items: Tensor, n: int) -> Float[Tensor, " c"]:
-    """Return each candidate's probability among the candidates of its question, (c,), float64.
-
-    Args:
-        logprobs: (c,) in nats.
-        items: (c,), the question of each candidate.
-        n: number of questions.
-    """
+    """Return each candidate's probability among those of its item, one of n, (c,), float64."""
     scores = logprobs.double()
     # Relative to the largest, so that improbable answers do not all become 0
     weight = (scores - largest_by_item(scores, items, n)[items]).exp()

@@ -10,27 +10,24 @@ from torch.nn import functional as F
 from graspl.adapters.answers import IGNORED, answer_places, next_tokens
 
 _HELD_LOGITS = 2**26
-"""Logits that are turned into log-probabilities at a time, 256 MiB of them."""
+"""Logits that become log-probabilities at a time, 256 MiB of them."""
 
 
 def candidate_logprobs(
     logits: Float[Tensor, "rows length vocab"], batch: dict[str, Any]
 ) -> Float[Tensor, " c"]:
-    """Return the log-probability of each candidate answer, summed over its tokens.
+    """Return each candidate's log-probability summed over its tokens, (c,), in nats, float32.
 
     Args:
         logits: (rows, L, vocabulary), of `batch["input_ids"]`.
         batch: made by `graspl.data.collate_choices`.
-
-    Returns:
-        (c,) in nats, float32.
     """
     ids: Tensor = batch["candidate_ids"]  # (c, m)
     steps = torch.arange(ids.shape[1], device=ids.device)
     # Padding steps may point past the row's end; their value is dropped below
     places = (batch["candidate_start"][:, None] + steps).clamp_max(logits.shape[1] - 1)
     kept = ids != IGNORED
-    # Whole answers are long: their distributions over the vocabulary are not all held at once
+    # Answers may be long: do not hold all their distributions over the vocabulary at once
     chunk = max(1, _HELD_LOGITS // (ids.shape[1] * logits.shape[-1]))
     found = []
     for part in torch.arange(len(ids), device=ids.device).split(chunk):
@@ -41,21 +38,12 @@ def candidate_logprobs(
 
 
 def candidate_lengths(batch: dict[str, Any]) -> Int[Tensor, " c"]:
-    """Return the number of tokens of each candidate, (c,).
-
-    Args:
-        batch: made by `graspl.data.collate_choices`.
-    """
+    """Return the number of tokens of each candidate, (c,)."""
     return (batch["candidate_ids"] != IGNORED).sum(-1)
 
 
 def answer_mask(batch: dict[str, Any], length: int) -> Bool[Tensor, "rows length"]:
-    """Return the places whose logits predict a token of an answer, each place once.
-
-    Args:
-        batch: of choices or of text.
-        length: L of the logits.
-    """
+    """Return the places whose logits, `length` of them a row, predict an answer token; each place once."""
     if "labels" in batch:
         return answer_places(batch["labels"])
     ids: Tensor = batch["candidate_ids"]
@@ -70,15 +58,15 @@ def kl_to_base(
     base_logits: Float[Tensor, "rows length vocab"],
     mask: Bool[Tensor, "rows length"],
 ) -> Float[Tensor, " n"]:
-    """Return KL(model || base) at each masked place, over the whole vocabulary.
+    """Return KL(model || base) over the whole vocabulary at each of the n masked places.
 
     Args:
-        logits: (rows, L, vocabulary), of the fine-tuned model.
-        base_logits: the same places, adapter off.
-        mask: (rows, L), the n places that count.
+        logits: (rows, L, vocabulary), with the adapter.
+        base_logits: the same without it.
+        mask: (rows, L), the places that count.
 
     Returns:
-        (n,) in nats a token, not below 0 but for rounding.
+        (n,) in nats a token, 0 or more up to rounding.
     """
     ours, theirs = logits[mask].float().log_softmax(-1), base_logits[mask].float().log_softmax(-1)
     return F.kl_div(theirs, ours, log_target=True, reduction="none").sum(-1)
@@ -87,14 +75,11 @@ def kl_to_base(
 def text_scores(
     logits: Float[Tensor, "rows length vocab"], labels: Int[Tensor, "rows length"]
 ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Return the loss and the greedy hit of each answer token under teacher forcing.
+    """Return each answer token's loss in nats, (n,), and whether it is the most probable token, (n,).
 
     Args:
         logits: (rows, L, vocabulary).
-        labels: (rows, L), -100 off the answers.
-
-    Returns:
-        (n,) losses in nats and (n,) whether the most probable token is the right one.
+        labels: (rows, L), -100 outside the answers.
     """
     shifted = next_tokens(labels)
     kept = shifted != IGNORED

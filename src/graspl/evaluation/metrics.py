@@ -37,12 +37,7 @@ class TextScores(Sums):
         super().__init__(loss=(), hits=())
 
     def update(self, scores: tuple[Tensor, Tensor], batch: dict[str, Any]) -> None:
-        """Take one batch.
-
-        Args:
-            scores: losses and hits, (n,) each, of `text_scores`.
-            batch: of text.
-        """
+        """Take the losses and hits of one batch, as `text_scores` gives them."""
         losses, hits = scores
         self.loss += losses.double().sum()
         self.hits += hits.double().sum()
@@ -73,12 +68,7 @@ class ChoiceShares(Sums):
         super().__init__(mass=kinds, greedy=kinds, share=kinds, offered=kinds)
 
     def update(self, logprobs: Float[Tensor, " c"], batch: dict[str, Any]) -> None:
-        """Take one batch.
-
-        Args:
-            logprobs: (c,) of `candidate_logprobs`.
-            batch: made by `graspl.data.collate_choices`.
-        """
+        """Take one batch of choices with the log-probabilities of `candidate_logprobs`."""
         items, kinds, n = batch["candidate_item"], batch["candidate_kind"], int(batch["num_items"])
         winners = (logprobs == largest_by_item(logprobs, items, n)[items]).double()
         # Equal candidates share their question's vote
@@ -117,7 +107,7 @@ class PairMargins(Sums):
         super().__init__(preferred=(), total=())
 
     def update(self, logprobs: Float[Tensor, " c"], batch: dict[str, Any]) -> None:
-        """Take one batch of `AnswerPair`; arguments as in `ChoiceShares`."""
+        """Take one batch of `AnswerPair`."""
         margins = pair_margins(logprobs, batch)
         self.preferred += ((margins > 0).double() + 0.5 * (margins == 0).double()).sum()
         self.total += margins.sum()
@@ -152,7 +142,7 @@ class AxisScores(Sums):
         self.axes = axes
 
     def update(self, logprobs: Float[Tensor, " c"], batch: dict[str, Any]) -> None:
-        """Take one batch of `ScaleItem`; arguments as in `ChoiceShares`."""
+        """Take one batch of `ScaleItem`."""
         stance = stances(logprobs, batch)  # (n,)
         effects = batch["effects"].double()  # (n, axes)
         self.said += stance @ effects

@@ -32,18 +32,12 @@ class SuiteEvaluator:
         return bool(self._scores)
 
     def update(self, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:
-        """Take one batch.
-
-        Args:
-            batch: of choices or of text, as the task's DataModule makes it.
-            logits: (rows, L, vocabulary).
-            base_logits: the same with the adapter off.
-        """
+        """Take one batch of choices or of text, and its logits (rows, L, vocabulary) with the adapter and without."""
         choices = "candidate_ids" in batch
         if not self._scores:
             self._start(batch, logits.device)
         for side, each in zip(SIDES, (logits, base_logits), strict=True):
-            scores = candidate_logprobs(each, batch) if choices else text_scores(each, batch["labels"])
+            scores: Any = candidate_logprobs(each, batch) if choices else text_scores(each, batch["labels"])
             self._scores[side].update(scores, batch)
             if choices:
                 self._items[side].update(scores, batch)
@@ -60,10 +54,7 @@ class SuiteEvaluator:
         self._num_items = self._num_items.to(device)
 
     def compute(self) -> dict[str, float]:
-        """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes.
-
-        What the base model scores has the prefix `base_`.
-        """
+        """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes."""
         assert self._scores, "update comes first"
         scores = {
             f"{side}{name}": float(value)
@@ -73,11 +64,7 @@ class SuiteEvaluator:
         return scores | {"kl": float(self._kl.compute()), "num_items": int(self._num_items.compute())}
 
     def items(self, *, base: bool = False) -> list[tuple[int, float]]:
-        """Return place and value of each item of choices (see `ItemValues`), over all processes; none of text.
-
-        Args:
-            base: take the base model's values.
-        """
+        """Return place and value of each item of choices (see `ItemValues`), over all processes; none of text."""
         values = self._items.get(SIDES[base])
         return [] if values is None else [(int(place), value) for place, value in values.compute().tolist()]
 

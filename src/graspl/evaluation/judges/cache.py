@@ -11,10 +11,7 @@ from graspl.errors import GrasplError
 
 
 class ReplyCache:
-    """Replies by what was asked, in a SQLite file; each is on disk before the next is asked for.
-
-    Args:
-        path: of the file; None keeps the replies in memory only.
+    """Replies by what was asked, in a SQLite file, each on disk at once; without a path in memory only.
 
     Raises:
         GrasplError: the file cannot be opened, or is no cache.

@@ -31,14 +31,9 @@ def grades(backend: Backend, rubric: Rubric, answers: Sequence[Answer]) -> list[
 
 
 def grade_of(reply: Reply, labels: Sequence[str]) -> Grade:
-    """Return the grade in a reply.
+    """Return the grade in a reply, or the label that it states in place of a number.
 
-    A label that the reply states comes first. Where probabilities are known, the grade is the expected value over the
-    numbers, given that a number is said.
-
-    Args:
-        reply: of the judging model.
-        labels: words that a rubric allows in place of a number.
+    Where probabilities are known, the grade is the expected value over the numbers, given that a number is said.
     """
     if reply.error:
         return Grade(None, FAILED)
