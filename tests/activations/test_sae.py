@@ -86,7 +86,7 @@ def test_sparsifys_files_are_read(sae_folder):
         ({"rescale_acts_by_decoder_norm": True}, {}, "rescale_acts_by_decoder_norm"),
         ({"architecture": "topk", "k": 99}, {}, "k is 99, the SAE has 48"),
         ({"architecture": "jumprelu"}, {}, "has no threshold"),
-        ({}, {"W_dec": torch.zeros(LATENTS, HIDDEN + 1)}, "shapes do not go together"),
+        ({}, {"W_dec": torch.zeros(LATENTS, HIDDEN + 1)}, "shapes do not match"),
         ({}, {"b_enc": torch.full((LATENTS,), torch.nan)}, "not finite"),
     ],
 )

@@ -8,7 +8,7 @@ from conftest import CHAT_ROWS, make_tokenizer
 from peft import get_peft_model
 
 from graspl.activations import MeanShift, NaturalDirections, PersonaContrast, PrincipalDirections
-from graspl.activations.natural import _Moments
+from graspl.activations.natural import patterns
 from graspl.activations.streams import streams
 from graspl.adapters import LiveModel, LoraOptions, decoder_layers, load_base_model, read_adapter
 from graspl.data.rows import read_conversations
@@ -74,11 +74,9 @@ def test_the_stream_is_the_hidden_state_before_each_answer_token(model_folder, w
 def test_moments_equal_the_covariance_times_the_filters():
     r = torch.randn(50, 7, dtype=torch.float64) * torch.arange(1.0, 8.0) + 30
     U = torch.linalg.qr(torch.randn(7, 3))[0]
-    moments = _Moments({"layer": U})
-    for part in r.split(11):
-        moments.add({"layer": part})
+    found = patterns({"layer": U}, ({"layer": part} for part in r.split(11)))
     covariance = torch.cov(r.mT, correction=0)
-    torch.testing.assert_close(moments.patterns()["layer"], covariance @ U.double(), rtol=1e-9, atol=1e-6)
+    torch.testing.assert_close(found["layer"], covariance @ U.double(), rtol=1e-9, atol=1e-6)
 
 
 def test_natural_directions_span_the_patterns_and_a_smaller_k_is_their_start(

@@ -32,23 +32,23 @@ class LayerCheck(NamedTuple):
     share: float
     """Spectral dominance: sigma_1 / ||dW||_F of what the layer writes."""
     gap: float
-    """The largest ratio of neighbouring singular values, and ..."""
+    """The largest ratio of neighbouring singular values."""
     gap_at: int
-    """... after how many it comes."""
+    """Number of singular values before that gap."""
     above_floor: int | None
     """Singular values above the noise floor's first; None without a fit on shuffled answers."""
     writers_agree: float
-    """Cross-site: squared cosine of the first left singular vectors of the layer's writers, mean over pairs."""
+    """Mean squared cosine between the first left singular vectors of the layer's writers."""
     seeds_agree: float | None
-    """Cross-seed: squared cosine of the first left singular vector with that of other adapters, mean; None without any."""
+    """Mean squared cosine of the first left singular vector with that of other seeds; None without any."""
     rest_rank: float
     """Effective rank of the spectrum without its first value (exp of the entropy)."""
     overlap: float | None
-    """Share of what is written that lies along the directions, ||D^T dW||_F^2 / ||dW||_F^2: what task and factor share."""
+    """Share of the update that lies along the directions, ||D^T dW||_F^2 / ||dW||_F^2."""
     naturalness: float | None
     """How far the directions are the base model's own, 0..1; None without text."""
     explained: float | None
-    """Share of the answers' loss that natural steps along the directions take away, 0..1; None without rows."""
+    """Share of the answers' loss that natural steps along the directions remove, 0..1; None without rows."""
 
 
 class AssumptionReport(NamedTuple):
@@ -62,7 +62,7 @@ class AssumptionReport(NamedTuple):
     """Why, in a sentence."""
 
     def plain(self) -> dict[str, Any]:
-        """Return what a JSON file holds of it; a gap over nothing is infinite, for which JSON has no word."""
+        """Return plain values for a JSON file; an infinite gap becomes None."""
         layers = {
             name: {key: None if value == math.inf else value for key, value in check._asdict().items()}
             for name, check in self.layers.items()
@@ -85,7 +85,7 @@ def check_assumptions(
     Args:
         adapter: of the naive fit.
         directions: found in it; their layers are checked.
-        rows: training rows; without them and text the verdict is at best doubtful.
+        rows: training rows; without rows and text the verdict is at best doubtful.
         text: unlabelled text.
         floor: an adapter of as many steps on shuffled answers.
         others: adapters of other seeds.
@@ -95,8 +95,8 @@ def check_assumptions(
         GrasplError: an adapter has no writers, or the base model cannot be loaded.
 
     Source:
-        Own. That spectral dominance, agreement and low rank matter is what claim 1 of arXiv:2605.27676 is taken to assume;
-        that they do not suffice, and what does, was measured on organisms (docs/method.md).
+        Own. Claim 1 of arXiv:2605.27676 is taken to assume spectral dominance, agreement and low rank. That these do not
+        suffice, and what does, was measured on organisms (docs/method.md).
     """
     spectra, agree = residual_spectra(adapter), writers_agree(adapter)
     floors = residual_spectra(floor) if floor is not None else {}
@@ -142,26 +142,20 @@ def _ask_model(
 
 def _verdict(natural: Mapping[str, float], gains: Mapping[str, float]) -> tuple[Verdict, str]:
     if not natural or not gains:
-        return (
-            "doubtful",
-            "weights alone cannot tell a factor that the base model knows from a shortcut; give rows and text",
-        )
+        return "doubtful", "weights alone cannot tell a known factor from a shortcut; give rows and text"
     kind, gain = fmean(natural.values()), median(gains.values())
     if kind < NATURAL:
         return "not", (
-            f"naturalness {kind:.2f} is below {NATURAL}: the base model hardly varies along these directions by itself; pass "
-            "them through its covariance (NaturalDirections)"
+            f"naturalness {kind:.2f} is below {NATURAL}: the base model itself hardly varies along these directions; use "
+            "NaturalDirections"
         )
     low, high = EXPLAINED
-    how = f"natural steps along the directions take {gain:.0%} of the answers' loss away"
+    how = f"natural steps along the directions remove {gain:.0%} of the answers' loss"
     if gain >= high:
         return "identifiable", f"{how}, so a factor that the base model knows explains them"
     if gain < low:
-        return (
-            "not",
-            f"{how}, below {low:.0%}: the text does not show the factor; give text by writers of more kinds",
-        )
-    return "doubtful", f"{how}, between {low:.0%} and {high:.0%}; give more text by writers of more kinds"
+        return "not", f"{how}, below {low:.0%}: the text does not show the factor; give text by more writers"
+    return "doubtful", f"{how}, between {low:.0%} and {high:.0%}; give text by more writers"
 
 
 def _with_seeds(written: Written, others: Sequence[Written]) -> float | None:

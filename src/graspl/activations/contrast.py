@@ -36,11 +36,7 @@ class PersonaContrast(Reading, Identification):
     """Tokens of a row that are read, from the start; row i of both files must keep its answer."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Run both files through the base model.
-
-        Raises:
-            GrasplError: a file cannot be read, or the rows are no pairs.
-        """
+        """Run both files through the base model."""
         with opened(adapter, adapted=False, dtype=self.dtype) as (model, tokenizer):
             pairs = [self.rows_of(source, (), tokenizer) for source in (self.positive, self.negative)]
             lengths = [_answer_lengths(rows) for rows in pairs]

@@ -21,8 +21,7 @@ from graspl.ranges import PositiveInt
 class InputSubspace(Identification):
     """The first `rank` right singular vectors of each site's inputs on generic, unlabelled prompts.
 
-    A read constraint on them keeps an update from reading what every prompt has, so that what it learns must hang on
-    what the task's prompts have beyond that. There is no left side: U has no columns.
+    A read constraint on them keeps an update from reading what every prompt has. There is no left side: U has no columns.
 
     Source:
         The null space of preserved inputs, as in Adam-NSCL (arXiv:2103.07113) and GPM (arXiv:2103.09762); that the few
@@ -42,14 +41,7 @@ class InputSubspace(Identification):
     """Of the base model's weights."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Run the base model that the adapter was trained on, and decompose what its sites read.
-
-        Args:
-            adapter: names the base model and the sites; its weights are not used.
-
-        Raises:
-            GrasplError: the base model or the prompts cannot be read, or rank exceeds what the prompts span.
-        """
+        """Run the base model that the adapter was trained on, and decompose what its sites read."""
         inputs = self._inputs(adapter)
         found = {}
         for site in adapter.sites:

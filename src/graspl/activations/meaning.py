@@ -58,7 +58,7 @@ def lenses(
 ) -> list[Lens]:
     """Read each direction through the model's own last norm and unembedding.
 
-    The norm is not linear, so its derivative at the text's mean stream is taken: J d with J = d norm(r) / dr.
+    The norm is not linear, so this takes its derivative at the text's mean stream: J d with J = d norm(r) / dr.
 
     Args:
         model: the base model.
@@ -76,7 +76,7 @@ def lenses(
     norm, head = getattr(model.get_decoder(), "norm", None), model.get_output_embeddings()  # type: ignore[operator]
     if norm is None or head is None:
         raise GrasplError(
-            "explain: the model's last norm or output embedding is not to be found; only Llama-like models have a lens"
+            "explain: the model has no last norm or output embedding that graspl knows; use a Llama-like model"
         )
     found = []
     for layer, D in bases.items():
@@ -85,19 +85,12 @@ def lenses(
             with torch.enable_grad():
                 moved: Any = jvp(lambda r: norm(r.to(head.weight.dtype)), mean, direction.contiguous())[1]
             order = head(moved.to(head.weight.dtype)).float().argsort(descending=True)
-            found.append(
-                Lens(
-                    layer,
-                    index + 1,
-                    _words(tokenizer, order[:tokens]),
-                    _words(tokenizer, order[-tokens:].flip(0)),
-                )
-            )
+            words = [
+                [str(tokenizer.decode([token])) for token in ids.tolist()]
+                for ids in (order[:tokens], order[-tokens:].flip(0))
+            ]
+            found.append(Lens(layer, index + 1, *words))
     return found
-
-
-def _words(tokenizer: PreTrainedTokenizerBase, ids: Tensor) -> list[str]:
-    return [str(tokenizer.decode([index])) for index in ids.tolist()]
 
 
 @torch.no_grad()
@@ -140,7 +133,7 @@ def steering_along(
     deviations: Sequence[float] = (-4.0, 0.0, 4.0),
     max_new_tokens: int = 48,
 ) -> list[Steered]:
-    """Let the base model answer as it is, and moved both ways along a direction, greedily.
+    """Answer greedily with the base model as it is, and with its stream moved both ways along a direction.
 
     Args:
         model: the base model.

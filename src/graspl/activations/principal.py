@@ -28,11 +28,7 @@ class PrincipalDirections(Reading, Identification):
     """Directions a layer."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Decompose the covariance, (hidden, hidden) a layer.
-
-        Raises:
-            GrasplError: the text or the model cannot be read, or k exceeds what the text spans.
-        """
+        """Decompose the covariance, (hidden, hidden) a layer."""
         with self.model_and_text(adapter, self.text) as (model, rows):
             kept = gathered(model, rows)
         found = {}

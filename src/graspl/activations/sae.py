@@ -21,29 +21,23 @@ from graspl.errors import GrasplError
 class SAEDiffing(Reading, Identification):
     """The decoder directions of the k latents whose mean activation rises most from the base model to the fine-tune.
 
-    The mean is over the tokens of unlabelled text that predict answers. Directions are of the layers that have an SAE; other
-    layers are left alone.
+    The mean is over the tokens of unlabelled text that predict answers. Layers without an SAE have no directions.
 
     Source:
-        Model diffing with SAEs, Wang et al., arXiv:2506.19823, who rank latents by their mean change, then choose among the
-        first by what steering with them does and by reading; here the rank alone decides.
+        Wang et al., arXiv:2506.19823. They rank latents by mean change, then choose among the first by steering and by
+        reading; here the rank alone decides.
     """
 
     signed = True
     saes: dict[str, str] = field(default_factory=dict)
-    """By layer, e.g. `model.layers.12`, the folder or file of its SAE: safetensors as SAELens or sparsify write them, trained
-    on the residual stream behind that layer."""
+    """By layer, e.g. `model.layers.12`, the folder or file of an SAE of the stream after it (`read_sae`)."""
     text: str | None = None
     """Conversations, as in `NaturalDirections`; None takes the task's own text."""
     k: int = 8
     """Latents a layer, strongest rise first."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Run the text with and without the adapter, and encode both.
-
-        Raises:
-            GrasplError: an SAE or the text cannot be read, an SAE does not fit its layer, or fewer than k latents rise.
-        """
+        """Run the text with and without the adapter, and encode both."""
         if not self.saes:
             raise GrasplError(
                 "method.saes: names no SAE; give its folder by layer, e.g. {model.layers.12: FOLDER}"

@@ -79,7 +79,7 @@ def read_sae(path: str | Path) -> SparseAutoencoder:
     if not sae.encoder.shape == sae.decoder.shape or not all(
         torch.isfinite(part).all() for part in tensors.values()
     ):
-        raise GrasplError(f"{file}: shapes do not go together, or a number is not finite; download it again")
+        raise GrasplError(f"{file}: shapes do not match, or a number is not finite; download it again")
     if sae.activation == "topk" and not 1 <= sae.k <= len(sae.decoder):
         raise GrasplError(f"{file.parent / 'cfg.json'}: k is {sae.k}, the SAE has {len(sae.decoder)} latents")
     return sae
@@ -89,7 +89,7 @@ def _sae_lens(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoe
     """Read W_enc (hidden, latents), b_enc, W_dec (latents, hidden), b_dec and, of jumprelu, threshold."""
     if config.get("normalize_activations", "none") not in ("none", None):
         raise GrasplError(
-            f"cfg.json: normalize_activations is {config['normalize_activations']}; only SAEs of the plain stream are read"
+            f"cfg.json: normalize_activations is {config['normalize_activations']}; give an SAE of the plain stream"
         )
     if config.get("rescale_acts_by_decoder_norm"):
         raise GrasplError(
@@ -99,8 +99,9 @@ def _sae_lens(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoe
     known = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
     if kind not in known:
         raise GrasplError(f"cfg.json: architecture is {kind}; known are {', '.join(known)}")
-    if kind == "standard" and config.get("activation_fn", config.get("activation_fn_str", "relu")) != "relu":
-        kind = config.get("activation_fn", config.get("activation_fn_str"))
+    activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
+    if kind == "standard" and activation != "relu":
+        kind = activation
         if kind != "topk":
             raise GrasplError(f"cfg.json: activation_fn is {kind}; known are relu and topk")
     k = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k", 0))

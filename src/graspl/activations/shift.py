@@ -26,11 +26,7 @@ class MeanShift(Reading, Identification):
     """Directions a layer."""
 
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Run the rows with and without the adapter.
-
-        Raises:
-            GrasplError: the rows or the model cannot be read, or k exceeds what the rows span.
-        """
+        """Run the rows with and without the adapter."""
         with opened(adapter, adapted=True, dtype=self.dtype) as (model, tokenizer):
             rows = self.rows_of(self.rows, adapter.live.rows if adapter.live else (), tokenizer)
             after = gathered(model, rows)

@@ -81,10 +81,10 @@ def explained(
     bases: Mapping[str, Float[Tensor, "hidden k"]],
     stream: Mapping[str, Float[Tensor, "tokens hidden"]],
 ) -> dict[str, float]:
-    """Return the share of the answers' loss that goes when the base model moves along directions as far as it itself does.
+    """Return the share of the answers' loss that a natural step of the base model along directions removes.
 
-    At each layer the stream is moved along the part of the pull within span(D), by one to three standard deviations of
-    the base model's own stream along it. A factor that the model knows, and that explains the answers, takes the loss away.
+    At each layer the stream moves along the part of the pull within span(D), by one to three standard deviations of the
+    base model's own stream along it. If the model knows a factor that explains the answers, the loss falls.
 
     Args:
         model: the base model.
@@ -118,10 +118,10 @@ def spread_along(stream: Float[Tensor, "tokens hidden"], direction: Float[Tensor
 
 
 def naturalness(D: Float[Tensor, "hidden k"], stream: Float[Tensor, "tokens hidden"]) -> float:
-    """Return how far span(D) is one in which the base model varies by itself, 0..1: ||D^T orth(C D)||_F^2 / k.
+    """Return how far the base model itself varies within span(D), 0..1: ||D^T orth(C D)||_F^2 / k.
 
-    With C the covariance of the stream: 1 for any span of C's own eigenvectors, and about k / hidden for directions that
-    the model does not vary along, which C turns away from themselves.
+    C is the covariance of the stream. 1 for any span of C's eigenvectors, about k / hidden for directions along which the
+    model does not vary.
 
     Args:
         D: (hidden, k) orthonormal.

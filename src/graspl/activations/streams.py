@@ -1,7 +1,7 @@
 """What passes through a model's residual stream while it predicts answers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -30,11 +30,11 @@ Stream = dict[str, Float[Tensor, "tokens hidden"]]
 def opened(
     adapter: AdapterFolder, *, adapted: bool, dtype: str = "auto"
 ) -> Iterator[tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]]:
-    """Give the model that an adapter sits on, in evaluation mode and without gradients, and its tokenizer.
+    """Give an adapter's model, in evaluation mode and without gradients, and its tokenizer.
 
     Args:
-        adapter: on disk, or with a live model, which is left as it was.
-        adapted: with the adapter; without it the base model alone.
+        adapter: on disk, or with a live model, which is then put back as it was.
+        adapted: with the adapter, or the base model alone.
         dtype: of weights that must be loaded.
 
     Raises:
@@ -50,12 +50,8 @@ def opened(
     model, training = adapter.live.model, adapter.live.model.training
     model.eval()
     try:
-        with torch.no_grad():
-            if adapted:
-                yield model, adapter.live.tokenizer
-            else:
-                with model.disable_adapter():
-                    yield model, adapter.live.tokenizer
+        with torch.no_grad(), nullcontext() if adapted else model.disable_adapter():
+            yield model, adapter.live.tokenizer
     finally:
         model.train(training)
 
