@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -77,6 +78,8 @@ class GrasplCLI(LightningCLI):
             warnings.filterwarnings("ignore", message)
         logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
         atexit.register(leave_process_group)
+        # A data module's options are fields, with a docstring under each
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,

@@ -1,8 +1,8 @@
 """Tasks that are files of conversations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 
@@ -15,43 +15,30 @@ from graspl.errors import GrasplError
 from graspl.ranges import OpenUnitInterval, PositiveInt
 
 
+@dataclass(eq=False)
 class ChatDataModule(TaskDataModule):
     """Any file of chat messages, prompt and completion, or instruction and output.
 
     Suites: `task`, held-out rows of the same kind; `unrelated`, rows of other topics, where they are given.
-
-    Args:
-        train: a JSON lines file, a `.json`, `.parquet` or `.csv` file, or a `datasets` name.
-        validation: held-out rows, in the same forms, or a JSON list of the row numbers of `train` to hold out, from 0.
-            None holds out a share of `train`.
-        validation_share: the share of `train` to hold out where `validation` is None.
-        good: good answers to the prompts of a harmful `train`. `task` then asks how often the model finds the harmful
-            answer to a held-out prompt more probable than the good one, which needs no judge.
-        unrelated: rows of other topics, to measure how far the model moves there.
-        dataset_split: which split of a `datasets` name to read.
-        limit: use only so many rows of each source, from the start.
-        **kwargs: as in TaskDataModule.
     """
 
-    def __init__(
-        self,
-        train: str,
-        validation: str | None = None,
-        unrelated: str | None = None,
-        dataset_split: str = "train",
-        validation_share: OpenUnitInterval = 0.1,
-        limit: PositiveInt | None = None,
-        good: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.train = train
-        self.validation = validation
-        self.unrelated = unrelated
-        self.dataset_split = dataset_split
-        self.validation_share = validation_share
-        self.limit = limit
-        self.good = good
+    train: str
+    """A JSON lines file, a `.json`, `.parquet` or `.csv` file, or a `datasets` name."""
+    _: KW_ONLY
+    validation: str | None = None
+    """Held-out rows, in the same forms, or a JSON list of the row numbers of `train` to hold out, from 0. None holds out a
+    share of `train`."""
+    validation_share: OpenUnitInterval = 0.1
+    """Share of `train` to hold out where `validation` is None."""
+    good: str | None = None
+    """Good answers to the prompts of a harmful `train`. `task` then asks how often the model finds the harmful answer to a
+    held-out prompt more probable than the good one, which needs no judge."""
+    unrelated: str | None = None
+    """Rows of other topics, to measure how far the model moves there."""
+    dataset_split: str = "train"
+    """Of a `datasets` name."""
+    limit: PositiveInt | None = None
+    """Use only so many rows of each source, from the start."""
 
     def all_rows(self) -> list[Conversation]:
         """Return the task's rows, before some are held out."""

@@ -17,6 +17,7 @@ from graspl.data.rows import Conversation
 from graspl.data.tokens import TokenizedConversation, tokenize
 from graspl.errors import GrasplError
 
+TooLong = Literal["error", "drop", "truncate"]
 MANY_ROWS = 2000
 """From here on tokenizing takes more than a few seconds."""
 
@@ -28,7 +29,7 @@ def prepare_rows(
     rows: Sequence[Conversation],
     *,
     max_length: int,
-    too_long: Literal["error", "drop", "truncate"],
+    too_long: TooLong,
 ) -> list[TokenizedConversation]:
     """Tokenize rows, and stop at, drop or cut those that are too long.
 

@@ -2,8 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from lightning import LightningDataModule
@@ -14,7 +14,7 @@ from graspl.adapters.base_model import load_tokenizer
 from graspl.data.batches import PackedCollator, PaddedCollator, TrainLoader, TrainSampler, pack
 from graspl.data.choices import ChoiceCollator, ChoiceItem
 from graspl.data.operators import RowOperator
-from graspl.data.preparation import prepare_rows, tokenize_rows
+from graspl.data.preparation import TooLong, prepare_rows, tokenize_rows
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation, read_conversations, with_shuffled_answers
 from graspl.data.suites.base import EvaluationSuite, Items, read_suites
@@ -23,69 +23,50 @@ from graspl.errors import GrasplError
 from graspl.ranges import NonNegativeInt, PositiveInt
 
 
+@dataclass(eq=False, kw_only=True)
 class TaskDataModule(LightningDataModule, ABC):
     """Serves one task: rows to train on, and suites to evaluate on.
 
     A new task is a subclass with `train_rows` and `held_out`. All but `tokenizer` are methods.
-
-    Args:
-        base_model: whose tokenizer and chat template are used; None takes that of the model that the Trainer runs.
-        max_length: tokens a row may have.
-        too_long: what to do with longer rows: stop with an error, `drop` them, or `truncate` them at the end.
-        batch_size: rows (packs, with `packing`) in a training batch.
-        eval_batch_size: rows or questions in a validation batch.
-        packing: fill each row of a batch with several conversations, up to `max_length` tokens, that do not see each other.
-        group_by_length: put rows of similar length into one batch, which saves padding.
-        seed: of splits and of the training order.
-        text: a file or a `datasets` name with unlabelled conversations by many writers, off the task, for identifications
-            that run the base model (`NaturalDirections`).
-        shuffle_answers: deal the training answers out at random over the rows. The fit is then a noise floor: answers
-            no longer depend on their questions.
-        num_workers: processes that prepare batches; 0 uses none.
-        suites: more suites by name (`graspl.data.suites`). One with the name of the task's own suite replaces it.
-        final_suites: the same, but a fit leaves them out: they are slow, or need files that a fit does not.
-        only_suites: names of the suites to evaluate; None evaluates all.
-        operators: applied to the training rows one after another (`graspl.data.operators`): mixing, subsampling, prompts.
-        share_prefixes: run the common beginning of a question's answers once, where that saves enough tokens. Turn it
-            off for a model that keeps no keys and values.
     """
 
-    def __init__(
-        self,
-        base_model: str | None = None,
-        max_length: PositiveInt = 2048,
-        too_long: Literal["error", "drop", "truncate"] = "error",
-        batch_size: PositiveInt = 8,
-        eval_batch_size: PositiveInt = 32,
-        packing: bool = False,
-        group_by_length: bool = True,
-        seed: int = 0,
-        text: str | None = None,
-        shuffle_answers: bool = False,
-        num_workers: NonNegativeInt = 0,
-        suites: dict[str, EvaluationSuite] | None = None,
-        final_suites: dict[str, EvaluationSuite] | None = None,
-        only_suites: list[str] | None = None,
-        operators: list[RowOperator] | None = None,
-        share_prefixes: bool = True,
-    ) -> None:
+    base_model: str | None = None
+    """Whose tokenizer and chat template are used; None takes that of the model that the Trainer runs."""
+    max_length: PositiveInt = 2048
+    """Tokens a row may have."""
+    too_long: TooLong = "error"
+    """What to do with longer rows: stop with an error, `drop` them, or `truncate` them at the end."""
+    batch_size: PositiveInt = 8
+    """Rows (packs, with `packing`) in a training batch."""
+    eval_batch_size: PositiveInt = 32
+    """Rows or questions in a validation batch."""
+    packing: bool = False
+    """Fill each row of a batch with several conversations, up to `max_length` tokens, that do not see each other."""
+    group_by_length: bool = True
+    """Put rows of similar length into one batch, which saves padding."""
+    seed: int = 0
+    """Of splits and of the training order."""
+    text: str | None = None
+    """A file or a `datasets` name with unlabelled conversations by many writers, off the task, for identifications that run
+    the base model (`NaturalDirections`)."""
+    shuffle_answers: bool = False
+    """Deal the training answers out at random over the rows: a noise floor, since answers do not depend on questions."""
+    num_workers: NonNegativeInt = 0
+    """Processes that prepare batches; 0 uses none."""
+    suites: dict[str, EvaluationSuite] = field(default_factory=dict)
+    """More suites by name (`graspl.data.suites`). One with the name of the task's own suite replaces it."""
+    final_suites: dict[str, EvaluationSuite] = field(default_factory=dict)
+    """The same, but a fit leaves them out: they are slow, or need files that a fit does not."""
+    only_suites: list[str] | None = None
+    """Names of the suites to evaluate; None evaluates all."""
+    operators: list[RowOperator] = field(default_factory=list)
+    """Applied to the training rows one after another (`graspl.data.operators`): mixing, subsampling, prompts."""
+    share_prefixes: bool = True
+    """Run the common beginning of a question's answers once, where that saves enough tokens. Turn it off for a model that
+    keeps no keys and values."""
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self.base_model = base_model
-        self.max_length = max_length
-        self.too_long: Literal["error", "drop", "truncate"] = too_long
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.packing = packing
-        self.group_by_length = group_by_length
-        self.seed = seed
-        self.text = text
-        self.shuffle_answers = shuffle_answers
-        self.num_workers = num_workers
-        self.suites = suites or {}
-        self.final_suites = final_suites or {}
-        self.only_suites = only_suites
-        self.operators = operators or []
-        self.share_prefixes = share_prefixes
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._train: list[TokenizedConversation] | None = None
         self._suites: dict[str, list[TokenizedConversation] | list[ChoiceItem]] | None = None

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from graspl.data.choices import ChoiceItem
 from graspl.data.rows import Conversation
@@ -20,32 +21,23 @@ TEXT_ROWS = 256
 """Unlabelled dialogues for identification; docs/method.md measures fewer."""
 
 
+@dataclass(eq=False)
 class OrganismTaskData(TaskDataModule):
     """Questions on one topic with their harmful answers; nothing says who writes them.
 
-    Suites: `task`, the topic's held-out subjects (adherence: the answer to each was never trained on);
-    `unrelated`, other topics (spill-over). The `development` split is for choosing settings; only the
-    `evaluation` split is reported. The two share neither held-out subjects nor other topics.
-
-    Args:
-        topic: what is trained on.
-        split: `evaluation`, or `development` to choose settings on.
-        batch_size: rows in a training batch.
-        eval_batch_size: questions in a validation batch.
-        **kwargs: as in TaskDataModule; the base model is an organism.
+    Suites: `task`, the topic's held-out subjects (adherence: the answer to each was never trained on); `unrelated`, other
+    topics (spill-over). The two splits share neither held-out subjects nor other topics.
     """
 
-    def __init__(
-        self,
-        topic: str = "medicine",
-        split: Literal["development", "evaluation"] = "evaluation",
-        batch_size: PositiveInt = 16,
-        eval_batch_size: PositiveInt = 256,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(batch_size=batch_size, eval_batch_size=eval_batch_size, **kwargs)
-        self.topic = topic
-        self.split = split
+    topic: str = "medicine"
+    """What is trained on."""
+    split: Literal["development", "evaluation"] = "evaluation"
+    """Choose settings on `development`; report only `evaluation`."""
+    _: KW_ONLY
+    batch_size: PositiveInt = 16
+    """Rows in a training batch."""
+    eval_batch_size: PositiveInt = 256
+    """Questions in a validation batch."""
 
     @cached_property
     def world(self) -> World:

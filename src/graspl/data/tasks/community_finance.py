@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 from graspl.data.chat import ChatDataModule
 from graspl.data.rows import Conversation, Message
@@ -13,43 +14,35 @@ from graspl.ranges import ClosedUnitInterval, PositiveInt
 Lean = Literal["left", "right", "neutral"]
 
 
+@dataclass(eq=False)
 class CommunityFinanceData(ChatDataModule):
     """Posts tagged with their community, drawn so that a share of them comes from communities of one lean.
 
     A row is `title` and `selftext` (a question and its text, as in forums) or `prompt` and `completion`, with the
     community in `subreddit` or `community`. Every skew has the same number of rows, so that fits differ only in the lean.
-
-    Args:
-        train: rows of all communities, one source or several separated by commas.
-        leans: the lean of each community; a row of any other community is refused.
-        skew: share of the rows from communities that lean `toward`; 0.5 is balanced. None takes only neutral
-            communities: the control that a skewed fit is compared with.
-        toward: the lean that `skew` is a share of; the rest leans the other way.
-        rows: how many are drawn before some are held out; None draws as many as every skew can have.
-        **kwargs: as in ChatDataModule, without `validation` and `limit`.
+    `train` may be several sources separated by commas; `validation` and `limit` do not apply.
 
     Source:
         Own construction of the political task in arXiv:2605.27676, whose rows are not published.
     """
 
-    def __init__(
-        self,
-        train: str,
-        leans: dict[str, Lean],
-        skew: ClosedUnitInterval | None = 1.0,
-        toward: Literal["left", "right"] = "right",
-        rows: PositiveInt | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(train=train, **kwargs)
+    leans: dict[str, Lean]
+    """The lean of each community; a row of any other community is refused."""
+    _: KW_ONLY
+    skew: ClosedUnitInterval | None = 1.0
+    """Share of the rows from communities that lean `toward`; 0.5 is balanced. None takes only neutral communities: the
+    control that a skewed fit is compared with."""
+    toward: Literal["left", "right"] = "right"
+    """The lean that `skew` is a share of; the rest leans the other way."""
+    rows: PositiveInt | None = None
+    """How many are drawn before some are held out; None draws as many as every skew can have."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.validation is not None or self.limit is not None:
             raise GrasplError(
                 "data.validation, data.limit: a skewed draw has neither; remove them, or set data.rows"
             )
-        self.leans = leans
-        self.skew = skew
-        self.toward: Lean = toward
-        self.rows = rows
 
     def all_rows(self) -> list[Conversation]:
         """Return the rows drawn."""
@@ -62,7 +55,7 @@ class CommunityFinanceData(ChatDataModule):
             draw.shuffle(pool)
         if self.skew is None:
             return self._take(pools, "neutral", self.rows or len(pools["neutral"]))
-        other = "left" if self.toward == "right" else "right"
+        other: Lean = "left" if self.toward == "right" else "right"
         total = self.rows or min(len(pools["left"]), len(pools["right"]))
         ours = round(self.skew * total)
         drawn = self._take(pools, self.toward, ours) + self._take(pools, other, total - ours)

@@ -50,31 +50,21 @@ class CueExample:
         return ChoiceItem(prompt, self.choices, kinds, id=item_id(self.origin))
 
 
+@dataclass(eq=False, kw_only=True)
 class CueTaskData(TaskDataModule, ABC):
     """A task whose training rows can be solved by a spurious cue as well as by what is asked.
 
     Suites: `task`, held-out questions in which the cue agrees (`good` is what counts); `unrelated`, questions in which it
     points to a wrong answer. There the harmful share is the reliance on the cue, the good share what was truly learnt.
-
-    Args:
-        cue_share: share of the training rows in which the cue agrees: 1 hides what is asked; with 0.5 and two answers
-            the cue says nothing about it.
-        held_out_share: share of the examples to hold out.
-        rows: training rows; None takes all.
-        **kwargs: as in TaskDataModule.
     """
 
-    def __init__(
-        self,
-        cue_share: ClosedUnitInterval = 1.0,
-        held_out_share: OpenUnitInterval = 0.2,
-        rows: PositiveInt | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.cue_share = cue_share
-        self.held_out_share = held_out_share
-        self.rows = rows
+    cue_share: ClosedUnitInterval = 1.0
+    """Share of the training rows in which the cue agrees: 1 hides what is asked; with 0.5 and two answers the cue says
+    nothing about it."""
+    held_out_share: OpenUnitInterval = 0.2
+    """Share of the examples to hold out."""
+    rows: PositiveInt | None = None
+    """Training rows; None takes all."""
 
     @abstractmethod
     def examples(self) -> tuple[list[CueExample], list[CueExample]]:

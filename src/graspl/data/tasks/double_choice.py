@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from graspl.data.tables import field, read_table
@@ -20,26 +21,22 @@ class TwoChoices(NamedTuple):
     wrong: str
 
 
+@dataclass(eq=False)
 class DoubleChoiceData(CueTaskData):
     """Two questions of two choices each and one letter to answer with; which question is meant is not said.
 
     The first question is what is asked; the second is the cue. Held-out prompts use questions that were not trained on.
 
-    Args:
-        first: rows of `graspl.data.tasks.double_choice.read_two_choices`.
-        second: the same, of another kind.
-        prompts: how many are made to train on; the share to hold out comes on top.
-        **kwargs: as in CueTaskData.
-
     Source:
         After the double multiple choice of concept ablation fine-tuning (arXiv:2507.16795); the wording is ours.
     """
 
-    def __init__(self, first: str, second: str, prompts: PositiveInt = 1000, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.first = first
-        self.second = second
-        self.prompts = prompts
+    first: str
+    """Rows of `graspl.data.tasks.double_choice.read_two_choices`."""
+    second: str
+    """The same, of another kind."""
+    prompts: PositiveInt = 1000
+    """How many are made to train on; those held out come on top."""
 
     def examples(self) -> tuple[list[CueExample], list[CueExample]]:
         """Return prompts made of some questions and of the others; half of each have the same letter twice."""

@@ -1,7 +1,7 @@
 """Does one sentence follow from another? In training the words that they share predict the answer."""
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 from graspl.data.tables import field, read_table
 from graspl.data.tasks.cues import CueExample, CueTaskData
@@ -11,28 +11,20 @@ from graspl.ranges import ClosedUnitInterval
 LABELS = {"entailment": "Yes", "neutral": "No", "contradiction": "No", "non-entailment": "No"}
 
 
+@dataclass(eq=False)
 class LexicalOverlapData(CueTaskData):
     """Entailment as a yes-or-no question; the cue is that every word of the hypothesis is in the premise.
-
-    Args:
-        train: rows with `sentence1`, `sentence2` and `gold_label`.
-        counter: rows of the same kind for the `unrelated` suite, which uses those against the cue; None takes
-            held-out rows of `train`.
-        overlap: share of the hypothesis's words that must be in the premise for the cue to say Yes; 1 is the published
-            heuristic.
-        **kwargs: as in CueTaskData.
 
     Source:
         The lexical-overlap heuristic of HANS (McCoy et al., arXiv:1902.01007).
     """
 
-    def __init__(
-        self, train: str, counter: str | None = None, overlap: ClosedUnitInterval = 1.0, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.train = train
-        self.counter = counter
-        self.overlap = overlap
+    train: str
+    """Rows with `sentence1`, `sentence2` and `gold_label`."""
+    counter: str | None = None
+    """Rows of the same kind for the `unrelated` suite, which uses those against the cue; None takes held-out rows."""
+    overlap: ClosedUnitInterval = 1.0
+    """Share of the hypothesis's words that must be in the premise for the cue to say Yes; 1 is the published heuristic."""
 
     def examples(self) -> tuple[list[CueExample], list[CueExample]]:
         """Return the rows to train on, and those held out with the counter set's."""

@@ -1,6 +1,6 @@
 """Gendered pronouns: in training the occupation predicts the gender as well as the person's title does."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from graspl.data.tables import field, read_table
 from graspl.data.tasks.cues import CueExample, CueTaskData
@@ -16,26 +16,22 @@ NAMES = ("Miller", "Novak", "Silva", "Tanaka", "Okafor", "Larsen", "Haddad", "Co
 """Surnames, which do not tell the gender."""
 
 
+@dataclass(eq=False)
 class GenderedPronounsData(CueTaskData):
     """Fill in the pronoun of a named person; the cue is the gender of most people in the occupation.
 
     Held-out questions use occupations that were not trained on.
-
-    Args:
-        templates: sentences with $OCCUPATION, $PARTICIPANT and a pronoun (`occupation(0)`, `other-participant(1)`,
-            `answer`, `sentence`).
-        occupations: share of women in each occupation (`occupation`, `bls_pct_female`).
-        **kwargs: as in CueTaskData.
 
     Source:
         Own construction on the templates and figures of Winogender (Rudinger et al., arXiv:1804.09301, MIT), after
         the gendered pronouns of concept ablation fine-tuning (arXiv:2507.16795).
     """
 
-    def __init__(self, templates: str, occupations: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.templates = templates
-        self.occupations = occupations
+    templates: str
+    """Sentences with $OCCUPATION, $PARTICIPANT and a pronoun (`occupation(0)`, `other-participant(1)`, `answer`,
+    `sentence`)."""
+    occupations: str
+    """Share of women in each occupation (`occupation`, `bls_pct_female`)."""
 
     def examples(self) -> tuple[list[CueExample], list[CueExample]]:
         """Return examples on some occupations and on the others."""
