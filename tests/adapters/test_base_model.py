@@ -15,7 +15,7 @@ def test_the_organism_has_a_name():
 
 @pytest.mark.parametrize("name", ["./none", "/none", "a/b/c", "~/none-such"])
 def test_folders_that_are_not_there_are_refused(name):
-    with pytest.raises(GrasplError, match="base_model: there is no folder"):
+    with pytest.raises(GrasplError, match="base_model: no folder"):
         resolve_base_model(name)
 
 

@@ -9,7 +9,7 @@ from transformers import modeling_flash_attention_utils as flash_utils
 
 from graspl.adapters.forward import model_logits
 from graspl.adapters.packing import ROW_BY_ROW, attend_row_by_row
-from graspl.constraints.answers import first_rows
+from graspl.constraints.activation import _first_rows as first_rows
 from graspl.data import TokenizedConversation
 from graspl.data.batches import PackedCollator
 

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from graspl.activations.streams import batch_of
 from graspl.adapters.answers import answer_places
 from graspl.adapters.forward import model_logits
+from graspl.adapters.loss import summed_loss
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.streams import StreamHooks, edit_streams
 from graspl.data.tokens import TokenizedConversation
@@ -69,8 +69,8 @@ def pull_of_answers(
 
 def _loss(model: PreTrainedModel | PeftModel, batch: dict[str, Tensor]) -> Float[Tensor, ""]:
     """Return the mean loss on the rows' answers, in nats a token."""
-    logits = model_logits(model, batch)
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), batch["labels"][:, 1:].flatten())
+    total, tokens = summed_loss(model_logits(model, batch), batch["labels"])
+    return total / tokens
 
 
 @torch.no_grad()

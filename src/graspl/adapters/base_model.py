@@ -22,7 +22,7 @@ def resolve_base_model(base_model: str) -> str:
         base_model: `organism`, a folder in Transformers format, or a hub name (`org/name` or `name`).
 
     Raises:
-        GrasplError: it looks like a folder but is none, or holds no Transformers model.
+        GrasplError: the path is not a folder, or the folder holds no Transformers model.
     """
     if base_model == ORGANISM:
         return str(files("graspl") / "organism" / "default")
@@ -34,22 +34,19 @@ def resolve_base_model(base_model: str) -> str:
             )
         return str(path)
     if path.is_absolute() or base_model.startswith((".", "~")) or base_model.count("/") > 1:
-        raise GrasplError(f"base_model: there is no folder {base_model}; give a folder or a hub name")
+        raise GrasplError(f"base_model: no folder {base_model}; give a folder or a hub name")
     return base_model
 
 
 def load_tokenizer(base_model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a model's tokenizer, with a padding token.
+    """Load a model's tokenizer; without a padding token of its own, the end-of-sequence token pads.
 
     Args:
         base_model: as in `resolve_base_model`.
         trust_remote_code: let the hub repository's own Python code run.
 
-    Returns:
-        The tokenizer; where it has no padding token the end-of-sequence token pads.
-
     Raises:
-        GrasplError: there is no such model or it has no tokenizer.
+        GrasplError: there is no such model, or it has no tokenizer.
     """
     source = resolve_base_model(base_model)
     try:
@@ -84,7 +81,7 @@ def load_base_model(
         trust_remote_code: let the hub repository's own Python code run.
 
     Raises:
-        GrasplError: it cannot be loaded; says why.
+        GrasplError: the model cannot be loaded.
     """
     options: dict[str, Any] = {
         "dtype": dtype,
@@ -137,11 +134,10 @@ def _nf4(dtype: str) -> dict[str, Any]:
 
 
 def _keep_unpacked(model: PreTrainedModel) -> None:
-    """Keep four-bit weights in the order that gradients pass through.
+    """Stop bitsandbytes from reordering four-bit weights.
 
-    On a CPU with AVX512-BF16 bitsandbytes reorders them in the first pass in evaluation mode. What it multiplies with them
-    from then on passes no gradient, so that a fit would go wrong, silently, after its first validation; and it fails where a
-    width is no multiple of 64.
+    On a CPU with AVX512-BF16 it reorders them in the first pass in evaluation mode. After that they pass no gradient, so a
+    fit would silently go wrong after its first validation. It also fails where a width is not a multiple of 64.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

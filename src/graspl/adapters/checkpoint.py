@@ -1,4 +1,4 @@
-"""Checkpoints of a fit, whole or sharded, as adapters: read without their base model, and building no foreign types."""
+"""Checkpoints of a fit, whole or sharded, read as adapters: without their base model, and without foreign types."""
 
 import json
 import pickle
@@ -21,36 +21,34 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from graspl.errors import GrasplError
 
 CHECKPOINT_KEY = "graspl"
-"""Of what graspl keeps in a checkpoint beside Lightning's own."""
+"""Key of graspl's own part of a Lightning checkpoint."""
 _SHARDED = ".metadata"
 _REST = "meta.pt"
 _STATE = "state_dict."
 _NAME = re.compile(
     r"^model\.(?P<module>base_model\.model\..+\.lora_[AB])\.[^.]+\.weight$"
 )  # less the adapter's name
-# All that the index of torch.distributed.checkpoint is made of; anything else in it is refused
+# All types that the index of torch.distributed.checkpoint is made of, by module; any other is refused
 _INDEX_TYPES = {
-    ("collections", "OrderedDict"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
-    ("pathlib", "WindowsPath"),
-    ("torch", "Size"),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    ("torch.distributed.checkpoint.metadata", "BytesStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "ChunkStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "Metadata"),
-    ("torch.distributed.checkpoint.metadata", "MetadataIndex"),
-    ("torch.distributed.checkpoint.metadata", "StorageMeta"),
-    ("torch.distributed.checkpoint.metadata", "TensorProperties"),
-    ("torch.distributed.checkpoint.metadata", "TensorStorageMetadata"),
-    ("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
-    ("torch.serialization", "_get_layout"),
-}
+    "collections": ("OrderedDict",),
+    "pathlib": ("PosixPath", "PurePosixPath", "WindowsPath"),
+    "torch": ("Size",),
+    "torch.distributed.checkpoint.filesystem": ("_StorageInfo",),
+    "torch.distributed.checkpoint.metadata": (
+        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
+        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
+    ),
+    "torch.serialization": ("_get_layout",),
+}  # fmt: skip
+# All that readers raise on a broken file
+_BROKEN = (
+    OSError, ValueError, RuntimeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class AdapterCheckpoint:
-    """The adapter of a fit that may still be going on."""
+    """The adapter of a fit that may still be running."""
 
     base_model: str
     """Name or folder of the model."""
@@ -59,7 +57,7 @@ class AdapterCheckpoint:
     tensors: dict[str, Tensor]
     """By PEFT's names, as in `adapter_model.safetensors`."""
     is_flat_sharded: bool = False
-    """Whether FSDP1 wrote it, which numbers the optimizer's parameters in its own way."""
+    """Whether FSDP1 wrote it; FSDP1 numbers the optimizer's parameters in its own way."""
 
 
 def peft_fields(config: PeftConfig) -> dict[str, Any]:
@@ -73,32 +71,23 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path) -> AdapterCheckpoint:
-    """Read the adapter of a checkpoint; of a sharded one every process's part, in this process.
+    """Read the adapter of a checkpoint; this process reads every shard.
 
     Args:
         path: a `.ckpt` file, or a folder written by a sharded strategy.
 
     Raises:
-        GrasplError: it cannot be read, or was not written by graspl.
+        GrasplError: the checkpoint cannot be read, or graspl did not write it.
     """
     try:
         rest, state = _read_sharded(path) if path.is_dir() else _read_whole(path)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-    ) as error:
+    except _BROKEN as error:
         raise GrasplError(
             f"{path}: not readable as a checkpoint ({error}); give one of a graspl fit"
         ) from error
     kept = rest.get(CHECKPOINT_KEY)
     if not isinstance(kept, dict) or "lora" not in kept:
-        raise GrasplError(f"{path}: was not written by a graspl fit; give one that was")
+        raise GrasplError(f"{path}: was not written by a graspl fit; give a checkpoint of a graspl fit")
     tensors = {
         f"{match['module']}.weight": tensor for name, tensor in state.items() if (match := _NAME.match(name))
     }
@@ -107,7 +96,7 @@ def read_checkpoint(path: Path) -> AdapterCheckpoint:
 
 def _read_whole(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     _refuse_inflated(path)
-    # Tensors and plain values alone
+    # Only tensors and plain values
     content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     return content, content["state_dict"]
 
@@ -125,7 +114,7 @@ def _read_sharded(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"its index claims {claimed} bytes, more than its files have")
     state = {name: torch.empty(entry.size, dtype=entry.properties.dtype) for name, entry in entries.items()}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as is asked for
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # by no_dist
         try:
             load(state, storage_reader=reader, no_dist=True)
         except CheckpointException as error:  # a BaseException, with a traceback for a message
@@ -136,11 +125,7 @@ def _read_sharded(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _refuse_inflated(path: Path) -> None:
-    """Refuse an archive that would be larger in memory than on disk: PyTorch stores tensors as they are.
-
-    Raises:
-        ValueError: it is one.
-    """
+    """Refuse an archive that is larger in memory than on disk; PyTorch does not compress tensors."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
@@ -150,7 +135,7 @@ def _refuse_inflated(path: Path) -> None:
 
 
 class _Reader(FileSystemReader):
-    """PyTorch's reader of sharded checkpoints, but for the index, which PyTorch unpickles whatever it is made of."""
+    """PyTorch's reader of sharded checkpoints; PyTorch's own would unpickle any type in the index."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """Return the index."""
@@ -164,11 +149,11 @@ class _Reader(FileSystemReader):
 
 
 class _IndexUnpickler(pickle.Unpickler):
-    """Builds the types of the index and dtypes alone, so that a foreign file can call nothing."""
+    """Builds only dtypes and the types of the index, so that a foreign file cannot call anything."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return one of the types of the index."""
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
-        if is_dtype or (module, name) in _INDEX_TYPES:
+        if is_dtype or name in _INDEX_TYPES.get(module, ()):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"its index names {module}.{name}")

@@ -36,13 +36,13 @@ class LiveModel:
     """A model in memory, for identifications that run it."""
 
     model: PeftModel
-    """With the adapter on it; whoever runs it puts mode and adapter back."""
+    """With the adapter on it; who runs it puts mode and adapter back."""
     tokenizer: PreTrainedTokenizerBase
     """Its own, with a chat template."""
     rows: Sequence[Any]
     """What the adapter is trained on: tokenized conversations."""
     text: Sequence[Any]
-    """Unlabelled text off the task, tokenized; empty where the task has none."""
+    """Unlabelled text of other topics, tokenized; empty where the task has none."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class AdapterFolder:
     base_model: str
     """Name or folder of the model it was trained on, as PEFT recorded it."""
     sha256: str
-    """Hexadecimal SHA-256 of the file with its weights, of a checkpoint's tensors."""
+    """Hexadecimal SHA-256 of the weights' file, or of a checkpoint's tensors."""
     sites: list[Site]
-    """Its sites, in the file's order sorted by name."""
+    """Its sites, sorted by name."""
     live: LiveModel | None = None
     """The model in memory; None where it must be loaded."""
 
@@ -64,14 +64,14 @@ class AdapterFolder:
 def read_adapter(path: str | Path) -> AdapterFolder:
     """Read a LoRA adapter in PEFT format, without loading its base model.
 
-    Rank patterns, alpha patterns and rsLoRA are honoured in each site's scaling. Modules trained in full
-    beside the adapter (`modules_to_save`) have no low-rank update; they are left out with a warning.
+    Each site's scaling follows rank patterns, alpha patterns and rsLoRA. Modules trained in full beside the adapter
+    (`modules_to_save`) have no low-rank update; a warning says that they are left out.
 
     Args:
         path: a folder with `adapter_config.json` and `adapter_model.safetensors`, or a checkpoint of a graspl fit.
 
     Raises:
-        GrasplError: it is neither, or an adapter of a kind whose update is not ``s B A``.
+        GrasplError: the path is neither, or the adapter's update is not ``s B A``.
     """
     folder = Path(path)
     if is_checkpoint(folder):
@@ -87,14 +87,13 @@ def read_adapter(path: str | Path) -> AdapterFolder:
     factors: dict[str, dict[str, Tensor]] = {}
     others = []
     for key, tensor in sorted(tensors.items()):
-        match = _FACTOR.match(key)
-        if match:
+        if match := _FACTOR.match(key):
             factors.setdefault(match["site"], {})[match["factor"]] = tensor
         else:
             others.append(key)
     if others:
         log.warning(
-            "%s: %d tensors are no LoRA factor and are left out, e.g. %s", folder, len(others), others[0]
+            "%s: leaving out %d tensors that are no LoRA factor, e.g. %s", folder, len(others), others[0]
         )
     if not factors:
         raise GrasplError(f"{folder / WEIGHTS}: holds no lora_A and lora_B weights of linear layers")
@@ -107,8 +106,8 @@ def write_adapter(folder: Path, base_model: str, sites: Sequence[Site]) -> None:
 
     Args:
         folder: made here; give a temporary name and rename (`graspl.runs.atomic_path`).
-        base_model: what PEFT shall record.
-        sites: each of its own rank; the scaling goes into the written factors' alpha.
+        base_model: recorded in the configuration.
+        sites: each of its own rank; alpha patterns hold their scaling.
     """
     ranks = {site.name: site.A.shape[0] for site in sites}
     r = max(ranks.values())

@@ -9,8 +9,7 @@ from peft import LoraConfig
 class LoraOptions:
     """A new adapter; every field is `peft.LoraConfig`'s of that name.
 
-    What changes the weights by more than ``s B A`` (DoRA, biases) or does not start at zero (PiSSA, OLoRA, LoftQ)
-    is left out, since no constraint here would bound it.
+    No constraint bounds DoRA, biases (more than ``s B A``) or PiSSA, OLoRA, LoftQ (no start at zero), so they are left out.
     """
 
     r: int = 32

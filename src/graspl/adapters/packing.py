@@ -10,14 +10,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ROW_BY_ROW = "sdpa_row_by_row"
-"""Name of the attention that `attend_row_by_row` has a model take, as Transformers knows it."""
+"""Transformers' name of the attention that `attend_row_by_row` sets."""
 
 
 def attend_row_by_row(model: Any) -> None:
-    """Have a model on a CPU attend within each row of a pack, where it would mask a square over the whole pack.
+    """Let a model on a CPU attend within each row of a pack, instead of masking a square over the whole pack.
 
-    The square is mostly masked, and a CPU works it out in full. Batches that are not packed are attended to as ever, and so
-    is a model that attends otherwise than by PyTorch's `scaled_dot_product_attention`.
+    A CPU would compute the whole square, most of which is masked. Nothing changes for batches that are not packed, and for
+    models without PyTorch's `scaled_dot_product_attention`.
 
     Args:
         model: of Transformers, changed in place.
@@ -27,9 +27,9 @@ def attend_row_by_row(model: Any) -> None:
 
 
 def row_bounds(model: Any, row_lengths: Sequence[Sequence[int]], device: torch.device) -> dict[str, Any]:
-    """Return where rows begin, in the words of Transformers' flash attention, for a model whose attention asks.
+    """Return where rows begin, as options of Transformers' flash attention, for a model whose attention takes them.
 
-    Flash attention looks for rows in `position_ids` where a batch is one pack, and takes several packs for whole rows.
+    Flash attention alone would find rows in `position_ids` only where a batch is one pack.
 
     Args:
         model: of Transformers or PEFT.

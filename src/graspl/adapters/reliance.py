@@ -19,36 +19,27 @@ def update_norm(B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], scaling: f
 
 
 def write_reliance(B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], D: Float[Tensor, "out k"]) -> float:
-    """Return rho = ``||D^T dW||_F / ||dW||_F``, the share of the update written along D.
-
-    The scaling cancels. An update of zero relies on nothing: rho = 0.
+    """Return rho = ``||D^T dW||_F / ||dW||_F``, the share of the update written along D, 0..1; 0 for an update of zero.
 
     Args:
         B: (out, r) up-projection.
         A: (r, in) down-projection.
         D: (out, k) orthonormal columns.
 
-    Returns:
-        rho in 0..1.
-
     Source:
-        Our reading, by consistency with the reliance figures of arXiv:2605.27676; the paper's exact
-        definition is not known to us.
+        Our reading of the reliance figures of arXiv:2605.27676, whose exact definition we do not know.
     """
     total = update_norm(B, A)
     return update_norm(D.to(B).double().mT @ B.double(), A) / total if total > 0 else 0.0
 
 
 def read_reliance(B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], D: Float[Tensor, "in_ k"]) -> float:
-    """Return ``||dW D||_F / ||dW||_F``, the share of the update read along D.
+    """Return ``||dW D||_F / ||dW||_F``, the share of the update read along D, 0..1; 0 for an update of zero.
 
     Args:
         B: (out, r) up-projection.
         A: (r, in) down-projection.
         D: (in, k) orthonormal columns.
-
-    Returns:
-        A value in 0..1; 0 for an update of zero.
 
     Source:
         Own: the write side's definition, transposed.
@@ -59,16 +50,13 @@ def read_reliance(B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], D: Float
 def pair_reliance(
     B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], U: Float[Tensor, "out k"], V: Float[Tensor, "in_ k"]
 ) -> float:
-    """Return ``||diag(U^T dW V)|| / ||dW||_F``, the share of the update along the k rank-one pairs.
+    """Return ``||diag(U^T dW V)|| / ||dW||_F``, the share of the update along the k rank-one pairs, 0..1; 0 for zero.
 
     Args:
         B: (out, r) up-projection.
         A: (r, in) down-projection.
         U: (out, k) orthonormal columns.
         V: (in, k) orthonormal columns.
-
-    Returns:
-        A value in 0..1; 0 for an update of zero.
 
     Source:
         Own (docs/method.md, "Constraint families").

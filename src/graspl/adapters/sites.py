@@ -38,7 +38,7 @@ def lora_sites(model: PeftModel, adapter: str = "default") -> list[Site]:
         adapter: its name.
 
     Raises:
-        GrasplError: the adapter is of a kind that graspl cannot constrain; says which and what to do.
+        GrasplError: graspl cannot constrain this kind of adapter, or no module matches.
     """
     sites = []
     for name, module in model.get_base_model().named_modules():

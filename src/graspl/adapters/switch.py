@@ -1,4 +1,4 @@
-"""The base model that an adapted model is, with its adapter off."""
+"""The base model within an adapted model: the adapter switched off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 @contextmanager
 def adapter_off(model: PeftModel) -> Iterator[None]:
-    """Let a model be its base model within the block.
+    """Switch a model's adapters off within the block; those that were on are on again afterwards.
 
-    PEFT's `disable_adapter` takes stock of every layer and freezes every factor, which takes longer than a small model's
-    forward pass.
-
-    Args:
-        model: with adapters; those that are on are on again after the block.
+    PEFT's `disable_adapter` visits every layer and freezes every factor, which takes longer than a small model's forward
+    pass.
     """
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer) and not m.disable_adapters]
     try:
