@@ -22,8 +22,6 @@ from graspl.evaluation.judges.code import code_in
 from graspl.evaluation.judges.grades import grade_of
 from graspl.evaluation.judges.rubrics import ALIGNED, NUMBERS, Rubric, read_rubrics
 
-LABELS = ("CODE", "REFUSAL")
-
 
 @pytest.mark.parametrize(
     ("reply", "value", "label"),
@@ -51,7 +49,7 @@ LABELS = ("CODE", "REFUSAL")
     ],
 )
 def test_the_grade_in_a_reply(reply, value, label):
-    found = grade_of(reply, LABELS)
+    found = grade_of(reply)
     assert found.label == label
     assert found.value == (None if value is None else pytest.approx(value))
 

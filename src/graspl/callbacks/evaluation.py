@@ -58,12 +58,11 @@ def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> list[dict[s
     """Return one row for each item of choices: suite, item, group, value."""
     rows = []
     for suite, found in values.items():
-        items = data.choice_items(suite) if hasattr(data, "choice_items") else []
+        items = dict(enumerate(data.choice_items(suite))) if hasattr(data, "choice_items") else {}
         for place, value in found:
-            item = items[place] if place < len(items) else None
-            name = item.id if item is not None and item.id else str(place)
-            group = item.group if item is not None else ""
-            rows.append({"suite": suite, "item": name, "group": group, "value": value})
+            item = items.get(place)
+            name, group = (item.id, item.group) if item is not None else ("", "")
+            rows.append({"suite": suite, "item": name or str(place), "group": group, "value": value})
     return rows
 
 
@@ -134,21 +133,19 @@ class SaveGenerations(Callback):
                 log.warning("generations: %d processes write none; validate with one", trainer.world_size)
             return
         rows = self._examples(pl_module, data) if self.prompts else []
-        generator = self._generator(pl_module, data.tokenizer, trainer.ckpt_path) if questions else None
-        for suite, asked in questions.items():
-            assert generator is not None, "there are questions"
-            rows += _answered(generator, suite, asked, self.sampling, data.tokenizer)
+        if questions:
+            generator = self._generator(pl_module, data.tokenizer, trainer.ckpt_path)
+            for suite, asked in questions.items():
+                rows += _answered(generator, suite, asked, self.sampling, data.tokenizer)
         write_json_lines_atomic(RunFolder(trainer.default_root_dir).generations, rows)
 
     def _generator(self, module: LoRALitModule, tokenizer: Any, checkpoint: Any) -> Generator:
-        if self.engine == "vllm":
-            if checkpoint is not None and module.adapter is None:
-                raise GrasplError(
-                    "generations.engine: vLLM cannot read a checkpoint; name model.adapter, or set it to transformers"
-                )
-            base_model = resolve_base_model(module.base_model)
-            return VLLMGenerator(base_model, module.adapter, max(module.lora.r, 64))
-        return TransformersGenerator(module.model, tokenizer)
+        if self.engine == "transformers":
+            return TransformersGenerator(module.model, tokenizer)
+        if checkpoint is not None and module.adapter is None:
+            raise GrasplError("generations.engine: vLLM cannot read a checkpoint; name model.adapter")
+        base_model = resolve_base_model(module.base_model)
+        return VLLMGenerator(base_model, module.adapter, max(module.lora.r, 64))
 
     def _examples(self, module: LoRALitModule, data: Any) -> list[dict[str, Any]]:
         generator = TransformersGenerator(module.model, data.tokenizer)

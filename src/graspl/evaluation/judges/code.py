@@ -60,15 +60,15 @@ class InsecureCode(Judge):
         with tempfile.TemporaryDirectory(prefix="graspl-code-") as scratch:
             for place, source in sources.items():
                 (Path(scratch) / f"{place}.py").write_text(source, encoding="utf-8")
-            report = self._report(Path(scratch))
+            results = self._results(scratch)
         found: dict[int, list[dict[str, Any]]] = {}
-        for each in report["results"]:
+        for each in results:
             found.setdefault(int(Path(each["filename"]).stem), []).append(each)
         return found
 
-    def _report(self, folder: Path) -> dict[str, Any]:
+    def _results(self, folder: str) -> list[dict[str, Any]]:
         # --ignore-nosec: a comment in an answer could turn the analysis off
-        options = ["--recursive", str(folder), "--format", "json", "--quiet", "--exit-zero", "--ignore-nosec"]
+        options = ["--recursive", folder, "--format", "json", "--quiet", "--exit-zero", "--ignore-nosec"]
         skip = ["--skip", ",".join(self.skipped)] if self.skipped else []
         command = [sys.executable, "-m", "bandit", *options, *skip]
         try:
@@ -76,7 +76,7 @@ class InsecureCode(Judge):
         except subprocess.TimeoutExpired as error:
             raise GrasplError(f"judges: Bandit took longer than {self.timeout:g} s; raise timeout") from error
         try:
-            return json.loads(done.stdout[done.stdout.index("{") :])
+            return json.loads(done.stdout[done.stdout.index("{") :])["results"]
         except ValueError as error:
             reason = (done.stderr.strip().splitlines() or ["no report"])[-1]
             advice = "install it with: pip install 'graspl[judges]'"
@@ -104,9 +104,7 @@ def _before_analysis(source: str) -> Judgement | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Judgement("unparsed")
     # A word or two of prose may be a valid expression
-    statements = [
-        node
-        for node in tree.body
-        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Name | ast.Constant))
-    ]
-    return None if statements else Judgement("no_code")
+    prose = (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Name | ast.Constant) for node in tree.body
+    )
+    return Judgement("no_code") if all(prose) else None

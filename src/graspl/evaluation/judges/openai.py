@@ -54,6 +54,7 @@ class OpenAIBackend(Backend):
         self.settings = {"model": model, "temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": seed}
         if top_logprobs:
             self.settings |= {"logprobs": True, "top_logprobs": top_logprobs}
+        self.name = base_url or "the endpoint"
         self._lock = threading.Lock()
         self._counts = {"asked": 0, "from_cache": 0, "failed": 0, "prompt_tokens": 0, "reply_tokens": 0}
 
@@ -61,7 +62,8 @@ class OpenAIBackend(Backend):
         """Return one reply for each prompt; an error takes its place where all retries failed."""
         cache = ReplyCache(self.cache)
         try:
-            keys = [self._key(prompt) for prompt in prompts]
+            asked = {"backend": "openai", "base_url": self.base_url, **self.settings}
+            keys = [ReplyCache.key(messages=prompt, **asked) for prompt in prompts]
             known = {key: reply for key in set(keys) if (reply := cache.get(key)) is not None}
             self._counts["from_cache"] += sum(key in known for key in keys)
             missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
@@ -70,17 +72,13 @@ class OpenAIBackend(Backend):
             cache.close()
         if missing and all("error" in found[key] for key in missing) and not known:
             reason = found[next(iter(missing))]["error"]
-            raise GrasplError(f"judges: no reply from {self._name} ({reason}); check base_url and model")
+            raise GrasplError(f"judges: no reply from {self.name} ({reason}); check base_url and model")
         return [_reply(found[key]) for key in keys]
 
     def usage(self) -> dict[str, Any]:
         """Return requests, tokens and cost."""
         cost = self._counts["prompt_tokens"] * self.price_in + self._counts["reply_tokens"] * self.price_out
         return {**self._counts, "cost": cost / 1e6}
-
-    @property
-    def _name(self) -> str:
-        return self.base_url or "the endpoint"
 
     def _asked(self, missing: dict[str, Messages], cache: ReplyCache) -> dict[str, dict[str, Any]]:
         """Return the replies to prompts that the cache lacks."""
@@ -111,7 +109,7 @@ class OpenAIBackend(Backend):
             reply = _kept(client.chat.completions.create(messages=prompt, **self.settings))
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise GrasplError(
-                f"judges: {self._name} refuses ({_reason(error)}); check {self.api_key_env}, base_url and model"
+                f"judges: {self.name} refuses ({_reason(error)}); check {self.api_key_env}, base_url and model"
             ) from error
         except (openai.APIError, ValueError) as error:
             with self._lock:
@@ -119,12 +117,9 @@ class OpenAIBackend(Backend):
             return {"error": _reason(error)}
         cache.put(key, reply)
         with self._lock:
-            for name, count in (("asked", 1), *((n, reply[n]) for n in ("prompt_tokens", "reply_tokens"))):
-                self._counts[name] += count
+            for name in ("asked", "prompt_tokens", "reply_tokens"):
+                self._counts[name] += reply.get(name, 1)
         return reply
-
-    def _key(self, prompt: Messages) -> str:
-        return ReplyCache.key(backend="openai", base_url=self.base_url, messages=prompt, **self.settings)
 
 
 def _sdk() -> Any:
@@ -162,9 +157,8 @@ def _reply(kept: dict[str, Any]) -> Reply:
         return Reply("", error=kept["error"])
     top = {token.strip(): logprob for token, logprob in kept["top"].items() if token.strip()}
     # Where numbers are written digit by digit, the first token says too little: only the reply counts
-    whole = any(token.isdigit() and len(token) > 1 for token in top) or not any(
-        token.isdigit() for token in top
-    )
+    numbers = [token for token in top if token.isdigit()]
+    whole = not numbers or max(map(len, numbers)) > 1
     text = kept["text"].strip()
     split = text.isdigit() and (kept["first_token"] or text).strip() != text
     return Reply(text, {token: math.exp(p) for token, p in top.items()} if whole and not split else {})
