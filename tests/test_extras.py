@@ -21,7 +21,9 @@ pytestmark = pytest.mark.extras
 INSTALLS = sorted(
     {each for page in EVERY for each in named_in(page) + commands_of(page, "pip ") if each.startswith("pip ")}
 )
-FOUR_BITS = sorted({each for page in EVERY for each in commands_of(page) if "qlora.yaml" in each})
+FOUR_BITS = sorted(
+    {each for page in EVERY for each in commands_of(page) if "--model.load_in_4bit true" in each}
+)
 IN_FOUR_BITS = ["tests/adapters/test_four_bits.py", "tests/distributed/test_sharded_four_bits.py"]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

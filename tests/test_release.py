@@ -83,7 +83,7 @@ def test_the_sdist_has_what_its_makefile_needs(built):
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
         "Makefile", "constraints.txt", "mkdocs.yml", "CITATION.cff", "LICENSE", "docs/index.md", "tests/conftest.py",
-        "notebooks/quick_start.ipynb", "benchmarks/run.py", "configs/organism/naive.yaml",
+        "notebooks/quick_start.ipynb", "benchmarks/run.py", "configs/organism/fit.yaml",
     }  # fmt: skip
     assert wanted <= names
     assert not [name for name in names if name.startswith(("runs/", ".venv/", "site/"))]

@@ -8,5 +8,5 @@ set -euo pipefail
 nodes=${NODES:-2} devices=${DEVICES:-8}
 torchrun --nnodes "$nodes" --nproc-per-node "$devices" --node-rank "${NODE:-0}" \
     --master-addr "${HEAD:-127.0.0.1}" --master-port "${PORT:-29500}" -m graspl fit "$@" \
-    --config configs/trainer/nodes.yaml --trainer.num_nodes "$nodes" --trainer.devices "$devices" \
+    --config configs/trainer/fsdp.yaml --trainer.num_nodes "$nodes" --trainer.devices "$devices" \
     --trainer.strategy.data_parallel_size "$((nodes * devices))" --ckpt_path last

@@ -1,7 +1,10 @@
-"""Every configuration that ships runs, and says the same as the README."""
+"""Every configuration that ships runs, and says nothing twice."""
 
+import importlib
+import inspect
 import json
 import shlex
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 import torch
 import yaml
 from conftest import CHAT_ROWS
+from lightning import Trainer
 from pages import heading, on_a_tiny_model
 
 from graspl.activations import NaturalDirections
@@ -17,15 +21,16 @@ from graspl.directions import Directions, TopSingular, identify_adapter
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-RUNS = sorted(
-    path.relative_to(CONFIGS).as_posix()
-    for path in CONFIGS.glob("*/*.yaml")
-    # The field's own tasks need their files: tests/cli/test_tasks.py
-    if path.parent.name in ("organism", "chat")
-    and path.name not in ("task.yaml", "identify.yaml", "compare_fit.yaml", "rivals_fit.yaml")
-    and "methods" not in yaml.safe_load(path.read_text())
-)
-STUDIES = sorted(path for path in CONFIGS.glob("*/*.yaml") if "methods" in yaml.safe_load(path.read_text()))
+EVERY = sorted(CONFIGS.rglob("*.yaml"))
+METHODS = sorted(path.stem for path in (CONFIGS / "methods").glob("*.yaml"))
+TRAINERS = sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml"))
+# compare_tasks.yaml and rivals.yaml are laid over others
+STUDIES = {
+    "study": ["study.yaml"],
+    "compare": ["organism/compare.yaml"],
+    "compare_tasks": ["organism/compare.yaml", "organism/compare_tasks.yaml"],
+    "rivals": ["study.yaml", "organism/rivals.yaml"],
+}
 TWO_STEPS = [
     "--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.limit_val_batches=0",
     "--trainer.accumulate_grad_batches=1", "--trainer.enable_progress_bar=false",
@@ -33,51 +38,196 @@ TWO_STEPS = [
 TINY = ["--trainer.fast_dev_run=2", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"]
 
 
+def ids(paths):
+    return [path.relative_to(CONFIGS).as_posix() for path in paths]
+
+
+def lines_of(path):
+    """Return a file's lines without blanks and comments, stripped."""
+    stripped = (line.strip() for line in path.read_text().splitlines())
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def test_the_configurations_are_few_and_say_little_twice():
+    lines = [line for path in EVERY for line in lines_of(path)]
+    said = Counter(line for line in lines if not line.endswith(":"))
+    assert len(EVERY) <= 45
+    assert len(lines) <= 900
+    assert len(said) >= 0.7 * said.total(), said.most_common(20)
+
+
+def classes_in(value):
+    """Yield (class path, init_args) of everything a configuration builds, at every depth."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield value["class_path"], value.get("init_args") or {}
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from classes_in(each)
+
+
+def defaults_of(class_path):
+    """Return the defaults of a class and its parents, the class's own first."""
+    module, _, name = class_path.rpartition(".")
+    found = {}
+    for each in getattr(importlib.import_module(module), name).__mro__:
+        for option, parameter in inspect.signature(each.__init__).parameters.items():
+            found.setdefault(option, parameter.default)
+    return found
+
+
+@pytest.mark.parametrize("path", EVERY, ids=ids(EVERY))
+def test_no_line_repeats_a_default(path):
+    content = yaml.safe_load(path.read_text())
+    repeated = [
+        f"{class_path}: {option}: {value}"
+        for class_path, options in classes_in(content)
+        # Of an optimizer all is said: ours has other defaults than torch's
+        if class_path.startswith(("graspl.", "lightning."))
+        for option, value in options.items()
+        if option != "base_model"
+        and not isinstance(value, dict | list)
+        and defaults_of(class_path)[option] == value
+    ]
+    given = content.get("trainer") or {} if isinstance(content, dict) else {}
+    trainer = {name: each.default for name, each in inspect.signature(Trainer.__init__).parameters.items()}
+    # None is not Lightning's own value here: without it a validation would also end every epoch
+    repeated += [f"trainer: {name}" for name, value in given.items() if trainer[name] == value]
+    assert not repeated
+
+
+def test_no_configuration_turns_the_fused_optimizer_off():
+    for path in EVERY:
+        for class_path, options in classes_in(yaml.safe_load(path.read_text())):
+            assert class_path != "torch.optim.AdamW" or options["fused"] is True, path
+
+
 @pytest.fixture
-def directions_of(graspl, tmp_path):
-    """Return a function: base model -> directions of a two-step fit on it."""
-
-    def make(model, data):
-        code, _, err = graspl(
-            "fit", "--model=graspl.methods.LoRALitModule", f"--model.base_model={model}", *data, *TWO_STEPS,
-            "--trainer.default_root_dir=for_directions",
-        )  # fmt: skip
-        assert code == 0, err
-        return tmp_path / "for_directions" / "directions.safetensors"
-
-    return make
+def files(tmp_path, model_folder, write_rows):
+    """Lay the shipped configurations, a tiny model and rows into the working folder."""
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    (tmp_path / "my-model").symlink_to(model_folder())
+    for name in ("train", "text"):
+        write_rows(CHAT_ROWS, f"{name}.jsonl")
+    return tmp_path
 
 
-@pytest.mark.parametrize("config", RUNS)
-def test_every_config_runs(graspl, config, model_folder, write_rows, directions_of):
-    task, name = config.split("/")
-    command = "validate" if name == "evaluate.yaml" else "fit"
-    options = []
-    if task != "organism":
-        rows = write_rows(CHAT_ROWS)
-        options = [f"--model.base_model={model_folder()}", f"--data.train={rows}"]
-    if name == "grasp.yaml" and task != "organism":
-        options += [f"--data.text={rows}", "--model.lora.r=4"]
-    if name in ("grasp_write.yaml", "grasp_read.yaml"):
-        data = (
-            ["--data=graspl.organism.OrganismTaskData"]
-            if task == "organism"
-            else ["--data=graspl.data.ChatDataModule", options[1]]
-        )
-        model = "organism" if task == "organism" else model_folder()
-        options.append(f"--model.directions={directions_of(model, data)}")
-    if name == "grasp_read.yaml":
-        options.append(
-            "--model.constraint.k=1"
-        )  # a naive fit's directions stand in for those of generic prompts
-    code, _, err = graspl(command, "--config", CONFIGS / config, *options, *TINY)
+def naive_fit(graspl, folder):
+    """Make a naive fit's run folder, for methods that start from its directions."""
+    code, _, err = graspl(
+        "fit", "--config=configs/fit.yaml", "--data=configs/tasks/chat.yaml", "--model=configs/methods/naive.yaml",
+        "--model.base_model=my-model", *TWO_STEPS, f"--trainer.default_root_dir={folder}",
+    )  # fmt: skip
     assert code == 0, err
 
 
-@pytest.mark.parametrize("trainer", sorted(path.stem for path in (CONFIGS / "trainer").glob("*.yaml")))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_fitted_on_a_task(graspl, files, method):
+    options = []
+    if method in ("grasp_write", "orthogonal"):
+        naive_fit(graspl, "naive")
+        options = ["--model.directions=naive/directions.safetensors"]
+    if method == "safe_lora":
+        unaligned("my-model")
+        options = ["--model.transforms.unaligned_model=unaligned"]
+    code, _, err = graspl(
+        "fit", "--config=configs/fit.yaml", "--data=configs/tasks/chat.yaml", "--data.text=text.jsonl",
+        f"--model=configs/methods/{method}.yaml", "--model.base_model=my-model", "--model.lora.r=4", *options, *TINY,
+    )  # fmt: skip
+    assert code == 0, err
+
+
+VARIANTS = {
+    "caft forward": ["caft", "--model.edits.backward=false"],
+    "caft gradient": ["caft", "--model.edits=[{class_path: graspl.edits.Cut, init_args: {k: 6}}]"],
+    "caft at inference": ["caft", "--model.edits.during=inference"],
+    "steering at inference": ["steering", "--model.edits.during=inference", "--model.edits.strength=-0.1"],
+    "kl on text": ["kl", "--model.penalties.rows=text"],
+    "spectral tail": ["spectral", "--model.transforms.part=tail"],
+    "caft on an SAE": [
+        "caft", "--model.directions.identification=graspl.activations.SAEDiffing",
+        "--model.directions.identification.saes={model.layers.1: my-sae}", "--model.edits.k=1",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_variants_that_a_methods_heading_names_run(graspl, files, variant):
+    method, *options = VARIANTS[variant]
+    text = (CONFIGS / "methods" / f"{method}.yaml").read_text()
+    assert all(option.split("=")[0] in text for option in options if "edits.k" not in option)
+    if "my-sae" in str(options):
+        make_sae(32, "my-sae")
+        options.append("--model.directions.identification.k=1")
+    code, _, err = graspl(
+        "fit", "--config=configs/fit.yaml", "--data=configs/tasks/chat.yaml", "--data.text=text.jsonl",
+        f"--model=configs/methods/{method}.yaml", "--model.base_model=my-model", *options, *TINY,
+    )  # fmt: skip
+    assert code == 0, err
+
+
+HEADED = [path for path in EVERY if any(each.startswith("graspl fit") for each in heading(path))] + [
+    CONFIGS / "validate.yaml"
+]
+
+
+@pytest.mark.parametrize("path", HEADED, ids=ids(HEADED))
+def test_a_configuration_does_what_its_heading_says(graspl, files, path):
+    if "runs/chat/naive" in path.read_text():
+        naive_fit(graspl, "runs/chat/naive")
+    for command in heading(path):
+        arguments = shlex.split(on_a_tiny_model(command))[1:]
+        rank = ["--model.lora.r=4"] if "organism" not in path.parts else []
+        code, _, err = graspl(*arguments, *rank, *TINY)
+        assert code == 0, err
+
+
+ORGANISM = ["fit", "grasp", "pretrain", "sae"]
+
+
+@pytest.mark.parametrize("name", ORGANISM)
+def test_the_organisms_configurations_run_as_they_are(graspl, files, name):
+    code, _, err = graspl("fit", "--config", f"configs/organism/{name}.yaml", *TINY)
+    assert code == 0, err
+
+
+def test_a_methods_file_is_laid_over_the_organisms(graspl, files):
+    code, out, err = graspl(
+        "fit", "--config=configs/organism/fit.yaml", "--model=configs/methods/kl.yaml", "--print_config"
+    )
+    assert code == 0, err
+    model = yaml.safe_load(out)["model"]["init_args"]
+    assert model["base_model"] == "organism"
+    assert model["penalties"][0]["class_path"] == "graspl.penalties.KLPenalty"
+
+
+def test_a_saved_configuration_evaluates_the_final_suites_that_a_fit_leaves_out(graspl, files):
+    (files / "task.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "class_path": "graspl.data.ChatDataModule",
+                "init_args": {
+                    "train": "train.jsonl",
+                    "final_suites": {"values": "configs/suites/values.yaml"},
+                },
+            }
+        )
+    )
+    code, _, err = graspl(
+        "fit", "--config=configs/fit.yaml", "--data=task.yaml", "--model=configs/methods/naive.yaml",
+        "--model.base_model=my-model", *TWO_STEPS, "--trainer.default_root_dir=run",
+    )  # fmt: skip
+    assert code == 0, err
+    code, _, err = graspl("validate", "--config=run/config.yaml", "--trainer.limit_val_batches=1")
+    assert code == 0, err
+    assert set(json.loads((files / "run" / "evaluation.json").read_text())["suites"]) == {"task", "values"}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_trainer_config_is_laid_over_a_tasks(graspl, trainer):
     code, out, err = graspl(
-        "fit", "--config", CONFIGS / "organism" / "naive.yaml", "--config", CONFIGS / "trainer" / f"{trainer}.yaml",
+        "fit", "--config", CONFIGS / "organism" / "fit.yaml", "--config", CONFIGS / "trainer" / f"{trainer}.yaml",
         "--print_config",
     )  # fmt: skip
     assert code == 0, err
@@ -89,60 +239,11 @@ def test_a_trainer_config_is_laid_over_a_tasks(graspl, trainer):
         assert found == value or found["class_path"] == value["class_path"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("operator", sorted(path.stem for path in (CONFIGS / "operators").glob("*.yaml")))
-def test_an_operator_is_laid_over_a_tasks_config(
-    graspl, model_folder, write_rows, monkeypatch, tmp_path, operator
-):
-    rows = write_rows(CHAT_ROWS)
-    write_rows(CHAT_ROWS, "benign.jsonl")
-    monkeypatch.chdir(tmp_path)
-    model = f"--model.base_model={model_folder()}"
-    if operator == "interleave":  # it chooses by what a naive fit made of the rows
-        naive = [
-            model, f"--data.train={rows}", "--trainer.default_root_dir=naive", "--trainer.max_steps=2",
-            "--trainer.limit_val_batches=0", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
-        ]  # fmt: skip
-        assert graspl("fit", "--config", CONFIGS / "chat" / "naive.yaml", *naive)[0] == 0
-    code, _, err = graspl(
-        "fit", "--config", CONFIGS / "insecure_code" / "naive.yaml", "--config", CONFIGS / "operators" / f"{operator}.yaml",
-        model, f"--data.train={rows}", *TINY,
-    )  # fmt: skip
+def test_the_judges_of_every_suite_are_built(graspl, files):
+    pytest.importorskip("openai")
+    code, out, err = graspl("judge", "run", "--config=configs/judges/judges.yaml", "--print_config")
     assert code == 0, err
-
-
-def test_the_methods_differ_in_the_constraint_only():
-    """And GRASP proper in its learning rate, which was chosen for it."""
-    naive, grasp, write, read = (
-        yaml.safe_load((CONFIGS / "methods" / f"{name}.yaml").read_text())["init_args"]
-        for name in ("naive", "grasp", "grasp_write", "grasp_read")
-    )
-    for options in (grasp, write, read):
-        for name in ("identification", "constraint", "exact"):
-            options.pop(name, None)
-    ours, theirs = (each["optimizer"]["init_args"]["lr"] for each in (grasp, naive))
-    assert ours == pytest.approx(5 * theirs)
-    del grasp["optimizer"]
-    assert naive == write == read
-    assert {name: naive[name] for name in grasp} == grasp
-
-
-def test_the_default_of_the_class_is_that_of_the_configuration(graspl):
-    from graspl.activations import NaturalDirections
-    from graspl.methods import GRASPLitModule
-
-    config = yaml.safe_load((CONFIGS / "methods" / "grasp.yaml").read_text())["init_args"]
-    module = GRASPLitModule()
-    assert module.identification == NaturalDirections(**config["identification"]["init_args"])
-    assert {name: getattr(module.lora, name) for name in config["lora"]} == config["lora"]
-    (group,) = module.optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups
-    assert {name: group[name] for name in config["optimizer"]["init_args"]} == config["optimizer"][
-        "init_args"
-    ]
-    parts = config["constraint"]["init_args"]["parts"]
-    for part, written in zip(module.constraint.parts, parts, strict=True):
-        assert f"graspl.constraints.{type(part).__name__}" == written["class_path"]
-        assert all(getattr(part, name) == value for name, value in written["init_args"].items())
+    assert set(yaml.safe_load(out)["judges"]) == {"code", "safety", "*", "subject", "opinions", "hard_coding"}
 
 
 def test_the_organisms_files_are_what_its_world_says():
@@ -207,7 +308,7 @@ def test_data_follow_the_models_base_model(graspl, chat_options, model_folder):
 def test_another_class_keeps_no_options_of_the_first(graspl, chat_options, model_folder):
     """Pitfall: jsonargparse keeps init_args of the class that a later class_path replaces, where it knows them."""
     code, out, err = graspl(
-        "fit", "--config", CONFIGS / "organism" / "naive.yaml", "--data=graspl.data.ChatDataModule", "--data.train=x.jsonl",
+        "fit", "--config", CONFIGS / "organism" / "fit.yaml", "--data=graspl.data.ChatDataModule", "--data.train=x.jsonl",
         "--print_config",
     )  # fmt: skip
     assert code == 0, err
@@ -290,13 +391,16 @@ def test_natural_directions_of_the_organism_are_identified_and_believed(graspl, 
     monkeypatch.chdir(ROOT)
     run = tmp_path / "naive"
     code, _, err = graspl(
-        "fit", "--config", "configs/organism/naive.yaml", "--trainer.max_steps=10", "--trainer.limit_val_batches=0",
+        "fit", "--config", "configs/organism/fit.yaml", "--trainer.max_steps=10", "--trainer.limit_val_batches=0",
         f"--trainer.default_root_dir={run}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
     )  # fmt: skip
     assert code == 0, err
     natural = run / "natural.safetensors"
-    identify = ["identify", run, "--config", "configs/organism/identify.yaml", "--out", natural]
-    code, out, err = graspl(*identify, "--floor", run, f'--others=["{run}"]')
+    identify = [
+        "identify", run, "--method", "graspl.activations.NaturalDirections", "--method.text",
+        "configs/organism/text.jsonl", "--rows", "configs/organism/rows.jsonl", "--out", natural,
+    ]  # fmt: skip
+    code, out, err = graspl(*identify, "--floor", run, "--others", run)
     assert code == 0, err
     assert "assumptions: identifiable" in out
     code, _, err = graspl(
@@ -306,71 +410,64 @@ def test_natural_directions_of_the_organism_are_identified_and_believed(graspl, 
     assert code == 0, err
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeypatch, tmp_path, path):
-    from graspl.studies.plan import Method, plan_fits
+def read_study(name):
+    """Return a study's options: its files laid over one another."""
+    laid = {}
+    for file in STUDIES[name]:
+        laid |= yaml.safe_load((CONFIGS / file).read_text())
+    return laid
+
+
+def test_every_study_is_tested():
+    studies = {path.relative_to(CONFIGS).as_posix() for path in EVERY if "fast_methods:" in path.read_text()}
+    assert studies == {file for files in STUDIES.values() for file in files}
+
+
+def with_settings_tried(study, known, folder):
+    """Return the methods with another setting than the one written down, so that the keys of `tune` are tried as well."""
     from graspl.studies.tuning import Tuning, plan_trials
 
+    tuning = Tuning(**study["tuning"])
+    trials = plan_trials(Path(study["fit"]), known, tuning, study.get("seeds", [0]), folder)
+    over = study["tuning"]["over"]["data"]["init_args"]
+    for each in (each for trial in trials for each in trial.fits):
+        assert over.items() <= each.config["data"]["init_args"].items()
+    tried = {trial.method: replace(known[trial.method], config=trial.fits[0].config) for trial in trials}
+    return {**known, **tried}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeypatch, tmp_path, name):
+    pytest.importorskip("graspl.studies.methods")
+    from graspl.studies.methods import Method
+
+    from graspl.studies.plan import plan_fits
+
     monkeypatch.chdir(ROOT)
-    study = yaml.safe_load(path.read_text())
-    assert {*study.get("fast_methods", []), study.get("norm_baseline", "naive")} <= set(study["methods"])
-    assert {study.get("reference", "naive")} <= set(study["methods"])
-    known = {name: Method.parse(name, each) for name, each in study["methods"].items()}
+    study = read_study(name)
+    methods = {**study["methods"], **study.get("more_methods", {})}
+    assert {*study.get("fast_methods", []), study.get("norm_baseline", "naive")} <= set(methods)
+    assert {study.get("reference", "naive")} <= set(methods)
+    known = {each: Method.parse(each, given, study["shared"]) for each, given in methods.items()}
     if "tuning" in study:
-        trials = plan_trials(
-            Path(study["fit"]), known, Tuning(**study["tuning"]), study["seeds"], tmp_path / "trials"
-        )
-        over = study["tuning"]["over"]["data"]["init_args"]
-        for fit in (fit for trial in trials for fit in trial.fits):
-            assert over.items() <= fit.config["data"]["init_args"].items()
-        # Another setting than the one written down, so that the keys of `tune` are tried as well
-        for trial in trials:
-            known[trial.method] = replace(known[trial.method], config=trial.fits[0].config)
-    configs = {name: each.config for name, each in known.items()}
+        known = with_settings_tried(study, known, tmp_path / "trials")
+    if study.get("fast"):
+        known = {each: known[each] for each in study["fast_methods"]}
+    configs = {each: method.config for each, method in known.items()}
     every = plan_fits(Path(study["fit"]), configs, [7], tmp_path, study.get("tasks"))
     # Every method on the first task, and the first method on every task
     chosen = [each for each in every if each.task == every[0].task or each.method == every[0].method]
-    for fit in chosen:
-        code, out, err = graspl(*fit.prepare(), "--print_config")
+    for each in chosen:
+        base_model = [] if "organism" in study["fit"] else ["--model.base_model=organism"]
+        code, out, err = graspl(*each.prepare(), *base_model, "--print_config")
         assert code == 0, err
         printed = yaml.safe_load(out)
-        assert printed["data"]["init_args"]["seed"] == fit.seed
-        lora = printed["model"]["init_args"]["lora"]
-        assert lora["lora_alpha"] == lora["r"] * (0.5 if fit.method.endswith("_a16") else 2)
-
-
-RIVALS = sorted(
-    path.stem
-    for path in (CONFIGS / "methods").glob("*.yaml")
-    if path.stem not in ("naive", "grasp", "grasp_read", "grasp_write")
-)
-
-
-@pytest.mark.parametrize("rival", RIVALS)
-def test_a_rival_does_what_its_configuration_begins_with(graspl, model_folder, write_rows, rival, tmp_path):
-    (tmp_path / "configs").symlink_to(CONFIGS)
-    (tmp_path / "my-model").symlink_to(model_folder())
-    for name in ("train", "text"):
-        write_rows(CHAT_ROWS, f"{name}.jsonl")
-    commands = heading(CONFIGS / "methods" / f"{rival}.yaml")
-    assert commands[-1].startswith("graspl fit --config configs/chat/naive.yaml")
-    if any("runs/chat/naive" in command for command in commands):
-        commands.insert(0, heading(CONFIGS / "chat" / "naive.yaml")[0])
-    if rival == "caft_sae":
-        make_sae(32, "my-sae")
-    if rival == "safe_lora":
-        unaligned(model_folder())
-    for command in commands:
-        tiny = (
-            on_a_tiny_model(command).replace("Qwen/Qwen2.5-7B", "unaligned").replace("layers.12", "layers.1")
-        )
-        arguments = shlex.split(tiny)[1:]
-        if arguments[0] == "fit":
-            arguments += TINY if command is commands[-1] else TWO_STEPS
-        if rival == "caft_sae":
-            arguments += ["--model.identification.k=2", "--model.k=2"]  # fewer latents rise in a random one
-        code, _, err = graspl(*arguments)
-        assert code == 0, err
+        model = printed["model"]["init_args"]
+        assert printed["data"]["init_args"]["seed"] == each.seed
+        assert model["base_model"] is not None
+        assert model["optimizer"]["init_args"]["fused"] is True
+        lora = model["lora"]
+        assert lora["lora_alpha"] == lora["r"] * (0.5 if each.method.endswith("_a16") else 2)
 
 
 def make_sae(hidden, folder):
