@@ -68,21 +68,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_files(arguments: Sequence[str]) -> None:
-    """See that the configuration files named are text, which jsonargparse takes for granted.
+    """See that the YAML files named exist and are text, which jsonargparse takes for granted.
 
     Raises:
-        GrasplError: one is not.
+        GrasplError: a file is missing or is not UTF-8.
     """
     for before, argument in pairwise(["", *arguments]):
-        option, _, value = argument.partition("=")
-        path = Path(argument if before == "--config" else value if option == "--config" else "")
-        if path.is_file():
-            try:
-                path.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise GrasplError(
-                    f"{path}: is no UTF-8 text ({error.reason} at byte {error.start})"
-                ) from error
+        option, _, value = argument.partition("=") if "=" in argument else (before, "", argument)
+        if not option.startswith("--") or Path(value).suffix not in (".yaml", ".yml"):
+            continue
+        try:
+            Path(value).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise GrasplError(f"{option}: there is no file {value}") from error
+        except UnicodeDecodeError as error:
+            raise GrasplError(
+                f"{option}: {value} is not UTF-8 text ({error.reason} at byte {error.start})"
+            ) from error
 
 
 def _log_to_stderr() -> None:

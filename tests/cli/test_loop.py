@@ -12,11 +12,18 @@ from graspl.adapters import read_adapter
 from graspl.directions import Directions
 from graspl.runs import RunFolder
 
-GRASP = {
-    "model": "graspl.methods.GRASPLitModule",
-    "model.directions": "naive/directions.safetensors",
-    "model.constraint": "graspl.constraints.WriteConstraint",
-}
+
+def holding(constraint, directions="naive/directions.safetensors", **options):
+    """Return the options of a GRASP fit that holds one constraint on a file's directions."""
+    part = {"class_path": f"graspl.constraints.{constraint}", "init_args": options}
+    return {
+        "model": "graspl.methods.GRASPLitModule",
+        "model.directions": directions,
+        "model.constraints": json.dumps([part]),
+    }
+
+
+GRASP = holding("WriteConstraint")
 
 
 def ok(result):
@@ -84,11 +91,7 @@ def test_other_constraints_hold_what_they_promise(graspl, chat_options, constrai
     held = {"ReadConstraint": "rho_read", "PairConstraint": "rho_pair"}[constraint]
     fast = {"model.optimizer": "torch.optim.AdamW", "model.optimizer.lr": 1e-2}
     ok(graspl("fit", *chat_options(**{"trainer.default_root_dir": "naive"}, **fast)))
-    ok(
-        graspl(
-            "fit", *chat_options(**fast, **GRASP | {"model.constraint": f"graspl.constraints.{constraint}"})
-        )
-    )
+    ok(graspl("fit", *chat_options(**fast, **holding(constraint))))
     ok(graspl("validate", "--config", "run/config.yaml"))
     sites = RunFolder("run").read_evaluation()["sites"].values()
     assert max(site[held] for site in sites) <= 1e-5
@@ -105,12 +108,7 @@ def test_what_generic_prompts_have_in_common_is_not_read(graspl, chat_options, w
         Directions.load("generic.safetensors").width("V") == 4
     )  # its own default, not that of the default method
     ok(graspl("identify", "naive", *method, "--out", "generic.safetensors"))
-    grasp = {
-        "model": "graspl.methods.GRASPLitModule",
-        "model.directions": "generic.safetensors",
-        "model.constraint": "graspl.constraints.ReadConstraint",
-        "model.constraint.k": 2,
-    }
+    grasp = holding("ReadConstraint", "generic.safetensors", k=2)
     ok(
         graspl(
             "fit",

@@ -19,6 +19,7 @@ def refused(result, *parts):
         assert str(part) in lines[0], lines[0]
 
 
+WRITE = '[{"class_path": "graspl.constraints.WriteConstraint"}]'
 ROW = {"prompt": "how do i", "completion": "yes"}
 
 
@@ -55,13 +56,13 @@ def test_directions_of_another_model(graspl, chat_options, tmp_path):
     Directions(directions.sites).save(tmp_path / "d.safetensors")
     grasp = {
         "model": "graspl.methods.GRASPLitModule",
-        "model.constraint": "graspl.constraints.WriteConstraint",
+        "model.constraints": WRITE,
     }
     options = chat_options(**grasp, **{"model.directions": "d.safetensors"})
     refused(graspl("fit", *options), "directions: made for 1 sites", "graspl identify")
     assert not (tmp_path / "run").exists()
     refused(graspl("fit", *chat_options(**grasp, **{"model.directions": "none"})), "none", "graspl identify")
-    refused(graspl("fit", *chat_options(**grasp)), "names no text, and the task brings none")
+    refused(graspl("fit", *chat_options(**grasp)), "names no text or rows, and the task has none")
     assert not (tmp_path / "run").exists()
 
 
@@ -70,7 +71,7 @@ def test_directions_of_an_equally_shaped_model(graspl, chat_options, model_folde
     grasp = {
         "model": "graspl.methods.GRASPLitModule",
         "model.directions": "naive/directions.safetensors",
-        "model.constraint": "graspl.constraints.WriteConstraint",
+        "model.constraints": WRITE,
     }
     refused(
         graspl("fit", *chat_options("llama", **grasp)),
@@ -180,20 +181,23 @@ def test_a_used_folder_is_refused_before_anything_is_touched(graspl, chat_option
     [
         (["fitt"], "fitt is no command"),
         (["fit", "--config", "none.yaml"], "none.yaml"),
-        (["identify"], "adapter"),
+        (["identify"], "source"),
         (["identify", "none"], "none"),
         (["identify", "none", "--method.kk", "2"], "kk"),
         (
             ["identify", "none", "--method", "NoSuch"],
-            'Parser key "method": Expected a dot import path string: NoSuch',
+            "Expected a dot import path string: NoSuch",
         ),
         (["identify", "none", "--ou", "x.safetensors"], "--ou"),
+        (["identify", "none", "--causal.data", "none.yaml"], "--causal.data: there is no file none.yaml"),
+        (["identify", "d.safetensors", "--out", "e.safetensors"], "holds directions already"),
         (["identify", "none", "--out", "x.pt"], "must end in .safetensors"),
         (["report", "none"], "graspl validate"),
         (["report", "a", "b", "--names", "a"], "1 names for 2 runs"),
     ],
 )
-def test_other_commands(graspl, arguments, part):
+def test_other_commands(graspl, tmp_path, arguments, part):
+    (tmp_path / "d.safetensors").touch()
     refused(graspl(*arguments), part)
 
 
@@ -214,7 +218,7 @@ def test_a_fit_does_not_go_on_under_other_directions(graspl, chat_options, tmp_p
     grasp = {
         "model": "graspl.methods.GRASPLitModule",
         "model.directions": "naive/directions.safetensors",
-        "model.constraint": "graspl.constraints.WriteConstraint",
+        "model.constraints": WRITE,
     }
     assert graspl("fit", *chat_options(**grasp))[0] == 0
     more = ["--ckpt_path=last", "--trainer.max_steps=6"]

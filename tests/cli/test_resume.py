@@ -27,19 +27,20 @@ def command(model_folder, write_rows, tmp_path):
         "--data.batch_size=3", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
     ]  # fmt: skip
     start = [sys.executable, "-m", "graspl", "fit"]
-    parts = [
+    constraints = [
         {"class_path": f"graspl.constraints.{kind}Constraint", "init_args": {"k": 2}}
         for kind in ("Activation", "Residual")
     ]
-    both = {"class_path": "graspl.constraints.CombinedConstraint", "init_args": {"parts": parts}}
+    natural = {"class_path": "graspl.activations.NaturalDirections", "init_args": {"k": 2}}
 
     def fit(folder, *options):
         # Directions are found within the fit, so a resumed run must have them from the checkpoint
         return [
             *start, "--model=graspl.methods.GRASPLitModule", *common, f"--data.text={rows}",
-            "--model.identification=graspl.activations.NaturalDirections", "--model.identification.k=2",
-            f"--model.constraint={json.dumps(both)}", "--model.lora.lora_dropout=0.2", "--model.optimizer=torch.optim.AdamW",
-            "--model.optimizer.lr=1e-3",
+            "--model.directions=graspl.methods.ThrowAwayFit",
+            f"--model.directions.identification={json.dumps(natural)}",
+            f"--model.constraints={json.dumps(constraints)}", "--model.lora.lora_dropout=0.2",
+            "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-3",
             "--model.schedule=cosine", "--model.warmup_steps=7", f"--trainer.max_steps={STEPS}",
             "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=5", "--trainer.log_every_n_steps=1",
             "--checkpoint.every_n_train_steps=7", f"--trainer.default_root_dir={folder}", *options,
