@@ -209,3 +209,126 @@ def chat_options(model_folder, write_rows):
         return [f"--{name}={value}" for name, value in given.items()]
 
     return options
+
+
+@pytest.fixture
+def fit(model_folder, write_rows, tmp_path):
+    """Return a function that fits on a tiny model and returns the module and its trainer."""
+    from fits import train
+    from lightning import seed_everything
+
+    from graspl.methods import LoRALitModule
+
+    rows = write_rows(CHAT_ROWS)
+
+    def run(kind=LoRALitModule, *, data=None, lightning=None, folder="llama", **options):
+        seed_everything(0, verbose=False)
+        module = kind(base_model=str(model_folder(folder)), **options)
+        settings = {"batch_size": 4, "group_by_length": False} | (data or {})
+        return module, train(module, rows=rows, folder=tmp_path, data=settings, lightning=lightning)
+
+    return run
+
+
+@pytest.fixture
+def one_fit(model_folder, write_rows, tmp_path):
+    """Return a function that fits with GRASP, with text and dropout, and returns the module and what it began with."""
+    from fits import adam, factors, train
+    from lightning import Callback, seed_everything
+
+    from graspl.adapters import LoraOptions
+    from graspl.methods import GRASPLitModule
+
+    class Start(Callback):
+        """Remembers the adapter, the optimizer and the batch of the first step."""
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if not hasattr(self, "factors"):
+                self.factors = factors(pl_module)
+                self.state = dict(trainer.optimizers[0].state)
+                self.ids = batch["input_ids"].clone()
+                self.random_state = torch.get_rng_state()
+
+    rows = str(write_rows(CHAT_ROWS))
+
+    def run(kind=GRASPLitModule, *, text=rows, lightning=None, **options):
+        seed_everything(0, verbose=False)
+        given = {"lora": LoraOptions(r=4, lora_dropout=0.1), "optimizer": adam} | options
+        module = kind(base_model=str(model_folder()), **given)
+        start = Start()
+        settings = {"callbacks": [start]} | (lightning or {})
+        train(module, rows=rows, folder=tmp_path, data={"text": text, "batch_size": 3}, lightning=settings)
+        return module, start
+
+    return run
+
+
+@pytest.fixture
+def directions_of(fit, tmp_path):
+    """Return a function: a name and an identification -> the file of its directions in a naive fit."""
+    from fits import adam, save
+
+    from graspl.directions import identify_adapter
+
+    def identified(name, method):
+        module, _ = fit(optimizer=adam)
+        file = tmp_path / f"{name}.safetensors"
+        identify_adapter(save(module, tmp_path / f"{name}-adapter"), method, file)
+        return str(file)
+
+    return identified
+
+
+@pytest.fixture
+def directions(directions_of):
+    """Return a file with directions of each site of a naive fit."""
+    from graspl.directions import TopSingular
+
+    return directions_of("directions", TopSingular(k=2))
+
+
+@pytest.fixture
+def layer_directions(directions_of):
+    """Return a file with directions of each layer of a naive fit, without a sign."""
+    from graspl.directions import LayerSingular
+
+    return directions_of("layers", LayerSingular(k=2))
+
+
+@pytest.fixture
+def signed_directions(directions_of, write_rows):
+    """Return a file with the mean shift of a naive fit at each layer."""
+    from graspl.activations import MeanShift
+
+    return directions_of("shift", MeanShift(rows=str(write_rows(CHAT_ROWS, "shifted.jsonl"))))
+
+
+@pytest.fixture
+def finished(fit, tmp_path):
+    """Return a function: a transform -> the naive fit's updates and the saved ones, by site."""
+    from fits import adam, factors, save
+
+    from graspl.adapters import read_adapter
+
+    def run(transform):
+        naive, _ = fit(optimizer=adam)
+        module, _ = fit(optimizer=adam, transforms=[transform])
+        assert torch.equal(factors(naive), factors(module))  # training never sees it
+        folder = save(module, tmp_path / type(transform).__name__)
+        assert torch.equal(factors(naive), factors(module))
+        saved = {site.name: site.scaling * site.B @ site.A for site in read_adapter(folder).sites}
+        return {site.name: (site.scaling * site.B @ site.A).detach() for site in naive.sites}, saved
+
+    return run
+
+
+@pytest.fixture
+def unaligned(tmp_path):
+    """Return the folder of a model of the same shapes with other weights."""
+    model = make_model("llama")
+    generator = torch.Generator().manual_seed(5)
+    for p in model.parameters():
+        p.data += 0.1 * torch.randn(p.shape, generator=generator)
+    model.save_pretrained(tmp_path / "unaligned")
+    make_tokenizer().save_pretrained(tmp_path / "unaligned")
+    return str(tmp_path / "unaligned")

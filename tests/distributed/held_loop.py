@@ -17,7 +17,6 @@ from graspl.adapters import LoraOptions, decoder_layers
 from graspl.adapters.sharding import shard_layers, whole
 from graspl.constraints import (
     ActivationConstraint,
-    CombinedConstraint,
     PairConstraint,
     ReadConstraint,
     ResidualConstraint,
@@ -28,10 +27,10 @@ from graspl.directions import Directions, LayerDirections, SiteDirections
 STEPS, ROWS, LENGTH, K = 6, 4, 12, 2
 KINDS = {
     "naive": None,
-    "write": WriteConstraint(k=K),
-    "read": ReadConstraint(k=K),
-    "pair": PairConstraint(k=K),
-    "default": CombinedConstraint([ActivationConstraint(k=K), ResidualConstraint(k=K)]),
+    "write": [WriteConstraint(k=K)],
+    "read": [ReadConstraint(k=K)],
+    "pair": [PairConstraint(k=K)],
+    "default": [ActivationConstraint(k=K), ResidualConstraint(k=K)],
 }
 
 

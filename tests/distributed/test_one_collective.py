@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 
-from graspl.constraints import along, project_in_place, project_together, subtract, travelling
+from graspl.constraints import Rider, along, project_in_place, project_together, subtract
 
 SHAPES = (
     (12, 3, 2),
@@ -53,12 +53,13 @@ def ride(mesh, rank):
         # A D split by rows belongs to an X split by rows
         by = Shard(0) if index % 2 == 0 else Replicate()
         split.append((distribute_tensor(X, mesh, [Shard(index % 2)]), distribute_tensor(D, mesh, [by])))
-    with CommDebugMode() as communication, travelling(torch.tensor([rank + 1.0, 10.0])) as sums:
-        products = along(split)
+    sums, left = Rider(torch.tensor([rank + 1.0, 10.0])), Rider(torch.ones(1))
+    with CommDebugMode() as communication:
+        products = along(split, sums)
     assert sums.arrived
     assert sums.value.tolist() == [3.0, 20.0]
-    with CommDebugMode() as silent, travelling(torch.ones(1)) as left:
-        plain = along(whole)
+    with CommDebugMode() as silent:
+        plain = along(whole, left)
         for (X, D), P in zip(split, products, strict=True):
             subtract(X, D, P)
     assert not left.arrived

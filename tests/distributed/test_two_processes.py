@@ -29,47 +29,59 @@ def constraint(kind, **options):
     return {"class_path": f"graspl.constraints.{kind}Constraint", "init_args": {"k": K} | options}
 
 
-def combined(*parts):
-    return {"class_path": "graspl.constraints.CombinedConstraint", "init_args": {"parts": list(parts)}}
-
-
-def grasp(held, directions="naive/directions.safetensors"):
+def grasp(*held, directions="naive/directions.safetensors"):
     return [
         "--model=graspl.methods.GRASPLitModule", f"--model.directions={directions}",
-        f"--model.constraint={json.dumps(held)}",
+        f"--model.constraints={json.dumps(held)}",
     ]  # fmt: skip
 
 
-def one_fit(held):
+def one_fit(*held):
     # A fixed number of naive steps: a stop between two nearly equal agreements would set the runs apart
+    natural = {"class_path": "graspl.activations.NaturalDirections", "init_args": {"k": K}}
+    found = {
+        "class_path": "graspl.methods.ThrowAwayFit",
+        "init_args": {"identification": natural, "steps": 3, "stable": 1.0},
+    }
     return [
-        "--model=graspl.methods.GRASPLitModule", "--data.text=train.jsonl",
-        "--model.identification=graspl.activations.NaturalDirections", f"--model.identification.k={K}",
-        "--model.identification_steps=3", "--model.identification_stable=2", f"--model.constraint={json.dumps(held)}",
+        "--model=graspl.methods.GRASPLitModule", "--data.text=train.jsonl", f"--model.directions={json.dumps(found)}",
+        f"--model.constraints={json.dumps(held)}",
     ]  # fmt: skip
+
+
+def with_part(kind, path, **options):
+    part = {"class_path": path, "init_args": options}
+    return ["--model=graspl.methods.LoRALitModule", f"--model.{kind}={json.dumps([part])}"]
 
 
 # Each process measures the drift on its own rows, so with a tolerance two processes are compared with two
-HELD = combined(constraint("Activation", tolerance=0.01, every=1), constraint("Residual"))
+HELD = one_fit(constraint("Activation", tolerance=0.01, every=1), constraint("Residual"))
 KINDS = {
     "write": grasp(constraint("Write")),
     "read": grasp(constraint("Read")),
     "pair": grasp(constraint("Pair")),
-    "residual": grasp(constraint("Residual", read=True), "layers.safetensors"),
-    "activation": grasp(constraint("Activation"), "layers.safetensors"),
+    "residual": grasp(constraint("Residual", read=True), directions="layers.safetensors"),
+    "activation": grasp(constraint("Activation"), directions="layers.safetensors"),
 }
 # As it ships but for the tolerance, with directions found within the fit
-ONE_FIT = one_fit(combined(constraint("Activation"), constraint("Residual")))
+ONE_FIT = one_fit(constraint("Activation"), constraint("Residual"))
 # Those that read whole factors or frozen weights, which a sharded model has on no process
 RIVALS = {
-    "l2": ["--model=graspl.methods.L2ToStartLitModule", "--model.weight=1"],
+    "l2": with_part("penalties", "graspl.penalties.L2Penalty", weight=1.0),
     "orthogonal": [
-        "--model=graspl.methods.OrthogonalityLitModule", "--model.directions=naive/directions.safetensors",
-        "--model.side=write", "--model.weight=10",
+        *with_part("penalties", "graspl.penalties.OrthogonalityPenalty", side="write", weight=10.0),
+        "--model.directions=naive/directions.safetensors",
     ],
-    "balanced": ["--model=graspl.methods.BalancedLitModule", "--model.share=1"],
-    "safe-lora": [
-        "--model=graspl.methods.SafeLoRALitModule", "--model.unaligned_model=unaligned", "--model.threshold=1.1",
+    "balanced": with_part("transforms", "graspl.transforms.Balance", share=1.0),
+    "safe-lora": with_part("transforms", "graspl.transforms.SafeLoRA", unaligned_model="unaligned", threshold=1.1),
+}  # fmt: skip
+STARTS = {
+    "directions-start": [
+        "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.DirectionsStart",
+        f"--model.lora.r={K}", "--model.directions=naive/directions.safetensors",
+    ],
+    "b-alone": [
+        "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.PlainStart", "--model.start.train_A=false",
     ],
 }  # fmt: skip
 HALF = "half"
@@ -109,16 +121,21 @@ def go_on(origin, processes, *options, micro_batches=1, name=None):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, model_folder):
-    """Return the folder in which every fit of this module has run, alone (`one-...`) and by two processes."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "model").symlink_to(model_folder())
+def prepare(folder, model):
+    """Lay a model, another one of the same shapes, and rows into a folder."""
+    (folder / "model").symlink_to(model)
     other = make_model("llama")
     for p in other.parameters():
         p.data += 0.1 * torch.randn_like(p)
     other.save_pretrained(folder / "unaligned")
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, model_folder):
+    """Return the folder in which every fit of this module has run, alone (`one-...`) and by two processes."""
+    folder = tmp_path_factory.mktemp("runs")
+    prepare(folder, model_folder())
     top = ["--identify.method=graspl.directions.TopSingular", f"--identify.method.k={K}"]
     alone = [command("naive", NAIVE, *top)]
     alone.append(
@@ -134,7 +151,9 @@ def runs(tmp_path_factory, model_folder):
         ]
     )
     alone += [command(f"one-{kind}", method) for kind, method in (KINDS | {"one-fit": ONE_FIT}).items()]
-    alone += [command(f"one-{kind}", method, FEW) for kind, method in ({"naive": NAIVE} | RIVALS).items()]
+    alone += [
+        command(f"one-{kind}", method, FEW) for kind, method in ({"naive": NAIVE} | RIVALS | STARTS).items()
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for each in alone:
@@ -147,8 +166,11 @@ def runs(tmp_path_factory, model_folder):
             together.append(
                 command(f"{name}-{kind}", method, *strategy, *keep, processes=2, micro_batches=micro_batches)
             )
+        together += [
+            command(f"{name}-{kind}", method, *strategy, FEW, processes=2) for kind, method in STARTS.items()
+        ]
         if name != "fsdp1":
-            together.append(command(f"{name}-held", one_fit(HELD), *strategy, FEW, processes=2))
+            together.append(command(f"{name}-held", HELD, *strategy, FEW, processes=2))
     together += [
         command(f"fsdp2-{kind}", method, *FSDP2, FEW, processes=2) for kind, method in RIVALS.items()
     ]
@@ -187,6 +209,12 @@ def test_a_rival_that_needs_whole_weights_is_sharded_too(runs, kind):
     assert_equal(one, weights(runs / f"fsdp2-{kind}"), moved=1e-3)
     naive = weights(runs / "one-naive")
     assert max(float((one[name] - tensor).abs().max()) for name, tensor in naive.items()) > 5e-4
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", STARTS)
+def test_a_fit_of_b_alone_is_that_of_one_process(runs, kind, strategy):
+    assert_equal(weights(runs / f"one-{kind}"), weights(runs / f"{strategy}-{kind}"), moved=1e-3)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp1", "fsdp2"])

@@ -16,7 +16,6 @@ from graspl import GRASPCallback, HeldAdapter
 from graspl.adapters import LoraOptions, lora_sites, write_reliance
 from graspl.constraints import (
     ActivationConstraint,
-    CombinedConstraint,
     PairConstraint,
     ReadConstraint,
     ResidualConstraint,
@@ -32,7 +31,7 @@ STEPS, ROWS, ACCUMULATED = 4, 4, 2  # within one epoch, whose order is known
 EPSILON = 1e-5
 """Adam divides by at least this; by less, and rounding in a gradient of nothing would be a step of its own."""
 OPTIONS = LoraOptions(r=8, lora_alpha=16)
-DEFAULT = CombinedConstraint([ActivationConstraint(k=2, tolerance=1.0, every=2), ResidualConstraint(k=2)])
+DEFAULT = [ActivationConstraint(k=2, tolerance=1.0, every=2), ResidualConstraint(k=2)]
 
 
 class Start(Callback):
@@ -76,14 +75,14 @@ class Setting:
         torch.manual_seed(3)
         return get_peft_model(AutoModelForCausalLM.from_pretrained(self.folder), OPTIONS.to_peft())
 
-    def graspl(self, constraint, directions):
+    def graspl(self, constraints, directions):
         """Return the factors after `graspl fit`."""
         seed_everything(0, verbose=False)
         module = GRASPLitModule(
             base_model=str(self.folder),
             lora=OPTIONS,
             directions=directions,
-            constraint=constraint,
+            constraints=constraints,
             optimizer=adam,
         )
         data = ChatDataModule(
@@ -138,11 +137,11 @@ class Setting:
         trainer.train(resume_from_checkpoint=resume)
         return trainer.model
 
-    def loop(self, constraint, directions):
+    def loop(self, constraints, directions):
         """Return a model trained by a bare loop with the three lines."""
         model = self.model().train()
         optimizer = adam([p for p in model.parameters() if p.requires_grad])
-        held = HeldAdapter(model, directions, constraint)
+        held = HeldAdapter(model, directions, constraints)
         collate, a_step = PaddedCollator(1), ROWS * ACCUMULATED
         for first in range(0, STEPS * a_step, a_step):
             picked = [self.rows[at : at + ROWS] for at in range(first, first + a_step, ROWS)]
@@ -174,9 +173,9 @@ def rho(model, file):
 
 
 HELD = {
-    "write": (WriteConstraint(k=2), "sites"),
-    "pair": (PairConstraint(k=2), "sites"),
-    "read": (ReadConstraint(k=2), "sites"),
+    "write": ([WriteConstraint(k=2)], "sites"),
+    "pair": ([PairConstraint(k=2)], "sites"),
+    "read": ([ReadConstraint(k=2)], "sites"),
     "default": (DEFAULT, "layers"),
 }
 
@@ -184,13 +183,13 @@ HELD = {
 @pytest.mark.parametrize("trainer", ["trl", "transformers", "loop"])
 @pytest.mark.parametrize("kind", HELD)
 def test_the_adapter_is_that_of_graspl_fit(setting, trainer, kind):
-    constraint, name = HELD[kind]
+    constraints, name = HELD[kind]
     file = setting.files[name]
-    expected = setting.graspl(constraint, file)
+    expected = setting.graspl(constraints, file)
     if trainer == "loop":
-        model = setting.loop(constraint, file)
+        model = setting.loop(constraints, file)
     else:
-        model = getattr(setting, trainer)([GRASPCallback(file, constraint)])
+        model = getattr(setting, trainer)([GRASPCallback(file, constraints)])
     found = factors(lora_sites(model))
     assert (found - factors(lora_sites(setting.model()))).abs().max() > 1e-2
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -200,18 +199,18 @@ def test_the_adapter_is_that_of_graspl_fit(setting, trainer, kind):
 def test_exact_mode_holds_to_rounding_and_nothing_else_does(setting, trainer):
     file = setting.files["sites"]
     train = getattr(setting, trainer)
-    assert rho(train([GRASPCallback(file, WriteConstraint(k=2))]), file) <= 1e-5
+    assert rho(train([GRASPCallback(file, [WriteConstraint(k=2)])]), file) <= 1e-5
     # Positive controls: the optimizer leaves the null space, and without the callback nothing holds it
-    assert rho(train([GRASPCallback(file, WriteConstraint(k=2), exact=False)]), file) > 1e-3
+    assert rho(train([GRASPCallback(file, [WriteConstraint(k=2)], exact=False)]), file) > 1e-3
     assert rho(train([]), file) > 1e-3
 
 
 def test_a_run_goes_on_from_its_checkpoint_under_the_constraint(setting):
     file = setting.files["sites"]
     saving = {"save_strategy": "steps", "save_steps": 2}
-    whole = setting.transformers([GRASPCallback(file, WriteConstraint(k=2))], **saving)
+    whole = setting.transformers([GRASPCallback(file, [WriteConstraint(k=2)])], **saving)
     resumed = setting.transformers(
-        [GRASPCallback(file, WriteConstraint(k=2))],
+        [GRASPCallback(file, [WriteConstraint(k=2)])],
         resume=str(setting.tmp_path / "out" / "checkpoint-2"),
         **saving,
     )
@@ -228,7 +227,7 @@ def test_directions_of_another_model_are_refused(setting):
     found = Directions.load(setting.files["sites"])
     other = Directions(found.sites, {**found.metadata, "base_model": "another/model"})
     with pytest.raises(GrasplError, match="found on the base model another/model"):
-        HeldAdapter(setting.model(), other, WriteConstraint())
+        HeldAdapter(setting.model(), other, [WriteConstraint()])
 
 
 def test_a_missing_file_is_told_before_training():

@@ -4,13 +4,16 @@ import traceback
 
 import pytest
 import torch
+from conftest import CHAT_ROWS
 from lightning import Callback, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graspl.activations import NaturalDirections
-from graspl.constraints import ActivationConstraint, CombinedConstraint, PairConstraint, ResidualConstraint
+from graspl.constraints import ActivationConstraint, PairConstraint, ResidualConstraint
 from graspl.data import ChatDataModule
-from graspl.methods import GRASPLitModule, LoRALitModule
+from graspl.directions import TopSingular
+from graspl.methods import GRASPLitModule, LoRALitModule, ThrowAwayFit
+from graspl.methods.step import StepSums
 
 pytestmark = [  # as in the command line
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -56,37 +59,30 @@ class Watch(Callback):
             self.steps += 1
 
 
-def held(kind):
-    return {
-        "grasp": CombinedConstraint(
-            [ActivationConstraint(k=2, tolerance=0.1, every=1), ResidualConstraint(k=2)]
-        ),
-        "pair": PairConstraint(k=1),
-    }[kind]
+PARTS = {
+    "naive": (LoRALitModule, {}),
+    "grasp": (
+        GRASPLitModule,
+        {
+            "constraints": [ActivationConstraint(k=2, tolerance=0.1, every=1), ResidualConstraint(k=2)],
+            "directions": ThrowAwayFit(NaturalDirections(k=2), steps=2),
+        },
+    ),
+    "pair": (
+        GRASPLitModule,
+        {"constraints": [PairConstraint(k=1)], "directions": ThrowAwayFit(TopSingular(k=1), steps=2)},
+    ),
+}
 
 
 @pytest.fixture
 def watched(model_folder, write_rows, tmp_path):
-    from conftest import CHAT_ROWS
-
     rows = str(write_rows(CHAT_ROWS))
 
     def fit(method, accelerator="cpu", callbacks=()):
         base = str(model_folder())
-        if method == "naive":
-            module = LoRALitModule(base_model=base)
-        elif method == "grasp":
-            found = {"identification": NaturalDirections(k=2), "identification_steps": 2}
-            module = GRASPLitModule(base_model=base, constraint=held("grasp"), **found)
-        else:
-            from graspl.directions import TopSingular
-
-            module = GRASPLitModule(
-                base_model=base,
-                constraint=held("pair"),
-                identification=TopSingular(k=1),
-                identification_steps=2,
-            )
+        kind, options = PARTS[method]
+        module = kind(base_model=base, **options)
         watch = Watch()
         Trainer(
             default_root_dir=tmp_path, accelerator=accelerator, devices=1, max_steps=4, logger=False,
@@ -103,12 +99,12 @@ def watched(model_folder, write_rows, tmp_path):
 @pytest.mark.parametrize("method", ["naive", "grasp", "pair"])
 def test_a_step_waits_for_nothing(watched, method, monkeypatch):
     # On a CPU the loss is looked at in every step, which costs nothing there
-    monkeypatch.setattr(LoRALitModule, "_raise_if_bad", lambda self: None)
+    monkeypatch.setattr(StepSums, "raise_if_bad", lambda self: None)
     assert watched(method) == []
 
 
 def test_a_step_that_waits_is_noticed(watched):
-    assert any("_local_scalar_dense" in each and "lora.py" in each for each in watched("naive"))
+    assert any("_local_scalar_dense" in each and "step.py" in each for each in watched("naive"))
 
 
 @pytest.mark.gpu

@@ -1,81 +1,17 @@
 """What a fit must do, through Lightning's own Trainer."""
 
-import warnings
-
 import pytest
 import torch
-from conftest import CHAT_ROWS
-from lightning import Trainer, seed_everything
+from fits import adam, factors, save, sgd, start
 from lightning.pytorch.plugins import MixedPrecision
 
 from graspl.adapters import LoraOptions
-from graspl.constraints import ActivationConstraint, CombinedConstraint, ResidualConstraint, WriteConstraint
-from graspl.data import ChatDataModule
+from graspl.constraints import ActivationConstraint, ResidualConstraint, WriteConstraint
 from graspl.directions import Directions, LayerSingular, TopSingular, identify_adapter
 from graspl.errors import GrasplError
-from graspl.methods import GRASPLitModule, LoRALitModule
-
-
-@pytest.fixture
-def fit(model_folder, write_rows, tmp_path):
-    """Return a function that fits on a tiny model and returns the module and its trainer."""
-    rows = write_rows(CHAT_ROWS)
-
-    def run(kind=LoRALitModule, *, data=None, lightning=None, folder="llama", **options):
-        seed_everything(0, verbose=False)
-        module = kind(base_model=str(model_folder(folder)), **options)
-        settings = {"batch_size": 4, "group_by_length": False} | (data or {})
-        datamodule = ChatDataModule(train=str(rows), base_model=str(model_folder(folder)), **settings)
-        trainer = Trainer(
-            **{
-                "accelerator": "cpu",
-                "max_steps": 3,
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "default_root_dir": tmp_path,
-                "limit_val_batches": 0,
-            }
-            | (lightning or {})
-        )
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers")
-            warnings.filterwarnings("ignore", ".*LeafSpec")
-            trainer.fit(module, datamodule)
-        return module, trainer
-
-    return run
-
-
-def factors(module):
-    return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad])
-
-
-def start(module):
-    """Return the adapter as it was before the first step: A as drawn, B zero."""
-    seed_everything(0, verbose=False)
-    fresh = type(module)(base_model=module.base_model)
-    fresh.configure_model()
-    return factors(fresh)
-
-
-def sgd(params):
-    return torch.optim.SGD(params, lr=0.5)
-
-
-def adam(params):
-    return torch.optim.AdamW(params, lr=1e-2)
-
-
-@pytest.fixture
-def directions(fit, tmp_path):
-    """Return a directions file of a naive fit, and the fit."""
-    module, _ = fit(optimizer=adam)
-    folder = tmp_path / "adapter"
-    module.save_adapter(folder, module.adapter_state())
-    identify_adapter(folder, TopSingular(k=2), tmp_path / "directions.safetensors")
-    return str(tmp_path / "directions.safetensors")
+from graspl.methods import GRASPLitModule, LoRALitModule, ThrowAwayFit
+from graspl.methods.validation import module_reliance
+from graspl.penalties import Penalty
 
 
 @pytest.mark.parametrize("folder", ["llama", "gemma"])
@@ -84,9 +20,14 @@ def test_logits_of_answers_alone_give_the_same_step(fit, folder, packing):
     """What the loss leaves out is not worked out: the head's input has a row for each answer token and no more."""
     seen = []
 
-    class Whole(LoRALitModule):
-        def extra_loss(self, batch, logits):
+    class Nothing(Penalty):
+        """A penalty is given all logits."""
+
+        weight = 1.0
+
+        def term(self, host, batch, logits):
             seen.append(("whole", logits.shape[0] * logits.shape[1]))
+            return 0.0 * logits.sum()
 
     class Spied(LoRALitModule):
         def training_step(self, batch, batch_idx):
@@ -99,7 +40,7 @@ def test_logits_of_answers_alone_give_the_same_step(fit, folder, packing):
             return loss
 
     options = {"optimizer": sgd, "folder": folder, "data": {"packing": packing, "max_length": 24}}
-    whole, trainer = fit(Whole, **options)
+    whole, trainer = fit(penalties=[Nothing()], **options)
     few, other = fit(Spied, **options)
     torch.testing.assert_close(factors(few), factors(whole), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(trainer.callback_metrics["train/loss"], other.callback_metrics["train/loss"])
@@ -182,11 +123,11 @@ def test_grasp_holds_in_every_precision(fit, directions, precision):
     module, _ = fit(
         GRASPLitModule,
         directions=directions,
-        constraint=WriteConstraint(),
+        constraints=[WriteConstraint()],
         optimizer=adam,
         lightning={"precision": precision},
     )
-    assert max(site["rho"] for site in module.reliance().values()) <= 1e-5
+    assert max(site["rho"] for site in module_reliance(module).values()) <= 1e-5
 
 
 def scaled(scale):
@@ -205,9 +146,12 @@ def test_gradient_scaling_clipping_and_a_fused_optimizer_go_together(fit, direct
         change < 0.2
     )  # float16 against float32, through Adam, which takes whole steps for gradients near zero
     held, _ = fit(
-        GRASPLitModule, directions=directions, constraint=WriteConstraint(), lightning=steps | scaled(2.0**10)
+        GRASPLitModule,
+        directions=directions,
+        constraints=[WriteConstraint()],
+        lightning=steps | scaled(2.0**10),
     )
-    assert max(site["rho"] for site in held.reliance().values()) <= 1e-5
+    assert max(site["rho"] for site in module_reliance(held).values()) <= 1e-5
     assert float(factors(held).abs().max()) > 1e-4
 
 
@@ -216,7 +160,7 @@ def test_a_step_that_overflows_is_skipped_and_nothing_is_spoilt(fit, directions)
     module, _ = fit(
         GRASPLitModule,
         directions=directions,
-        constraint=WriteConstraint(),
+        constraints=[WriteConstraint()],
         lightning={"max_steps": 2} | scaled(2.0**40),
     )
     assert all(not site.B.any() for site in module.sites)
@@ -246,7 +190,7 @@ def test_the_gradient_is_projected_before_its_norm_is_clipped(fit, directions):
     fit(
         Watching,
         directions=directions,
-        constraint=WriteConstraint(),
+        constraints=[WriteConstraint()],
         optimizer=adam,
         lightning={"gradient_clip_val": 1e-3, "max_steps": 1},
     )
@@ -258,9 +202,9 @@ def test_one_projection_an_optimizer_step(fit, directions):
     calls = []
 
     class Counting(WriteConstraint):
-        def project_gradients(self, sites):
+        def project_gradients(self, sites, rider=None):
             calls.append("gradient")
-            super().project_gradients(sites)
+            super().project_gradients(sites, rider)
 
         def project_step(self, sites):
             calls.append("step")
@@ -269,7 +213,7 @@ def test_one_projection_an_optimizer_step(fit, directions):
     fit(
         GRASPLitModule,
         directions=directions,
-        constraint=Counting(),
+        constraints=[Counting()],
         lightning={"accumulate_grad_batches": 3, "max_steps": 2},
     )
     assert calls == ["gradient", "step"] * 2
@@ -277,7 +221,7 @@ def test_one_projection_an_optimizer_step(fit, directions):
 
 def test_a_constraint_is_not_shared_between_modules(model_folder):
     first, second = (GRASPLitModule(base_model=str(model_folder())) for _ in range(2))
-    assert first.constraint is not second.constraint
+    assert first.constraints[0] is not second.constraints[0]
 
 
 @pytest.mark.parametrize(
@@ -321,23 +265,22 @@ def test_a_schedule_to_the_end_counts_epochs(fit):
 )
 def test_every_supported_lora_is_identified_and_held(fit, lora, tmp_path):
     module, _ = fit(lora=lora, optimizer=adam)
-    module.save_adapter(tmp_path / "a", module.adapter_state())
-    found = identify_adapter(tmp_path / "a", TopSingular(), tmp_path / "d.safetensors")
+    found = identify_adapter(save(module, tmp_path / "a"), TopSingular(), tmp_path / "d.safetensors")
     assert set(found.sites) == {site.name for site in module.sites}
     directions = str(tmp_path / "d.safetensors")
     held, _ = fit(
-        GRASPLitModule, lora=lora, optimizer=adam, directions=directions, constraint=WriteConstraint()
+        GRASPLitModule, lora=lora, optimizer=adam, directions=directions, constraints=[WriteConstraint()]
     )
-    assert max(site["rho"] for site in held.reliance().values()) <= 1e-5
+    assert max(site["rho"] for site in module_reliance(held).values()) <= 1e-5
 
 
 def test_reliance_is_on_as_many_directions_as_are_held(fit, directions):
-    two, _ = fit(GRASPLitModule, directions=directions, constraint=WriteConstraint(k=2), optimizer=adam)
-    assert max(site["rho"] for site in two.reliance().values()) <= 1e-5
-    one, _ = fit(GRASPLitModule, directions=directions, constraint=WriteConstraint(k=1), optimizer=adam)
-    assert max(site["rho"] for site in one.reliance().values()) <= 1e-5
-    one.constraint = WriteConstraint(k=2)
-    assert max(site["rho"] for site in one.reliance().values()) > 1e-2
+    two, _ = fit(GRASPLitModule, directions=directions, constraints=[WriteConstraint(k=2)], optimizer=adam)
+    assert max(site["rho"] for site in module_reliance(two).values()) <= 1e-5
+    one, _ = fit(GRASPLitModule, directions=directions, constraints=[WriteConstraint(k=1)], optimizer=adam)
+    assert max(site["rho"] for site in module_reliance(one).values()) <= 1e-5
+    one.constraints = [WriteConstraint(k=2)]
+    assert max(site["rho"] for site in module_reliance(one).values()) > 1e-2
 
 
 def test_an_unknown_target_is_refused(fit):
@@ -362,9 +305,8 @@ def test_compiled_layers_give_the_same_fit_under_constraints_that_hook_into_them
     monkeypatch.setattr(torch, "compile", captured)
     options = {
         "kind": GRASPLitModule,
-        "constraint": CombinedConstraint([ActivationConstraint(k=2), ResidualConstraint(k=2)]),
-        "identification": LayerSingular(k=2),
-        "identification_steps": 2,
+        "constraints": [ActivationConstraint(k=2), ResidualConstraint(k=2)],
+        "directions": ThrowAwayFit(LayerSingular(k=2), steps=2),
         "optimizer": sgd,
     }
     eager, _ = fit(**options)

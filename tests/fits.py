@@ -1,0 +1,78 @@
+"""Short real fits on a tiny model, for tests of methods and of their parts; the fixtures are in conftest.py."""
+
+import warnings
+
+import torch
+from lightning import Trainer, seed_everything
+
+from graspl.data import ChatDataModule
+from graspl.methods.state import finished_factors, write_peft_folder
+
+
+def train(module, *, rows, folder, data=None, lightning=None):
+    """Fit a module on rows, quietly, and return its trainer."""
+    datamodule = ChatDataModule(train=str(rows), base_model=module.base_model, **data or {})
+    settings = {
+        "accelerator": "cpu", "max_steps": 3, "logger": False, "enable_checkpointing": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder, "limit_val_batches": 0,
+    }  # fmt: skip
+    lightning = dict(lightning or {})
+    resume = {"ckpt_path": lightning.pop("ckpt_path", None)}
+    trainer = Trainer(**settings | lightning)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        warnings.filterwarnings("ignore", ".*LeafSpec")
+        trainer.fit(module, datamodule, **resume)
+    return trainer
+
+
+def factors(module):
+    """Return a copy of everything that a module trains, in one vector."""
+    return torch.cat([p.detach().flatten() for p in module.parameters() if p.requires_grad]).clone()
+
+
+def start(module):
+    """Return the adapter as it was before the first step: A as drawn, B zero."""
+    seed_everything(0, verbose=False)
+    fresh = type(module)(base_model=module.base_model)
+    fresh.configure_model()
+    return factors(fresh)
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=0.5)
+
+
+def adam(params):
+    return torch.optim.AdamW(params, lr=1e-2)
+
+
+def save(module, folder):
+    """Write a module's finished adapter in PEFT format, and return the folder."""
+    write_peft_folder(module, folder, finished_factors(module))
+    return folder
+
+
+def batch_of(trainer):
+    """Return the first batch of a fit."""
+    return next(iter(trainer.datamodule.train_dataloader()))
+
+
+def gradients(module, loss):
+    """Return the gradient of a loss in everything that a module trains, in one vector."""
+    module.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in module.parameters() if p.requires_grad])
+
+
+def attached(module):
+    """Attach a fitted module's edits again, which the end of the fit took off; close them with `module.attached.detach`."""
+    module.attached.attach(module.model, module.directions_in_use)
+    return module.attached
+
+
+def weighed(module, batch, logits):
+    """Return what a module's penalties add to the mean loss of a batch."""
+    for each in module.penalties:
+        each.begin(module)
+    return sum(each.weight * each.term(module, batch, logits) for each in module.penalties)
