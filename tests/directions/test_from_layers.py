@@ -166,20 +166,15 @@ def test_identify_adapter_writes_layers_too(tmp_path, monkeypatch):
     assert back.metadata["base_model"] == "base"
 
 
-def test_directions_say_whether_they_have_a_sign_and_are_filters(tmp_path, monkeypatch):
+def test_directions_of_several_adapters_are_of_the_inner_kind_and_an_old_file_does_not_say(
+    tmp_path, monkeypatch
+):
     folder = adapter()
     monkeypatch.setattr("graspl.directions.across.read_adapter", lambda _: folder)
-    for method, filters in (
-        (TopSingular(), False),
-        (LayerSingular(k=1), True),
-        (LayerConsensus(), True),
-        (AcrossAdapters(["b"], method=LayerSingular(k=2)), True),
-        (AcrossAdapters(["b"], method=TopSingular(k=2)), False),
-    ):
-        method(folder).save(tmp_path / "d.safetensors")
-        read = Directions.load(tmp_path / "d.safetensors")
-        assert (read.is_signed, read.are_filters) == (False, filters)
-    # A file of an older version does not say
-    Directions(read.sites, {}, read.layers).save(tmp_path / "d.safetensors")
-    read = Directions.load(tmp_path / "d.safetensors")
-    assert read.is_signed is read.are_filters is None
+    found = {
+        method: AcrossAdapters(["b"], method=method(k=2))(folder) for method in (TopSingular, LayerSingular)
+    }
+    assert [(each.is_signed, each.are_filters) for each in found.values()] == [(False, False), (False, True)]
+    Directions(found[TopSingular].sites).save(tmp_path / "d.safetensors")
+    old = Directions.load(tmp_path / "d.safetensors")
+    assert old.is_signed is old.are_filters is None
