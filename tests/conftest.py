@@ -264,6 +264,54 @@ def one_fit(model_folder, write_rows, tmp_path):
 
 
 @pytest.fixture
+def part_fit(model_folder, write_rows, tmp_path):
+    """Return a function that fits a small adapter with any parts, with text, and returns the module."""
+    from fits import RANK, adam, train
+    from lightning import seed_everything
+
+    from graspl.adapters import LoraOptions
+    from graspl.methods import LoRALitModule
+
+    rows = str(write_rows(CHAT_ROWS))
+
+    def run(*, kind=LoRALitModule, max_steps=3, **parts):
+        seed_everything(0, verbose=False)
+        options = {"lora": LoraOptions(r=RANK, lora_alpha=8), "optimizer": adam} | parts
+        module = kind(base_model=str(model_folder()), **options)
+        data = {"text": rows, "batch_size": 4, "group_by_length": False}
+        train(module, rows=rows, folder=tmp_path, data=data, lightning={"max_steps": max_steps})
+        return module
+
+    return run
+
+
+@pytest.fixture
+def random_directions(part_fit, tmp_path):
+    """Return a file with random directions, with a sign, of every site and layer of the tiny model."""
+    from fits import RANK
+
+    from graspl.adapters import layer_names
+    from graspl.directions import Directions, LayerDirections, SiteDirections
+
+    generator = torch.Generator().manual_seed(3)
+
+    def basis(rows):
+        return torch.linalg.qr(torch.randn(rows, RANK, generator=generator))[0]
+
+    sites = part_fit(max_steps=1).sites
+    found = Directions(
+        {
+            site.name: SiteDirections(basis(site.shape[0]), torch.ones(RANK), basis(site.shape[1]))
+            for site in sites
+        },
+        {"identification": "Random", "signed": "true", "filters": "false"},
+        {name: LayerDirections(basis(32), torch.ones(RANK)) for name in layer_names(sites)},
+    )
+    found.save(tmp_path / "random.safetensors")
+    return str(tmp_path / "random.safetensors")
+
+
+@pytest.fixture
 def directions_of(fit, tmp_path):
     """Return a function: a name and an identification -> the file of its directions in a naive fit."""
     from fits import adam, save

@@ -1,5 +1,6 @@
 """Short real fits on a tiny model, for tests of methods and of their parts; the fixtures are in conftest.py."""
 
+import inspect
 import warnings
 
 import torch
@@ -7,6 +8,9 @@ from lightning import Trainer, seed_everything
 
 from graspl.data import ChatDataModule
 from graspl.methods.state import finished_factors, write_peft_folder
+
+RANK = 4
+"""Of the adapters of `part_fit`, and directions a site and layer of `random_directions`."""
 
 
 def train(module, *, rows, folder, data=None, lightning=None):
@@ -76,3 +80,24 @@ def weighed(module, batch, logits):
     for each in module.penalties:
         each.begin(module)
     return sum(each.weight * each.term(module, batch, logits) for each in module.penalties)
+
+
+def every_factor(module):
+    """Return a copy of every factor of a module, trained or not, A and B in turn."""
+    return [p.detach().clone() for site in module.sites for p in (site.A, site.B)]
+
+
+def same(ours, theirs):
+    """Return whether two lists of tensors are equal, bit for bit."""
+    return all(map(torch.equal, ours, theirs))
+
+
+def kinds_of(room, base):
+    """Return the classes that a room exports and that derive from a base."""
+    every = [getattr(room, name) for name in room.__all__]
+    return {each for each in every if inspect.isclass(each) and issubclass(each, base) and each is not base}
+
+
+def hooks_of(module):
+    """Return the number of forward hooks on a module's model."""
+    return sum(len(each._forward_hooks) for each in module.model.modules())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import make_model
-from part_fits import directions_file, factors, fit, hooks_of, kinds_of, same  # noqa: F401 - fixtures
+from fits import every_factor, hooks_of, kinds_of, same
 from peft import LoraConfig, get_peft_model
 
 import graspl.edits
@@ -111,12 +111,14 @@ def test_directions_that_do_not_fit_are_refused(make):
 
 
 @pytest.mark.parametrize("make", EDITS)
-def test_a_fit_with_it_differs_from_a_naive_one_and_leaves_no_hooks(make, fit, directions_file):  # noqa: F811
-    naive, edited = fit(), fit(edits=[make()], directions=directions_file)
-    assert not same(factors(edited), factors(naive))
+def test_a_fit_with_it_differs_from_a_naive_one_and_leaves_no_hooks(make, part_fit, random_directions):
+    naive, edited = part_fit(), part_fit(edits=[make()], directions=random_directions)
+    assert not same(every_factor(edited), every_factor(naive))
     assert hooks_of(edited) == hooks_of(naive)
 
 
 @pytest.mark.parametrize("make", AT_INFERENCE)
-def test_a_fit_with_an_edit_at_inference_is_naive(make, fit, directions_file):  # noqa: F811
-    assert same(factors(fit(edits=[make()], directions=directions_file)), factors(fit()))
+def test_a_fit_with_an_edit_at_inference_is_naive(make, part_fit, random_directions):
+    assert same(
+        every_factor(part_fit(edits=[make()], directions=random_directions)), every_factor(part_fit())
+    )

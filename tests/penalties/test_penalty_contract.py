@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from part_fits import directions_file, factors, fit, hooks_of, kinds_of, same  # noqa: F401 - fixtures
+from fits import every_factor, hooks_of, kinds_of, same
 
 import graspl.penalties
 from graspl.errors import GrasplError
@@ -26,9 +26,9 @@ PENALTIES = [
 
 
 @pytest.fixture
-def options(directions_file):  # noqa: F811
+def options(random_directions):
     """Return what a fit needs besides the penalty."""
-    return lambda penalty: {"directions": directions_file} if penalty.needs_directions else {}
+    return lambda penalty: {"directions": random_directions} if penalty.needs_directions else {}
 
 
 def test_every_penalty_is_in_the_list():
@@ -36,20 +36,20 @@ def test_every_penalty_is_in_the_list():
 
 
 @pytest.mark.parametrize("make", PENALTIES)
-def test_a_weight_of_zero_trains_without_it_bit_for_bit(make, fit, options):  # noqa: F811
+def test_a_weight_of_zero_trains_without_it_bit_for_bit(make, part_fit, options):
     penalty = make(weight=0.0)
-    assert same(factors(fit(penalties=[penalty], **options(penalty))), factors(fit()))
+    assert same(every_factor(part_fit(penalties=[penalty], **options(penalty))), every_factor(part_fit()))
 
 
 @pytest.mark.parametrize("make", PENALTIES)
-def test_a_weight_changes_the_fit_and_makes_the_term_smaller(make, fit, options):  # noqa: F811
+def test_a_weight_changes_the_fit_and_makes_the_term_smaller(make, part_fit, options):
     strong, none = make(weight=50.0), make(weight=1e-9)
     for each in (strong, none):
         each.seen = []
         _remember(each)
-    held = fit(penalties=[strong], max_steps=8, **options(strong))
-    free = fit(penalties=[none], max_steps=8, **options(none))
-    assert not same(factors(held), factors(free))
+    held = part_fit(penalties=[strong], max_steps=8, **options(strong))
+    free = part_fit(penalties=[none], max_steps=8, **options(none))
+    assert not same(every_factor(held), every_factor(free))
     ours, theirs = (module.penalties[0].seen for module in (held, free))
     assert all(value.ndim == 0 and torch.isfinite(value) and value >= 0 for value in (*ours, *theirs))
     assert ours[-1] < theirs[-1]
@@ -69,16 +69,16 @@ def _remember(penalty):
 
 
 @pytest.mark.parametrize("make", PENALTIES)
-def test_nothing_is_left_on_the_model(make, fit, options):  # noqa: F811
+def test_nothing_is_left_on_the_model(make, part_fit, options):
     penalty = make()
-    assert hooks_of(fit(penalties=[penalty], **options(penalty))) == hooks_of(fit())
+    assert hooks_of(part_fit(penalties=[penalty], **options(penalty))) == hooks_of(part_fit())
 
 
 @pytest.mark.parametrize("make", PENALTIES)
-def test_two_penalties_add_up(make, fit, options):  # noqa: F811
+def test_two_penalties_add_up(make, part_fit, options):
     penalty = make()
-    both = fit(penalties=[penalty, L2Penalty(weight=1.0)], **options(penalty))
-    assert not same(factors(both), factors(fit(penalties=[penalty], **options(penalty))))
+    both = part_fit(penalties=[penalty, L2Penalty(weight=1.0)], **options(penalty))
+    assert not same(every_factor(both), every_factor(part_fit(penalties=[penalty], **options(penalty))))
 
 
 @pytest.mark.parametrize("make", PENALTIES)

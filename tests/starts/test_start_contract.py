@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from part_fits import directions_file, factors, fit, kinds_of, same  # noqa: F401 - fixtures
+from fits import every_factor, kinds_of, same
 
 import graspl.starts
 from graspl.starts import DirectionsStart, PlainStart, Start
@@ -11,12 +11,12 @@ STARTS = [PlainStart, DirectionsStart]
 
 
 @pytest.fixture
-def begun(fit, directions_file):  # noqa: F811
+def begun(part_fit, random_directions):
     """Return a function that fits with a start; without a step's effect where the learning rate is zero."""
 
     def run(start, *, lr=1e-2, **options):
-        given = {"directions": directions_file} if start.needs_directions else {}
-        return fit(
+        given = {"directions": random_directions} if start.needs_directions else {}
+        return part_fit(
             start=start, optimizer=lambda p: torch.optim.AdamW(p, lr=lr, weight_decay=0.0), **given, **options
         )
 
@@ -46,4 +46,4 @@ def test_A_moves_only_where_it_is_trained_and_B_always(make, train_A, begun):
 
 @pytest.mark.parametrize("make", STARTS)
 def test_it_begins_the_same_way_every_time(make, begun):
-    assert same(factors(begun(make())), factors(begun(make())))
+    assert same(every_factor(begun(make())), every_factor(begun(make())))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import make_model
-from part_fits import directions_file, factors, fit, kinds_of, same  # noqa: F401 - fixtures
+from fits import every_factor, kinds_of, same
 
 import graspl.transforms
 from graspl.constraints import WriteConstraint
@@ -22,7 +22,7 @@ TRANSFORMS = [
 
 
 @pytest.fixture
-def finished(fit, directions_file, tmp_path, monkeypatch):  # noqa: F811
+def finished(part_fit, random_directions, tmp_path, monkeypatch):
     """Return a function that fits with transforms."""
     other = make_model("llama")
     with torch.no_grad():
@@ -32,8 +32,8 @@ def finished(fit, directions_file, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
 
     def run(*transforms):
-        given = {"directions": directions_file} if any(each.needs_directions for each in transforms) else {}
-        return fit(transforms=list(transforms), **given)
+        given = {"directions": random_directions} if any(each.needs_directions for each in transforms) else {}
+        return part_fit(transforms=list(transforms), **given)
 
     return run
 
@@ -45,12 +45,12 @@ def test_every_transform_is_in_the_list():
 @pytest.mark.parametrize("make", TRANSFORMS)
 def test_training_never_sees_it_and_what_is_saved_is_changed(make, finished):
     naive, module = finished(), finished(make())
-    assert same(factors(module), factors(naive))
+    assert same(every_factor(module), every_factor(naive))
     saved, plain = finished_factors(module), finished_factors(naive)
     assert not same(saved.values(), plain.values())
     assert all(torch.isfinite(each).all() for each in saved.values())
     # Saving puts the trained factors back
-    assert same(factors(module), factors(naive))
+    assert same(every_factor(module), every_factor(naive))
 
 
 @pytest.mark.parametrize("make", TRANSFORMS)
