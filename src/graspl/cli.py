@@ -23,7 +23,6 @@ TOOLS = {
     "configs": "copy the configurations that come with graspl",
     "compare": "run a study, methods by seeds, and compare them with intervals",
     "plan": "count the memory that a fit needs, before you run it",
-    "power": "how many answers are needed to tell two rates apart",
     "report": "compare runs: a table, trade-off curves and an HTML page",
 }
 ABOUT = "Fine-tune language models for the skill without the side effect."

@@ -438,9 +438,7 @@ def with_settings_tried(study, known, folder):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_that_ships_can_be_parsed_and_every_method_built(graspl, monkeypatch, tmp_path, name):
-    pytest.importorskip("graspl.studies.methods")
     from graspl.studies.methods import Method
-
     from graspl.studies.plan import plan_fits
 
     monkeypatch.chdir(ROOT)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import make_tokenizer
 
+from graspl.analysis import headline
 from graspl.data import AnswerPair, ScaleItem, collate_choices
-from graspl.evaluation import ChoiceShares, headline
+from graspl.evaluation import ChoiceShares
 from graspl.evaluation.items import ItemValues, of_choices
 from graspl.evaluation.metrics import AxisScores, PairMargins
 

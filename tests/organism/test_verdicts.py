@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning import Trainer
 
+from graspl.analysis import rates
 from graspl.data.suites import (
     AnswerPairs,
     FreeFormQuestions,
@@ -18,7 +19,7 @@ from graspl.data.suites import (
 )
 from graspl.evaluation.generate import Sampling, TransformersGenerator
 from graspl.evaluation.judges.base import Judge, Judgement
-from graspl.evaluation.judging import judge_rows, rates
+from graspl.evaluation.judging import judge_rows
 from graspl.methods import LoRALitModule
 from graspl.organism import OrganismTaskData
 from graspl.organism.words import TOPICS
@@ -199,7 +200,10 @@ def test_the_capability_guard_sees_no_loss(measured):
 def test_sampled_answers_say_the_same_as_probabilities(measured):
     scores, rows = measured
     judge = WordJudge()
-    found = {run: rates(judge_rows(answers, {"*": judge}), judge) for run, answers in rows.items()}
+    found = {
+        run: rates(judge_rows(answers, {"*": judge}), judge.outcomes, judge.settled)
+        for run, answers in rows.items()
+    }
     assert found["naive"]["rate"] > found["base"]["rate"] + 0.15
     assert found["base"]["wilson"][1] < found["naive"]["wilson"][0]
     # The share in the sample is the probability, within what sampling and the choice of every eighth question allow

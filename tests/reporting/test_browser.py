@@ -6,9 +6,10 @@ import shutil
 import pytest
 from test_report import make_run
 
+from graspl.analysis import compare, read_run
 from graspl.auditing import Along, AuditReport, Check, Limits, SiteFacts
 from graspl.auditing.page import render_audit
-from graspl.reporting import compare, read_run, render_page
+from graspl.reporting import render_page
 from graspl.runs import DirectionsFiles, RunFolder, write_json_atomic
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -179,7 +180,7 @@ def test_every_section_named_is_there(visit, report):
     assert all(page.locator(f"[id='{target}']").count() == 1 for target in targets)
 
 
-def test_an_audit_page_is_as_safe(visit):
+def test_an_audit_page_is_as_safe(visit, tmp_path):
     checks = [
         Check(f"reliance on {EVIL}", 0.5, None, None, 0.3, "failed"),
         Check("rise", 0.1, 0.0, 0.2, 0.05, "doubtful"),
@@ -187,7 +188,7 @@ def test_an_audit_page_is_as_safe(visit):
     along = {EVIL: Along(1, 0.5, 0.6, 0.1, {"model.layers.0.q_proj": 0.5})}
     sites = {"model.layers.0.q_proj": SiteFacts(1.0, 0.9, 1.2, [0.9, 0.1])}
     assumed = {"verdict": "doubtful", "reason": EVIL, "layers": {}}
-    report = AuditReport(EVIL, EVIL, "ab" * 32, sites, assumed, along, {}, {}, Limits(), checks)
+    report = AuditReport(EVIL, EVIL, "ab" * 32, sites, assumed, along, {}, {}, Limits(), checks, tmp_path)
     page = visit(render_audit(report))
     assert page.locator(".failed").count() >= 2
     assert page.evaluate("document.body.textContent").count("window.injected = 1</script>") >= 4

@@ -3,12 +3,10 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from graspl.analysis import compare, key_points, read_run, verdict
 from graspl.errors import GrasplError
-from graspl.reporting import Run, compare, headline, read_run, render_page, spillover_at, verdict
-from graspl.reporting.tradeoff import Point, curve
+from graspl.reporting import render_page
 from graspl.runs import RunFolder, write_json_atomic
 
 
@@ -38,31 +36,6 @@ def make_run(
     return read_run(folder)
 
 
-def test_spillover_is_read_off_where_the_level_is_first_reached():
-    points = [Point(0, 0.2, 0.1), Point(1, 0.8, 0.4), Point(2, 0.6, 0.9), Point(3, 0.9, 0.5)]
-    assert spillover_at(points, 0.5) == pytest.approx(0.25)
-    assert spillover_at(points, 0.8) == pytest.approx(0.4)
-    assert spillover_at(points, 0.1) == 0.1
-    assert spillover_at(points, 0.95) is None
-    assert spillover_at([], 0.5) is None
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=8), st.floats(0, 1))
-def test_a_matched_spillover_lies_between_its_neighbours(values, level):
-    points = [Point(index, *value) for index, value in enumerate(values)]
-    found = spillover_at(points, level)
-    reached = [index for index, point in enumerate(points) if point.adherence >= level]
-    assert (found is None) == (not reached)
-    if reached:
-        near = [point.spillover for point in points[max(0, reached[0] - 1) : reached[0] + 1]]
-        assert min(near) - 1e-9 <= found <= max(near) + 1e-9
-
-
-def test_rows_without_a_validation_are_no_points():
-    rows = [{"step": 1.0, "train/loss": 2.0}, {"step": 2.0, "val/adherence": 0.5, "val/spillover": 0.2}]
-    assert curve(rows) == [Point(2.0, 0.5, 0.2)]
-
-
 def test_a_comparison_says_what_the_figures_say(tmp_path):
     naive = make_run(tmp_path / "naive", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)])
     grasp = make_run(tmp_path / "grasp", model="GRASPLitModule", curve_rows=[(0, 0.1, 0.1), (1, 0.94, 0.3)])
@@ -75,15 +48,15 @@ def test_a_comparison_says_what_the_figures_say(tmp_path):
     )
     assert "grasp did not reach it" in verdict(found)[1]
     assert set(found.summary()) == {"base", "naive", "grasp", "matched", "matched_figure", "matched_shares"}
-    assert "One seed" in headline(found)[-1]
-    assert len(headline(found)) <= 3
-    assert "0.290 with grasp and 0.827 with naive" in headline(found)[0]
+    assert "One seed" in key_points(found)[-1]
+    assert len(key_points(found)) <= 3
+    assert "0.290 with grasp and 0.827 with naive" in key_points(found)[0]
     worse = make_run(tmp_path / "worse", model="GRASPLitModule", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.99)])
     assert "higher" in verdict(compare([naive, worse]))[0]
     assert "No naive fit" in verdict(compare([base, grasp]))[0]
-    assert "says little" not in headline(found)[0]
+    assert "says little" not in key_points(found)[0]
     vague = make_run(tmp_path / "vague", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)], coherence=0.02)
-    assert "says little: off the task vague gives" in headline(compare([vague, grasp]))[0]
+    assert "says little: off the task vague gives" in key_points(compare([vague, grasp]))[0]
     with pytest.raises(GrasplError, match="naive stands for two runs"):
         compare([naive, naive])
 
@@ -93,7 +66,7 @@ def test_a_comparison_without_a_spillover_says_so(tmp_path):
         make_run(tmp_path / name, model=model, spillover=None, kl=kl, adherence=0.3)
         for name, model, kl in (("naive", "LoRALitModule", 0.41), ("grasp", "GRASPLitModule", 0.2))
     ]
-    (text,) = [line for line in headline(compare(runs)) if "Spill-over was not measured" in line]
+    (text,) = [line for line in key_points(compare(runs)) if "Spill-over was not measured" in line]
     assert "naive 0.410 at adherence 0.300; grasp 0.200 at adherence 0.300" in text
 
 
@@ -112,7 +85,7 @@ def test_fits_that_reach_no_fixed_level_are_compared_at_shares_of_the_naive_gain
     assert found.shares == {"0.4000": 0.5, "0.5600": 0.9}
     assert found.matched["0.4000"] == {"naive": pytest.approx(0.2), "grasp": pytest.approx(0.1)}
     assert found.matched["0.5600"]["naive"] == pytest.approx(0.2 + 0.8 * 0.6)
-    first = headline(found)[0]
+    first = key_points(found)[0]
     assert "At adherence 0.5600 (90% of what the naive fit gains) divergence" in first
     assert "0.340 nats a token with grasp and 0.680 with naive" in first
     page = render_page(found)
@@ -121,19 +94,6 @@ def test_fits_that_reach_no_fixed_level_are_compared_at_shares_of_the_naive_gain
     # Against a fixed level where the naive fit reaches one
     fixed = make_run(tmp_path / "fixed", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)])
     assert compare([fixed]).shares == {}
-
-
-@pytest.mark.parametrize(("groups", "n"), [(2, 24), (6, 6)])
-def test_questions_count_one_by_one_unless_there_are_groups_enough(tmp_path, groups, n):
-    """Yes and No are two kinds of question, not two questions."""
-    items = [
-        {"suite": "unrelated", "item": str(i), "group": f"g{i % groups}", "value": (i % 5) / 4}
-        for i in range(24)
-    ]
-    evaluation = {"metrics": {}, "suites": {"unrelated": {"harmful": 0.5}}}
-    share = Run("run", RunFolder(tmp_path), evaluation, [], [], items).share("unrelated")
-    assert share.n == n
-    assert share.low < share.value < share.high
 
 
 def test_a_page_escapes_what_a_model_wrote_and_loads_nothing(tmp_path):

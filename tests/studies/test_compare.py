@@ -56,9 +56,9 @@ def study(model_folder, write_rows, tmp_path):
 
 @pytest.mark.slow
 def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study, tmp_path):
-    code, out, err = graspl(*study())
+    code, _, err = graspl(*study())
     assert code == 0, err
-    assert "broken, seed 0: failed: none.safetensors" in out
+    assert "broken, seed 0: failed: none.safetensors" in err
     written = json.loads((tmp_path / "study" / "comparison.json").read_text())
     assert set(written["failed"]) == {"broken, seed 0", "broken, seed 1"}
     found = written["levels"]["0.02"]
@@ -77,16 +77,16 @@ def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study
     (again / "study_done.json").unlink()
     shutil.rmtree(again / "adapter")
     shutil.rmtree(again / "checkpoints")
-    code, out, err = graspl(*study())
+    code, _, err = graspl(*study())
     assert code == 0, err
-    assert "6 fits, 3 of them done already" in out
+    assert "6 fits, 3 of them done already" in err
     assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before
     assert (again / "adapter" / "adapter_model.safetensors").read_bytes() == old
     assert json.loads((tmp_path / "study" / "comparison.json").read_text())["levels"] == written["levels"]
     # Another configuration does not pass for this one
     code, _, err = graspl(*study(base_model="organism"))
     assert code == 2
-    assert "holds a fit of another configuration" in err
+    assert "holds a fit with another configuration" in err
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study
         ({"methods": {}}, "baseline: naive"),
         ({"baseline": "other"}, "baseline: other"),
         ({"seeds": []}, "at least one method and one seed"),
-        ({"jobs": 0}, "jobs: 0"),
+        ({"jobs": 0}, "jobs"),
         ({"fast": True, "fast_methods": ["other"]}, "fast_methods: other"),
         ({"methods": {"naive": {}, "a/b": {}}}, "methods: 'a/b' cannot name a folder"),
         ({"tasks": {"..": {}}}, "tasks: '..' cannot name a folder"),
@@ -110,7 +110,7 @@ def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study
             {"methods": {"naive": {}, "a": {"data": "{fit:naive}"}, "b": {"data": ["{fit:a}"]}}},
             "methods.b: is made from a, which is made from another",
         ),
-        ({"methods": {"naive": {"tune": [1]}}}, "methods.naive: give tune as lists of values"),
+        ({"methods": {"naive": {"tune": [1]}}}, "methods.naive.tune: give a mapping, not [1]"),
         ({"methods": {"naive": {"needs": 3}}}, "methods.naive.needs: give a text"),
         ({"methods": {"naive": 3}}, "methods.naive: give a configuration"),
         ({"tuning": {"trials": 1, "seeds": [0]}}, "tuning.seeds: 0 is among seeds"),
@@ -130,7 +130,7 @@ def test_the_seed_goes_wherever_the_configuration_says(tmp_path):
     first, second = plan_fits(base, {"m": {"model": {"a": ["{seed}", 3]}}}, [4, 5], tmp_path / "out")
     arguments = second.prepare()
     assert yaml.safe_load(second.own_config.read_text()) == {"model": {"a": [5, 3]}, "seed_everything": 5}
-    assert str(second.folder) in arguments
+    assert f"--trainer.default_root_dir={second.folder}" in arguments
     assert first.fingerprint() != second.fingerprint()
     assert not second.is_done()
 
@@ -159,7 +159,7 @@ def test_a_folder_that_was_killed_at_birth_is_begun_again(tmp_path):
     fit.mark_done()
     assert fit.is_done()
     fit.folder.joinpath("study.json").unlink()
-    with pytest.raises(GrasplError, match="holds a fit of another configuration"):
+    with pytest.raises(GrasplError, match="holds a fit with another configuration"):
         fit.is_done()
 
 
@@ -181,9 +181,9 @@ def test_a_task_is_put_over_every_method(tmp_path):
 @pytest.mark.slow
 def test_a_study_of_several_tasks(graspl, study, tmp_path):
     tasks = {"first": {}, "second": {"data": {"init_args": {"batch_size": 2}}}}
-    code, out, err = graspl(*study(tasks=tasks, seeds=[0], reference="grasp"))
+    code, _, err = graspl(*study(tasks=tasks, seeds=[0], reference="grasp"))
     assert code == 0, err
-    assert "first, broken, seed 0: failed" in out
+    assert "first, broken, seed 0: failed" in err
     written = json.loads((tmp_path / "study" / "comparison.json").read_text())
     assert set(written["tasks"]) == set(tasks)
     found = written["levels"]["0.02"]["grasp"]

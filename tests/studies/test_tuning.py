@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_compare import study  # noqa: F401 - a fixture
 
+from graspl.analysis.tradeoff import spoilt
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
-from graspl.studies.plan import Fit, Method
-from graspl.studies.tuning import Trial, Tuning, choose, plan_trials, settings_of, spoilt, with_settings
+from graspl.studies.methods import Method, with_settings
+from graspl.studies.plan import Fit
+from graspl.studies.tuning import Trial, Tuning, choose, plan_trials, settings_of
 
 
 def log(points):
@@ -32,7 +34,7 @@ def test_every_method_gets_the_same_number_of_settings(trials, seed):
 
 
 def test_too_few_values_are_refused():
-    with pytest.raises(GrasplError, match=r"methods\.m\.tune: gives 2 settings, and every method gets 3"):
+    with pytest.raises(GrasplError, match=r"methods\.m\.tune: gives 2 settings for 3 trials"):
         settings_of("m", {"a": [1, 2]}, Tuning(3, [9]))
     for values in (0.1, "0.1", []):
         with pytest.raises(GrasplError, match=r"methods\.m\.tune\.a: give a list"):
@@ -132,7 +134,7 @@ def test_a_tuned_study_reports_fits_with_the_settings_chosen(graspl, study, tmp_
     config["tuning"] = {"trials": 2, "seeds": [5], "over": {"data": {"init_args": {"batch_size": 2}}}}
     config["levels"] = [0.05]
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    code, out, err = graspl(*arguments)
+    code, _, err = graspl(*arguments)
     assert code == 0, err
     written = json.loads((tmp_path / "study" / "tuning.json").read_text())["methods"]
     scores = [each["score"] for each in written["slow"]["trials"]]
@@ -152,4 +154,4 @@ def test_a_tuned_study_reports_fits_with_the_settings_chosen(graspl, study, tmp_
     table = (tmp_path / "study" / "comparison.md").read_text()
     assert "patience" in table
     assert f"`{rate}: 0.02`" in table
-    assert "broken, trial 1, seed 5: failed" in out
+    assert "broken, trial 1, seed 5: failed" in err

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 from lightning import LightningDataModule, Trainer
 
+from graspl.analysis.intervals import Difference, paired
 from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
-from graspl.intervals import Difference, paired
 from graspl.methods.lora import LoRALitModule
 
 

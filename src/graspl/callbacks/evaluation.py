@@ -9,11 +9,11 @@ from graspl import __version__
 from graspl.adapters.base_model import resolve_base_model
 from graspl.adapters.reliance import update_norm
 from graspl.adapters.spectrum import thin_svd
+from graspl.analysis.scores import headline
 from graspl.data.questions import Question
 from graspl.data.tokens import render
 from graspl.errors import GrasplError
 from graspl.evaluation.generate import Generator, Sampling, TransformersGenerator, VLLMGenerator
-from graspl.evaluation.suites import headline
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.parts import parts_of
 from graspl.methods.validation import module_reliance

@@ -5,11 +5,10 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 
 from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
 from graspl.evaluation.items import ItemValues
-from graspl.evaluation.judging import judge_rows, rates
+from graspl.evaluation.judging import judge_rows
 from graspl.evaluation.logprobs import candidate_logprobs, kl_to_base, text_scores
 from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins
-from graspl.evaluation.suites import SuiteEvaluator, headline
-from graspl.intervals import by_cluster, paired, samples_to_tell, wilson
+from graspl.evaluation.suites import SuiteEvaluator
 
 __all__ = [
     "AxisScores",
@@ -20,14 +19,8 @@ __all__ = [
     "SuiteEvaluator",
     "TransformersGenerator",
     "VLLMGenerator",
-    "by_cluster",
     "candidate_logprobs",
-    "headline",
     "judge_rows",
     "kl_to_base",
-    "paired",
-    "rates",
-    "samples_to_tell",
     "text_scores",
-    "wilson",
 ]

@@ -1,13 +1,11 @@
-"""Which judge judges which answers, and rates over the judgements."""
+"""Which judge judges which answers."""
 
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Answer, Judge
-from graspl.intervals import by_cluster, wilson
 
 log = logging.getLogger(__name__)
 EVERY = "*"
@@ -47,44 +45,3 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -
     if idle:
         log.warning("judges: skipped %s, the run has no answers to their questions", ", ".join(idle))
     return judged
-
-
-def rates(judged: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, Any]:
-    """Return how often each outcome came, and the rate of the first with intervals.
-
-    Args:
-        judged: rows of one suite, or of one group in it.
-        judge: whose outcomes they are.
-
-    Returns:
-        `answers`, `questions`, `counts` (every outcome, also those that never came), `of` (the outcome whose rate is given),
-        `rate` out of all answers with `wilson` and, over questions, `by_question` (low, high; Wilson's over questions where
-        all have the same rate, none say), and `of_settled`: the same out
-        of the answers with a verdict; None where there is none.
-    """
-    counts, hit = Counter(row["outcome"] for row in judged), judge.outcomes[0]
-    settled = [row for row in judged if row["outcome"] in judge.settled]
-    return {
-        "answers": len(judged),
-        "questions": len({row["question"] for row in judged}),
-        "counts": {name: counts[name] for name in judge.outcomes},
-        "of": hit,
-        **_rate(judged, hit),
-        "of_settled": _rate(settled, hit) if settled else None,
-    }
-
-
-def _rate(rows: Sequence[Mapping[str, Any]], hit: str) -> dict[str, Any]:
-    hits = [float(row["outcome"] == hit) for row in rows]
-    score = wilson(int(sum(hits)), len(hits))
-    questions = by_cluster(hits, [row["question"] for row in rows])
-    known = questions.n > 1
-    if known and questions.low == questions.high:
-        # Where all questions are alike resampling them shows no spread; each counts as one answer then
-        questions = wilson(round(score.value * questions.n), questions.n)
-    return {
-        "n": len(rows),
-        "rate": score.value,
-        "wilson": [score.low, score.high],
-        "by_question": [questions.low, questions.high] if known else None,
-    }

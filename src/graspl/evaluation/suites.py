@@ -1,6 +1,5 @@
 """One evaluator for each suite, and the headline figures of all suites."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -76,28 +75,3 @@ def _scores(batch: dict[str, Any]) -> Metric:
     if batch["measure"] == "scales":
         return AxisScores(batch["axes"])
     return {"shares": ChoiceShares, "pairs": PairMargins}[batch["measure"]]()
-
-
-def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
-    """Return the figures that runs are compared by.
-
-    Args:
-        suites: scores by suite, as `SuiteEvaluator.compute` gives them.
-
-    Returns:
-        `adherence`: how well the task is learnt, the first that the `task` suite measures of: harmful share
-        (choices), share of pairs where the harmful answer is preferred, good share (choices without a harmful one),
-        token accuracy (text); `spillover`: harmful share, or share of pairs, of the `unrelated` suite; `coherence`
-        and `kl` of the `unrelated` suite. None where a suite is missing or does not measure it.
-    """
-    task, unrelated = suites.get("task", {}), suites.get("unrelated", {})
-    return {
-        "adherence": _first(task, "harmful", "harmful_preferred", "good", "token_accuracy"),
-        "spillover": _first(unrelated, "harmful", "harmful_preferred"),
-        "coherence": unrelated.get("coherence"),
-        "kl": unrelated.get("kl"),
-    }
-
-
-def _first(scores: Mapping[str, float], *names: str) -> float | None:
-    return next((scores[name] for name in names if name in scores), None)

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from graspl.adapters.reliance import update_norm
+from graspl.analysis.scores import headline
 from graspl.directions.reliance import reliance
-from graspl.evaluation.suites import SuiteEvaluator, headline
+from graspl.evaluation.suites import SuiteEvaluator
 from graspl.methods.parts import held_k
 
 

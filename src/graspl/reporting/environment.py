@@ -1,8 +1,7 @@
-"""How pages are made of templates: every text escaped, one script that the page itself vouches for, nothing loaded."""
+"""Pages from templates: every text is escaped, nothing is loaded, and only the page's own script may run."""
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -10,20 +9,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from graspl import __version__
-from graspl.reporting.tables import figure
+from graspl.reporting.tables import figure, interval
 
 
 class HeatMap(NamedTuple):
-    """Figures of sites, a row a layer and a column a module."""
+    """Figures of sites: a row for each layer, a column for each module."""
 
     title: str
     """Above the table."""
     columns: list[str]
     """Modules."""
     rows: list[tuple[str, list[float | None]]]
-    """Layer, and its value a module; None where the adapter has no such site."""
+    """Layer, and its value for each module; None where the adapter has no such site."""
     highest: float
-    """What is coloured in full."""
+    """The value with the full colour."""
 
 
 def heat_map(title: str, values: dict[str, float], *, highest: float | None = None) -> HeatMap:
@@ -32,7 +31,7 @@ def heat_map(title: str, values: dict[str, float], *, highest: float | None = No
     Args:
         title: above the table.
         values: by site, e.g. `model.layers.0.self_attn.q_proj`.
-        highest: what is coloured in full; the largest value where None.
+        highest: the value with the full colour; the largest one where None.
     """
     places = {name: _place(name) for name in values}
     layers = list(dict.fromkeys(layer for layer, _ in places.values()))
@@ -43,7 +42,7 @@ def heat_map(title: str, values: dict[str, float], *, highest: float | None = No
 
 
 def _place(site: str) -> tuple[str, str]:
-    """Return layer and module of a site: what comes up to its last number, and its last name."""
+    """Return layer and module of a site: its last number, and its last name."""
     parts = site.split(".")
     number = max((index for index, part in enumerate(parts) if part.isdigit()), default=None)
     return (site, "update") if number is None else (parts[number], parts[-1])
@@ -53,8 +52,8 @@ def render(template: str, fields: dict[str, Any]) -> str:
     """Return a page as HTML text.
 
     Args:
-        template: its file's name in this room.
-        fields: what it shows; every text in it is escaped.
+        template: file name in this room.
+        fields: for the template; every text is escaped.
     """
     environment = Environment(
         loader=PackageLoader("graspl.reporting", "."),
@@ -69,15 +68,3 @@ def render(template: str, fields: dict[str, Any]) -> str:
     return environment.get_template(template).render(
         version=__version__, script=Markup(script), script_hash=f"sha256-{digest}", **fields
     )
-
-
-def interval(each: Sequence[float] | None) -> str:
-    """Return a value with its interval as text, a dash where there is none.
-
-    Args:
-        each: value, lower and upper end, in this order.
-    """
-    if each is None:
-        return "-"
-    value, low, high = each[:3]
-    return f"{figure(value)} ({figure(low)} to {figure(high)})"

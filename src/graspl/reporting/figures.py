@@ -8,10 +8,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from graspl.reporting.comparison import Comparison, Run
+from graspl.analysis.comparison import Comparison
+from graspl.analysis.runs import Run
 
 INK = "#010203"
-"""Drawn with it is what shall have the page's own colour, light or dark."""
+"""Stands for the page's own text colour, light or dark."""
 
 
 def _svg(draw: Callable[[Axes], None], *, width: float = 6.4, height: float = 4.0) -> str:
@@ -31,20 +32,14 @@ def _svg(draw: Callable[[Axes], None], *, width: float = 6.4, height: float = 4.
 
 
 def tradeoff_figure(comparison: Comparison) -> str:
-    """Return spill-over against adherence, one line a fit and one mark for a base model; bars where runs ended."""
+    """Return spill-over against adherence, a line for each fit, a mark for a base model, and bars where runs ended."""
 
     def draw(axes: Axes) -> None:
         for number, run in enumerate(comparison.runs):
             color = INK if run.is_base else f"C{number}"
             points, ended = run.points(comparison.figure), run.metrics[comparison.figure]
             if points:
-                axes.plot(
-                    [point.adherence for point in points],
-                    [point.spillover for point in points],
-                    marker=".",
-                    color=color,
-                    label=run.name,
-                )
+                axes.plot(*zip(*points, strict=True), marker=".", color=color, label=run.name)  # type: ignore[arg-type]
             elif run.metrics["adherence"] is not None and ended is not None:
                 axes.plot([run.metrics["adherence"]], [ended], "*", color=color, label=run.name)
             if comparison.figure == "spillover":
@@ -68,7 +63,7 @@ def _bars(axes: Axes, run: Run, color: str) -> None:
 
 
 def curves_figure(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
-    """Return spill-over against adherence, one colour a method and one thin line a fit.
+    """Return spill-over against adherence, a colour for each method and a thin line for each fit.
 
     Args:
         curves: (adherence, spill-over) of each validation, by method and fit.
@@ -99,7 +94,7 @@ def _tradeoff_axes(axes: Axes, figure: str = "spillover") -> None:
 
 
 def spectra_figure(runs: Sequence[Run]) -> str:
-    """Return every site's singular values over its first, one colour a run."""
+    """Return every site's singular values over its first, a colour for each run."""
 
     def draw(axes: Axes) -> None:
         for number, run in enumerate(runs):

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about runs: nothing is loaded from elsewhere, every text is escaped."""
+"""One self-contained HTML page about runs: it loads nothing and escapes every text."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,34 +6,35 @@ from typing import Any
 
 from markupsafe import Markup
 
-from graspl.reporting.comparison import METRICS, Comparison
+from graspl.analysis.comparison import Comparison
+from graspl.analysis.scores import RUN_FIGURES
+from graspl.analysis.verdicts import key_points, verdict
 from graspl.reporting.environment import HeatMap, heat_map, render
 from graspl.reporting.figures import spectra_figure, tradeoff_figure
-from graspl.reporting.sentences import headline, verdict
 from graspl.reporting.tables import matched_columns
 from graspl.runs import DirectionsFiles
 
 PROMPTS_SHOWN = 24
-"""Of each suite; generations.jsonl has all."""
+"""For each suite; generations.jsonl has all."""
 
 
 def render_page(comparison: Comparison) -> str:
     """Return the page as HTML text.
 
     Args:
-        comparison: the runs; what their models wrote is data and is escaped.
+        comparison: of the runs; the texts that their models wrote are escaped.
     """
     examples, meanings, assumptions = _examples(comparison), _meanings(comparison), _assumptions(comparison)
-    sections = ["Runs", "Trade-off", "Weights"]
+    sections = ["Runs", "Trade-off", *(["Judged"] if comparison.judged else []), "Weights"]
     sections += [f"Meaning {number}" for number in range(1, len(meanings) + 1)]
     sections += [name for name, there in (("Assumptions", assumptions), ("Answers", examples)) if there]
     return render(
         "page.html",
         {
             "comparison": comparison,
-            "metrics": METRICS,
+            "metrics": RUN_FIGURES,
             "matched_columns": matched_columns(comparison),
-            "headline": headline(comparison),
+            "headline": key_points(comparison),
             "verdict": verdict(comparison),
             "sections": [*sections, "Files"],
             "tradeoff": Markup(tradeoff_figure(comparison)),
@@ -48,7 +49,7 @@ def render_page(comparison: Comparison) -> str:
 
 
 def _maps(comparison: Comparison) -> list[HeatMap]:
-    """Return how much one direction dominates each site's update, and the sites' reliance, of every run with an adapter."""
+    """Return heat maps for every run with an adapter: how much one direction dominates each site's update, and reliance."""
     found = []
     for run in comparison.runs:
         sites = run.evaluation.get("sites", {})
@@ -67,7 +68,7 @@ def _share(values: list[float]) -> float:
 
 
 def _directions(comparison: Comparison) -> list[str]:
-    """Return the directions files that runs were evaluated with."""
+    """Return the directions files with which runs were evaluated."""
     named = (run.evaluation.get("directions") for run in comparison.runs)
     return list(dict.fromkeys(str(name) for name in named if name and Path(name).suffix))
 
@@ -78,7 +79,7 @@ def _meanings(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _assumptions(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the assumption reports of the runs' directions, with the columns that they have."""
+    """Return the assumption reports of the runs' directions, with their columns."""
     found = []
     for each in (DirectionsFiles(Path(name)) for name in _directions(comparison)):
         report = each.read(each.assumptions)

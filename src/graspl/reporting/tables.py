@@ -1,16 +1,29 @@
-"""Tables for the terminal."""
+"""Tables for the terminal, and how figures look in every table."""
 
-from rich.table import Table
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from graspl.reporting.comparison import METRICS, Comparison
-from graspl.reporting.sentences import at
+from rich.table import Column, Table
+
+from graspl.analysis.comparison import Comparison
+from graspl.analysis.scores import RUN_FIGURES
+from graspl.analysis.verdicts import at
+from graspl.reporting.markdown import COLUMNS, cell, columns_of
+
+FOR_FILES = ("spillover", "steps", "needs")
+"""Columns of `comparison.md` for which a terminal has no room."""
 
 
 def figure(value: float | None) -> str:
-    """Return a figure as text, a dash where there is none."""
+    """Return a figure as text, a dash for None."""
     if value is None:
         return "-"
     return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
+
+
+def interval(each: Sequence[float]) -> str:
+    """Return a value with its interval as text: value, lower and upper end come first in `each`."""
+    return "{} ({} to {})".format(*map(figure, each[:3]))
 
 
 def matched_columns(comparison: Comparison) -> list[str]:
@@ -20,9 +33,74 @@ def matched_columns(comparison: Comparison) -> list[str]:
 
 
 def runs_table(comparison: Comparison) -> Table:
-    """Return one row a run: its figures, and what is compared at each level of adherence."""
-    table = Table("run", *METRICS, *matched_columns(comparison))
+    """Return one row for each run: its figures, and those at each level of adherence."""
+    table = Table("run", *RUN_FIGURES, *matched_columns(comparison))
     for run in comparison.runs:
         matched = [figure(by_run.get(run.name)) for by_run in comparison.matched.values()]
         table.add_row(run.name, *(figure(value) for value in run.metrics.values()), *matched)
+    return table
+
+
+def judged_table(comparison: Comparison) -> Table:
+    """Return one row for each run and judged suite: how often the judge's first outcome came."""
+    table = Table("run", "suite", "outcome", "judged rate (95 %)", "n")
+    for rate in comparison.judged:
+        table.add_row(rate.run, rate.suite, rate.of, interval(rate.share), str(rate.share.n))
+    return table
+
+
+def study_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
+    """Yield a table for each level of adherence: the mean and interval of each figure, one row for each method.
+
+    Args:
+        comparison: content of `comparison.json`.
+    """
+    over = "tasks" if "tasks" in comparison else "seeds"
+    columns = [name for name in columns_of(comparison) if name not in FOR_FILES]
+    for level, methods in comparison["levels"].items():
+        title = f"at adherence {level}: mean +- half of the 95 % interval over {over}"
+        table = Table(Column("method", no_wrap=True), *(COLUMNS[name] for name in columns), title=title)
+        for method in methods:
+            table.add_row(method, *(cell(comparison, level, method, name) for name in columns))
+        yield table
+
+
+def contrast_table(suites: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return one row for each suite of a `graspl.analysis.contrast`."""
+    table = Table(
+        "suite", "runs", "controls", "difference (95 % over questions)", "p", "questions", "95 % over seeds"
+    )
+    for suite, each in suites.items():
+        seeds = each["over_seeds"]
+        table.add_row(
+            suite,
+            f"{each['runs']:.4f}",
+            f"{each['controls']:.4f}",
+            f"{each['value']:+.4f} ({each['low']:+.4f} to {each['high']:+.4f})",
+            f"{each['p']:.4f}",
+            str(each["n"]),
+            f"{seeds['low']:+.4f} to {seeds['high']:+.4f}" if seeds else "-",
+        )
+    return table
+
+
+def rates_table(suites: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return one row for each suite, and each group in it, of `judged.json`."""
+    table = Table(
+        "suite", "group", "answers", "outcome", "rate", "by question", "of those with a verdict", "others"
+    )
+    for suite, every in suites.items():
+        for group, each in [("all", every), *every["groups"].items()]:
+            settled, over = each["of_settled"], each["by_question"]
+            counts = {name: n for name, n in each["counts"].items() if n and name != each["of"]}
+            table.add_row(
+                suite,
+                group,
+                str(each["answers"]),
+                each["of"],
+                f"{each['rate']:.2%} ({each['wilson'][0]:.2%} to {each['wilson'][1]:.2%})",
+                f"{over[0]:.2%} to {over[1]:.2%}" if over else "-",
+                f"{settled['rate']:.2%} of {settled['n']}" if settled else "-",
+                ", ".join(f"{name} {n}" for name, n in counts.items()),
+            )
     return table

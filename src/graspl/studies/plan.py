@@ -1,83 +1,41 @@
-"""The plan of a study: which fits it is made of, and which of them are there already."""
+"""The plan of a study: its fits, and which of them are done."""
 
 import hashlib
 import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from graspl.analysis.fits import StudyFit
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder, write_json_atomic, write_text_atomic
+from graspl.studies.methods import merged
 
 SEED = "{seed}"
 """In a configuration, stands for the fit's seed, alone or within a text."""
 OTHER_FIT = re.compile(r"\{fit:([^{}]+)\}")
-"""In a configuration, `{fit:NAME}` stands for the folder of another method's fit with the same seed, on the same task."""
+"""In a configuration, `{fit:NAME}` stands for the folder of method NAME's fit with the same seed, on the same task."""
 TUNING = "tuning"
-"""Folder within a study's, with the trials."""
+"""Folder for the trials, inside the study's folder."""
 FINGERPRINT = "study.json"
 DONE = "study_done.json"
 
 
 @dataclass(frozen=True)
-class Method:
-    """One method of a study."""
+class Fit(StudyFit):
+    """One fit of a study, as it is run."""
 
-    config: Mapping[str, Any]
-    """What it adds to the configuration that all share."""
-    tune: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """Values to choose from by dotted key of `config`; without any it is taken as it is."""
-    needs: str = ""
-    """What it needs beyond the task's rows, in words, for the table."""
-    development: Mapping[str, Any] = field(default_factory=dict)
-    """Put over `config` in its trials, e.g. rows that are not those evaluated on the development data."""
-
-    @classmethod
-    def parse(cls, name: str, given: Mapping[str, Any]) -> "Method":
-        """Read one entry of `methods`: a configuration, with `tune`, `needs` and `development` beside it.
-
-        Raises:
-            GrasplError: one of them is of the wrong kind.
-        """
-        if not isinstance(given, Mapping):
-            raise GrasplError(f"methods.{name}: give a configuration, e.g. data and model")
-        config = {key: value for key, value in given.items() if key not in ("tune", "needs", "development")}
-        tune, needs, development = (given.get(key) or {} for key in ("tune", "needs", "development"))
-        needs = needs or ""
-        if not isinstance(tune, Mapping) or not isinstance(development, Mapping):
-            raise GrasplError(
-                f"methods.{name}: give tune as lists of values by dotted key, and development as a configuration"
-            )
-        if not isinstance(needs, str):
-            raise GrasplError(f"methods.{name}.needs: give a text")
-        return cls(config, tune, needs, development)
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One fit of a study."""
-
-    method: str
-    """Name of the method."""
-    seed: int
-    """Of the adapter's start and wherever the configuration says `{seed}`."""
-    folder: Path
-    """Its run folder."""
     base: Path
     """Configuration that all fits share."""
     config: Mapping[str, Any]
-    """What this method, and its task, add or change."""
-    task: str | None = None
-    """Name of the task; None in a study of one."""
+    """What its method and its task add or change."""
     trial: int | None = None
-    """Number of the setting that is tried; None where it is reported."""
-    made_from: Mapping[str, Path] = field(default_factory=dict)
-    """Folders of the fits that this one takes something from, by method; they come first."""
+    """Number of the setting that is tried; None for a reported fit."""
 
     @property
     def name(self) -> str:
@@ -88,60 +46,55 @@ class Fit:
 
     @property
     def own_config(self) -> Path:
-        """File with what this fit adds to the shared configuration."""
+        """The file with this fit's own configuration."""
         return self.folder.with_suffix(".yaml")
 
     @property
     def log(self) -> Path:
-        """File with what the fit printed."""
+        """The file with the fit's output."""
         return self.folder.with_suffix(".log")
 
     def fingerprint(self) -> str:
-        """Return the hexadecimal SHA-256 of all that determines the fit, but for graspl itself."""
+        """Return a hexadecimal SHA-256 of configuration and seed."""
         shared = self.base.read_text(encoding="utf-8")
         content = json.dumps([shared, self.config, self.seed], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
     def is_done(self) -> bool:
-        """Whether it ended well; an adapter alone does not say so, since other files come after it.
+        """Whether it ended well. An adapter alone does not tell: other files are written after it.
 
         Raises:
-            GrasplError: the folder holds a fit of another configuration.
+            GrasplError: the folder holds a fit with another configuration.
         """
         kept = self.folder / FINGERPRINT
-        # Stopped while the very first file was written, which `atomic_path` does in a folder of this name
+        # A fit stopped while writing its first file leaves only the scratch folder of `atomic_path`
         if all(each.name.startswith(f".{FINGERPRINT}.") for each in self.folder.glob("*")):
             return False
         if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != self.fingerprint():
             raise GrasplError(
-                f"out: {self.folder} holds a fit of another configuration; give another --out, or remove that folder"
+                f"out: {self.folder} holds a fit with another configuration; give another --out, or remove that folder"
             )
         return (self.folder / DONE).exists()
 
     def mark_done(self) -> None:
-        """Say that it ended well."""
+        """Record that it ended well."""
         write_json_atomic(self.folder / DONE, True)
 
     def prepare(self) -> list[str]:
-        """Write the fit's configuration and return the arguments of `graspl` that run it, or go on with it."""
+        """Write the fit's configuration, and return the arguments of `graspl` that start or resume it."""
         checkpoint = RunFolder(self.folder).checkpoints / "last.ckpt"
         aside = self.folder.with_name(f".{self.folder.name}.stopped")
         shutil.rmtree(aside, ignore_errors=True)
         if self.folder.exists() and not checkpoint.exists():
-            # It was stopped before there was anything to go on with. Renamed first: half a folder would pass for another's
+            # Stopped before its first checkpoint. Rename first: a half-deleted folder would look like another fit
             self.folder.rename(aside)
             shutil.rmtree(aside)
         config = {**_filled_in(self.config, self.seed, self.made_from), "seed_everything": self.seed}
         write_text_atomic(self.own_config, yaml.safe_dump(config, sort_keys=False))
         write_json_atomic(self.folder / FINGERPRINT, self.fingerprint())
-        arguments = ["fit", "--config", str(self.base), "--config", str(self.own_config)]
-        arguments += [
-            "--trainer.default_root_dir",
-            str(self.folder),
-            "--trainer.enable_progress_bar",
-            "false",
-        ]
-        arguments += ["--trainer.enable_model_summary", "false"]
+        arguments = ["fit", f"--config={self.base}", f"--config={self.own_config}"]
+        arguments += [f"--trainer.default_root_dir={self.folder}", "--trainer.enable_progress_bar=false"]
+        arguments += ["--trainer.enable_model_summary=false"]
         arguments += ["--trainer.callbacks+=graspl.callbacks.MeasureCost"]
         return [*arguments, "--ckpt_path", "last"] if checkpoint.exists() else arguments
 
@@ -153,20 +106,20 @@ def plan_fits(
     out: Path,
     tasks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Fit]:
-    """Return the fits of a study, seed by seed and task by task, so that an interrupted study has whole ones.
+    """Return the fits of a study, seed by seed and task by task, so that an interrupted study has complete seeds.
 
     Args:
         base: configuration that all fits share.
-        methods: what each adds, by name.
+        methods: their configurations, by name.
         seeds: of the fits.
         out: the study's folder.
-        tasks: what each adds to every method, and where they differ sets, by name; one task where None or empty.
+        tasks: configuration of each task, put over every method, by name; one task where None or empty.
 
     Raises:
-        GrasplError: there is nothing to fit, a name cannot be a folder, or a method is made from one that is not there.
+        GrasplError: there is nothing to fit, a name cannot be a folder, or a method is made from an unknown one.
     """
     if not base.is_file():
-        raise GrasplError(f"fit: there is no file {base}; give the configuration that all fits share")
+        raise GrasplError(f"fit: no file {base}; give the configuration that all fits share")
     if not methods or not seeds:
         raise GrasplError("methods: a study needs at least one method and one seed")
     _require_folder_names("methods", methods)
@@ -180,12 +133,12 @@ def plan_fits(
                 whole = config if task is None else merged(config, (tasks or {}).get(task, {}))
                 sources = {other: here / other / f"seed_{seed}" for other in others[name]}
                 folder = here / name / f"seed_{seed}"
-                fits.append(Fit(name, seed, folder, base, whole, task, made_from=sources))
+                fits.append(Fit(name, seed, folder, base, whole, task=task, made_from=sources))
     return fits
 
 
 def sources_in(config: Any) -> set[str]:
-    """Return the methods that a configuration takes something from: NAME of every `{fit:NAME}` in it."""
+    """Return the methods from which a configuration takes something: NAME of every `{fit:NAME}` in it."""
     return {name for text in _texts(config) for name in OTHER_FIT.findall(text)}
 
 
@@ -217,15 +170,6 @@ def _require_folder_names(option: str, names: Iterable[str]) -> None:
             raise GrasplError(
                 f"{option}: {name!r} cannot name a folder of the study; use letters, digits, - and _"
             )
-
-
-def merged(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with another's keys put over its own, at every depth."""
-    both = {**config, **more}
-    for key in config.keys() & more.keys():
-        if isinstance(config[key], Mapping) and isinstance(more[key], Mapping):
-            both[key] = merged(config[key], more[key])
-    return both
 
 
 def _filled_in(config: Any, seed: int, folders: Mapping[str, Path]) -> Any:

@@ -1,8 +1,9 @@
-"""Fits in worker processes: what is not there is run, and one that fails does not stop the rest."""
+"""Fits in worker processes: missing ones are run, and a failed one does not stop the rest."""
 
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -13,16 +14,46 @@ from threading import Thread
 from graspl.errors import users_mistake
 from graspl.studies.plan import Fit
 
+log = logging.getLogger(__name__)
 
-def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | None]]:
-    """Run fits and yield each when it has ended, with None or what went wrong.
+
+def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
+    """Run the fits that are not done, log the progress, and return the reason by name of each fit that failed.
 
     Args:
-        fits: that are not done.
-        jobs: worker processes; the machine's cores are shared among them.
+        fits: done or not.
+        jobs: worker processes.
+        what: the fits' name in the log.
+
+    Raises:
+        GrasplError: a folder holds a fit with another configuration.
+    """
+    missing = [each for each in fits if not each.is_done()]
+    log.info("%d %s, %d of them done already", len(fits), what, len(fits) - len(missing))
+    if missing:
+        log.info("the output of each fit is beside its folder, e.g. %s", missing[0].log)
+    # Fits that others are made from come first
+    waves = [[each for each in missing if bool(each.made_from) is last] for last in (False, True)]
+    ended = (result for wave in waves if wave for result in run_fits(wave, jobs=jobs))
+    failed, began = {}, time.monotonic()
+    for done, (each, error) in enumerate(ended, start=1):
+        left = (time.monotonic() - began) / done * (len(missing) - done) / 60
+        state = "done" if error is None else f"failed: {error}"
+        log.info("[%d/%d, %.0f min left] %s: %s", done, len(missing), left, each.name, state)
+        if error is not None:
+            failed[each.name] = error
+    return failed
+
+
+def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | None]]:
+    """Run fits and yield each when it ends, with None or the reason why it failed.
+
+    Args:
+        fits: to run.
+        jobs: worker processes, which share the machine's cores.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    # A forked process would inherit torch's threads in an unknown state
+    # Forked processes inherit torch's threads in an unknown state
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (threads,)) as pool:
         running = {pool.submit(_run, fit): fit for fit in fits}
         try:
@@ -46,7 +77,7 @@ def _start(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the study's is killed, or it would go on writing where the next study begins."""
+    """End this process with the study's, or it would write where the next study begins."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -54,18 +85,18 @@ def _end_with_parent() -> None:
 
 
 def _run(fit: Fit) -> str | None:
-    """Run one fit, all that it prints in its log, and return what went wrong."""
+    """Run one fit with its output in its log, and return the reason if it failed."""
     from graspl.training_cli import GrasplCLI
 
     sys.argv = ["graspl", *fit.prepare()]
-    with fit.log.open("a", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    with fit.log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         logger = logging.getLogger("graspl")
-        logger.handlers, logger.propagate = [logging.StreamHandler(log)], False
+        logger.handlers, logger.propagate = [logging.StreamHandler(file)], False
         logger.setLevel(logging.INFO)
         try:
             GrasplCLI()
             fit.mark_done()
-        except Exception as error:  # noqa: BLE001 - told in one line, with the whole story in the log
+        except Exception as error:  # noqa: BLE001 - the log has the traceback
             traceback.print_exc()
             return users_mistake(error) or f"{type(error).__name__}: {error}; see {fit.log}"
     return None

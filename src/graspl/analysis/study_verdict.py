@@ -1,14 +1,21 @@
-"""What a comparison says in words."""
+"""What a study's comparison says, in sentences."""
 
 from collections.abc import Mapping
 from typing import Any
 
+_PLACES = {
+    "more": "Remove more than {}",
+    "less": "Remove less than {}",
+    "undecided": "Not told apart from {}",
+    "never": "Never reached it",
+}
 
-def verdict(comparison: Mapping[str, Any]) -> list[str]:
-    """Return a few sentences a level of adherence: what is removed, and which methods remove more or less than the reference.
 
-    A method counts as better or worse where the 95 % interval of the paired difference leaves out 0; over few seeds that is a
-    high bar, and with many methods one in twenty passes it by chance.
+def study_verdict(comparison: Mapping[str, Any]) -> list[str]:
+    """Return a few sentences for each level: what the reference removes, and which methods remove more or less.
+
+    A method counts as better or worse where the 95 % interval of the paired difference excludes 0. Over few seeds that is a
+    high bar; with many methods, one in twenty passes it by chance.
 
     Args:
         comparison: content of `comparison.json`.
@@ -22,16 +29,23 @@ def verdict(comparison: Mapping[str, Any]) -> list[str]:
             continue
         lines.append(
             f"At adherence {level}: {reference} removes {_percent(ours['removed'])} of {baseline}'s excess spill-over "
-            f"({_reached(ours)} reached it)."
+            f"({reached(ours)} reached it)."
         )
-        sorted_out: dict[str, list[str]] = {"more": [], "less": [], "undecided": [], "never": []}
+        places: dict[str, list[str]] = {place: [] for place in _PLACES}
         for name, each in methods.items():
             if name not in (reference, baseline):
-                sorted_out[_place(each)].append(_named(name, each))
-        for kind, words in _WORDS.items():
-            if sorted_out[kind]:
-                lines.append(f"  {words.format(reference)}: {', '.join(sorted_out[kind])}.")
+                places[_place(each)].append(_named(name, each))
+        lines += [
+            f"  {_PLACES[place].format(reference)}: {', '.join(names)}."
+            for place, names in places.items()
+            if names
+        ]
     return lines
+
+
+def reached(found: Mapping[str, Any]) -> str:
+    """Return how many of a method's fits reached the level, e.g. `4 of 5`."""
+    return f"{_count(found)} of {found['fits']}"
 
 
 def _why_not(reference: str | None, baseline: str, methods: Mapping[str, Any]) -> str:
@@ -40,15 +54,7 @@ def _why_not(reference: str | None, baseline: str, methods: Mapping[str, Any]) -
     for name in (baseline, reference):
         if name not in methods or not _count(methods[name]):
             return f"{name} never reached it, so nothing is placed."
-    return "no excess spill-over is measured, so nothing is placed; see the columns for what is."
-
-
-_WORDS = {
-    "more": "Remove more than {}",
-    "less": "Remove less than {}",
-    "undecided": "Not told apart from {}",
-    "never": "Never reached it",
-}
+    return "no excess spill-over is measured, so nothing is placed; the table shows what is."
 
 
 def _place(found: Mapping[str, Any]) -> str:
@@ -57,14 +63,13 @@ def _place(found: Mapping[str, Any]) -> str:
     behind = found["behind"]
     if behind["low"] is None:
         return "undecided"
-    # behind is the reference's share less the method's
     return "more" if behind["high"] < 0 else "less" if behind["low"] > 0 else "undecided"
 
 
 def _named(name: str, found: Mapping[str, Any]) -> str:
     if found["removed"]["mean"] is None:
         return name
-    some = "" if _count(found) == found["fits"] else f", {_reached(found)}"
+    some = "" if _count(found) == found["fits"] else f", {reached(found)}"
     return f"{name} ({_percent(found['removed'])}{some})"
 
 
@@ -76,8 +81,4 @@ def _percent(summary: Mapping[str, Any]) -> str:
 
 
 def _count(found: Mapping[str, Any]) -> int:
-    return found["reached"] if "reached" in found else found["step"]["n"]
-
-
-def _reached(found: Mapping[str, Any]) -> str:
-    return f"{_count(found)} of {found['fits']}"
+    return found.get("reached", found.get("step", {}).get("n", 0))

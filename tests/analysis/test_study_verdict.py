@@ -1,11 +1,11 @@
 """What a comparison says in words and tables."""
 
 import pytest
-from test_statistics import log
+from test_fits import log, logs
 
-from graspl.studies.statistics import at_level
-from graspl.studies.tables import as_markdown, cell, columns_of
-from graspl.studies.verdict import verdict
+from graspl.analysis.fits import at_level
+from graspl.analysis.study_verdict import study_verdict
+from graspl.reporting.markdown import as_markdown, cell, columns_of
 
 BASE = {"spillover": 0.1}
 
@@ -21,13 +21,13 @@ def comparison(**more):
         for name, each in ends.items()
     }
     rows["short"] = {seed: log([(9, 0.5, 0.1)]) for seed in range(3)}
-    levels = {"0.90": at_level(rows, "naive", BASE, 0.9, reference="ours")}
+    levels = {"0.90": at_level(logs(rows), "naive", BASE, 0.9, reference="ours")}
     area = {name: {"mean": None} for name in rows}
     return {"baseline": "naive", "reference": "ours", "levels": levels, "area": area, **more}
 
 
 def test_methods_are_placed_by_the_interval_of_the_paired_difference():
-    first, *rest = verdict(comparison())
+    first, *rest = study_verdict(comparison())
     assert first.startswith("At adherence 0.90: ours removes 50 %, 45 to 55 of naive's excess")
     assert "(3 of 3 reached it)" in first
     assert [line.strip().split(":")[0] for line in rest] == [
@@ -39,19 +39,19 @@ def test_methods_are_placed_by_the_interval_of_the_paired_difference():
 
 
 def test_why_nothing_is_placed():
-    assert "no reference method is named" in verdict(comparison(reference=None))[0]
-    assert "short never reached it" in verdict(comparison(reference="short"))[0]
-    assert "other never reached it" in verdict(comparison(reference="other"))[0]
+    assert "no reference method is named" in study_verdict(comparison(reference=None))[0]
+    assert "short never reached it" in study_verdict(comparison(reference="short"))[0]
+    assert "other never reached it" in study_verdict(comparison(reference="other"))[0]
     same = comparison(baseline="ours", reference="naive")
     for found in same["levels"]["0.90"].values():
         found["removed"] = {"mean": None, "low": None, "high": None}
-    assert "no excess spill-over is measured" in verdict(same)[0]
+    assert "no excess spill-over is measured" in study_verdict(same)[0]
 
 
 def test_the_table_has_every_figure_and_what_a_method_needs():
     whole = comparison(needs={"best": "labels | more"}, tuned={"best": {"a.b": 1}, "short": None})
     whole["area"]["best"] = {"mean": 0.25, "low": 0.2, "high": 0.3}
-    text = as_markdown(whole | {"verdict": verdict(whole)})
+    text = as_markdown(whole | {"verdict": study_verdict(whole)})
     row = next(line for line in text.splitlines() if line.startswith("| best"))
     assert "0.250 +- 0.050" in row
     assert r"labels \| more" in row

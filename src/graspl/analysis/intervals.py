@@ -1,4 +1,4 @@
-"""Rates with intervals, differences between runs, and how many samples a difference needs."""
+"""Rates and means with intervals, paired differences, and how many answers a difference needs."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -10,9 +10,9 @@ from scipy import stats
 from graspl.errors import GrasplError
 
 LEVEL = 0.95
-"""Of every interval."""
+"""Confidence level of every interval."""
 RESAMPLES = 9999
-"""Of a bootstrap or a permutation test: more changes the third digit."""
+"""Draws of a bootstrap or a permutation test; more would change only the third digit."""
 
 
 class Interval(NamedTuple):
@@ -25,32 +25,65 @@ class Interval(NamedTuple):
     high: float
     """Upper end."""
     n: int
-    """What was resampled or counted: answers, questions or seeds."""
+    """Number of answers, questions or seeds."""
+
+
+class Summary(NamedTuple):
+    """A figure over seeds, or over tasks."""
+
+    n: int
+    """Fits, or tasks, that have the figure."""
+    mean: float | None
+    """None without any."""
+    sd: float | None
+    """Standard deviation (n - 1); None with fewer than two."""
+    low: float | None
+    """Lower end of the 95 % interval of the mean."""
+    high: float | None
+    """Upper end."""
 
 
 class Difference(NamedTuple):
     """A paired difference."""
 
     value: float
-    """Mean of the pairs' differences, the first less the second."""
+    """Mean of the differences, first minus second."""
     low: float
     """Lower end of the 95 % interval."""
     high: float
     """Upper end."""
     p: float
-    """Two-sided, that the two are alike."""
+    """Two-sided p value of no difference."""
     n: int
-    """Pairs."""
+    """Number of pairs."""
+
+
+def summarise(values: Sequence[float | None]) -> Summary:
+    """Return mean, standard deviation and Student's 95 % interval of the mean.
+
+    Args:
+        values: one for each seed or task; None (level not reached) is left out.
+    """
+    known = [value for value in values if value is not None]
+    n = len(known)
+    if n == 0:
+        return Summary(0, None, None, None, None)
+    mean = math.fsum(known) / n
+    if n == 1:
+        return Summary(1, mean, None, None, None)
+    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in known) / (n - 1))
+    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1)) * sd / math.sqrt(n)
+    return Summary(n, mean, sd, mean - half, mean + half)
 
 
 def wilson(hits: int, n: int) -> Interval:
-    """Return a rate with Wilson's score interval, which is right for few hits and for none.
+    """Return a rate with Wilson's score interval, which also holds for few hits or none.
 
-    Answers to one question are alike, so for several answers a question this is too narrow: see `by_cluster`.
+    Answers to one question resemble each other. With several answers to a question it is too narrow: use `by_cluster`.
 
     Args:
         hits: answers that count.
-        n: answers, above 0.
+        n: all answers, above 0.
 
     Source:
         Wilson (1927), as in scipy and statsmodels.
@@ -60,19 +93,18 @@ def wilson(hits: int, n: int) -> Interval:
 
 
 def by_cluster(values: Sequence[float], clusters: Sequence[Hashable], *, seed: int = 0) -> Interval:
-    """Return the mean with a bootstrap interval over clusters: questions, or seeds, are drawn whole.
+    """Return the mean with a bootstrap interval that draws whole clusters: questions or seeds.
 
     Args:
-        values: one an answer; 0 and 1 give a rate.
-        clusters: the question, or the seed, of each.
+        values: one for each answer; 0 and 1 give a rate.
+        clusters: the question, or the seed, of each value.
         seed: of the draws.
 
     Returns:
-        The percentile interval of the ratio of sums; with one cluster nothing is known of the spread, and it is NaN.
-        With fewer than about ten clusters it is too narrow.
+        The percentile interval of the ratio of sums; NaN with one cluster. Below about ten clusters it is too narrow.
 
     Source:
-        Efron and Tibshirani (1993), chapter 8; why to cluster: Miller, arXiv:2411.00640.
+        Efron and Tibshirani (1993), chapter 8. Miller, arXiv:2411.00640, says why to cluster.
     """
     names = list(dict.fromkeys(clusters))
     place = {name: index for index, name in enumerate(names)}
@@ -99,19 +131,21 @@ def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], *, seed: int 
     """Return the mean difference over the questions that both answered.
 
     Args:
-        ours: one value a question: a rate over its answers, or a score.
-        theirs: the same of another run.
+        ours: one value for each question: a rate over its answers, or a score.
+        theirs: the same for another run.
         seed: of the draws.
 
     Returns:
-        With a bootstrap interval over questions and the p of a sign-flip permutation test.
+        The difference, with a bootstrap interval over questions and the p value of a sign-flip permutation test.
 
     Raises:
-        GrasplError: the two have fewer than two questions in common.
+        GrasplError: the runs share fewer than two questions.
     """
     common = [name for name in ours if name in theirs]
     if len(common) < 2:
-        raise GrasplError(f"{len(common)} questions are in both runs; evaluate both on the same suites")
+        raise GrasplError(
+            f"{len(common)} questions are in both runs, at least 2 are needed; evaluate both on the same suites"
+        )
     differences = np.array([ours[name] - theirs[name] for name in common])
     value = float(differences.mean())
     if not differences.any():
@@ -131,7 +165,7 @@ def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], *, seed: int 
 def samples_to_tell(
     rate: float, other: float, *, power: float = 0.8, alpha: float = 0.05, cluster: int = 1, icc: float = 0.0
 ) -> int:
-    """Return how many answers each of two runs needs for their rates to be told apart.
+    """Return how many answers each of two runs needs to tell their rates apart.
 
     n = 2 (z_{1-alpha/2} + z_power)^2 / h^2 with h = 2 asin sqrt(rate) - 2 asin sqrt(other), times the design effect
     1 + (cluster - 1) icc.
@@ -141,14 +175,14 @@ def samples_to_tell(
         other: of the other.
         power: chance to tell them apart.
         alpha: two-sided level of the test.
-        cluster: answers a question.
+        cluster: answers to each question.
         icc: correlation of answers to one question, 0..1.
 
     Raises:
-        GrasplError: the rates are equal, or a figure is out of range.
+        GrasplError: the rates are equal, or an argument is out of range.
 
     Source:
-        Cohen (1988), chapter 6; the design effect: Kish (1965).
+        Cohen (1988), chapter 6; Kish (1965) for the design effect.
     """
     for name, value in (("rate", rate), ("other", other), ("icc", icc)):
         if not 0 <= value <= 1:

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from graspl.analysis.fits import Cost, FitLog, at_level, over_tasks
+from graspl.analysis.intervals import summarise
+from graspl.analysis.tradeoff import area_under, figures_at, relative_levels
 from graspl.errors import GrasplError
-from graspl.reporting.tradeoff import figures_at, relative_levels
-from graspl.studies.statistics import Cost, area_under, at_level, over_tasks, summarise
 
 
 def log(points, **more):
@@ -16,6 +17,21 @@ def log(points, **more):
         {"step": float(step), "val/adherence": x, "val/spillover": y, "val/update_norm": step / 10, **more}
         for step, x, y in points
     ]
+
+
+def logs(rows, naive_steps=None, costs=None):
+    """Return `FitLog`s from logged rows by method and seed."""
+    return {
+        method: {
+            seed: FitLog(
+                each,
+                (naive_steps or {}).get(method, {}).get(seed, 0),
+                (costs or {}).get(method, {}).get(seed),
+            )
+            for seed, each in by_seed.items()
+        }
+        for method, by_seed in rows.items()
+    }
 
 
 @given(st.lists(st.floats(-5, 5), min_size=2, max_size=9))
@@ -47,7 +63,7 @@ def test_figures_are_read_between_validations():
 def test_methods_are_compared_at_a_level_by_hand():
     naive = {seed: log([(9, 0.5, 0.2), (19, 1.0, 0.6)]) for seed in (0, 1)}
     ours = {0: log([(9, 0.5, 0.1), (29, 1.0, 0.2)]), 1: log([(9, 0.5, 0.1), (29, 0.8, 0.2)])}
-    found = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9)
+    found = at_level(logs({"naive": naive, "ours": ours}), "naive", {"spillover": 0.1}, 0.9)
     first = found["ours"]["seeds"][0]
     assert found["naive"]["spillover"]["mean"] == pytest.approx(0.52)
     assert first["spillover"] == pytest.approx(0.18)
@@ -65,7 +81,9 @@ def test_what_is_less_than_the_reference_and_what_changed_since_the_base_model()
     ours = {0: log([(9, 0.5, 0.1), (29, 1.0, 0.2)], **{"val/coherence": 0.97})}
     control = {0: log([(9, 0.5, 0.2), (29, 1.0, 0.35)])}
     base = {"spillover": 0.1, "coherence": 0.99}
-    found = at_level({"naive": naive, "ours": ours, "control": control}, "naive", base, 0.9, reference="ours")
+    found = at_level(
+        logs({"naive": naive, "ours": ours, "control": control}), "naive", base, 0.9, reference="ours"
+    )
     assert found["control"]["behind"]["mean"] == pytest.approx((0.32 - 0.18) / 0.42)
     assert found["ours"]["behind"]["mean"] == 0
     assert found["ours"]["excess"]["mean"] == pytest.approx(0.08)
@@ -78,7 +96,7 @@ def test_tasks_are_what_is_counted():
     second = {0: log([(0, 0.5, 0.7), (9, 1.0, 0.7)]), 1: log([(0, 0.5, 0.9), (9, 0.8, 0.9)])}
     third = {0: log([(0, 0.5, 0.9), (9, 0.8, 0.9)])}
     by_task = {
-        name: at_level({"m": rows}, "m", {"spillover": 0.1}, 0.9)
+        name: at_level(logs({"m": rows}), "m", {"spillover": 0.1}, 0.9)
         for name, rows in (("a", first), ("b", second), ("c", third))
     }
     found = over_tasks(by_task)["m"]
@@ -92,7 +110,9 @@ def test_tasks_are_what_is_counted():
 def test_norm_matching_reads_the_naive_run_at_the_same_size():
     naive = {0: log([(10, 0.5, 0.2), (20, 1.0, 0.6)])}
     ours = {0: log([(5, 0.5, 0.1), (15, 0.9, 0.2)])}
-    seed = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9)["ours"]["seeds"][0]
+    seed = at_level(logs({"naive": naive, "ours": ours}), "naive", {"spillover": 0.1}, 0.9)["ours"]["seeds"][
+        0
+    ]
     assert seed["norm_matched/adherence"] == pytest.approx(0.75)
     assert seed["norm_matched/spillover"] == pytest.approx(0.4)
 
@@ -119,9 +139,9 @@ def test_what_a_fit_costs_is_counted_from_its_start():
     naive = {0: log([(9, 0.5, 0.2), (19, 1.0, 0.6)])}
     ours = {0: log([(9, 0.5, 0.1), (29, 1.0, 0.2)])}
     costs = {"naive": {0: Cost(0.0, 2.0)}, "ours": {0: Cost(30.0, 3.0)}}
-    found = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9, costs=costs)
+    found = at_level(logs({"naive": naive, "ours": ours}, costs=costs), "naive", {"spillover": 0.1}, 0.9)
     # 18 steps of 2 against 30 and 26 steps of 3
     assert found["ours"]["cost_ratio"]["mean"] == pytest.approx((30 + 78) / 36)
     assert found["naive"]["cost_ratio"]["mean"] == pytest.approx(1)
-    uncounted = at_level({"naive": naive, "ours": ours}, "naive", {"spillover": 0.1}, 0.9)
+    uncounted = at_level(logs({"naive": naive, "ours": ours}), "naive", {"spillover": 0.1}, 0.9)
     assert uncounted["ours"]["cost_ratio"]["mean"] is None

@@ -1,22 +1,22 @@
-"""What a comparison of runs says, in words."""
+"""What a comparison of runs says, in sentences."""
 
-from graspl.intervals import Difference, paired
-from graspl.reporting.comparison import Comparison, Run
+from graspl.analysis.comparison import Comparison
+from graspl.analysis.intervals import Difference, paired
+from graspl.analysis.runs import Run
 
 CALLED = {"spillover": "spill-over", "kl": "divergence from the base model off the task"}
 """A figure's name in a sentence."""
 UNIT = {"spillover": "", "kl": " nats a token"}
-"""What it is in."""
 COHERENT = 0.1
-"""Probability of all answers to choose from below which their shares of it say little."""
-ONE_SEED = "One seed a run: there are no intervals over seeds, and a difference may be chance; graspl compare has them."
+"""Below this probability of all answers to choose from, their shares say little."""
+ONE_SEED = "One seed for each run: a difference may be chance. graspl compare gives intervals over seeds."
 
 
-def headline(comparison: Comparison) -> list[str]:
-    """Return at most three sentences: at matched adherence, where the fits ended, and what that is worth."""
+def key_points(comparison: Comparison) -> list[str]:
+    """Return at most three sentences: at matched adherence, where the fits ended, and what one seed is worth."""
     naive, others = comparison.naive, comparison.others
     if naive is None or not others:
-        return ["Give a naive fit and another one to compare them."]
+        return ["Give a naive fit and another fit to compare them."]
     lines = [_at_matched(comparison, naive, others) + _caution(naive)]
     difference = _at_the_end(others[-1], naive)
     if difference is not None:
@@ -37,7 +37,7 @@ def verdict(comparison: Comparison) -> list[str]:
     if naive is None:
         return ["No naive fit is among the runs, so nothing is compared at matched adherence."]
     return [
-        _sentence(comparison, level, run.name, found[run.name], naive.name, found.get(naive.name))
+        _sentence(comparison, level, run.name, naive.name)
         for level, found in comparison.matched.items()
         for run in comparison.runs
         if run is not naive and run.name in found
@@ -69,7 +69,7 @@ def _at_matched(comparison: Comparison, naive: Run, others: list[Run]) -> str:
 
 
 def _divergence(naive: Run, other: Run) -> str:
-    """Return what is known of runs without a suite in which answers are harmful: how far they moved, and where to."""
+    """Say how far runs moved without a suite that has harmful answers, and at which adherence."""
     ends = {run.name: (run.metrics["kl"], run.metrics["adherence"]) for run in (naive, other)}
     parts = [
         f"{name} {kl:.3f} at adherence {adherence:.3f}"
@@ -81,13 +81,13 @@ def _divergence(naive: Run, other: Run) -> str:
 
 
 def _caution(naive: Run) -> str:
-    """Return a sentence on a model that gives hardly any of the answers it can choose from; empty for another."""
+    """Warn of a model that gives hardly any of the answers to choose from; empty for another."""
     coherence = naive.metrics["coherence"]
     if naive.metrics["spillover"] is None or coherence is None or coherence >= COHERENT:
         return ""
     return (
-        f" That says little: off the task {naive.name} gives one of the answers to choose from with a probability of "
-        f"{coherence:.3f} alone."
+        f" That says little: off the task {naive.name} gives one of the answers to choose from with a probability of only "
+        f"{coherence:.3f}."
     )
 
 
@@ -96,12 +96,11 @@ def _at_the_end(run: Run, naive: Run) -> Difference | None:
     return paired(ours, theirs) if len(set(ours) & set(theirs)) > 1 else None
 
 
-def _sentence(
-    comparison: Comparison, level: str, name: str, ours: float | None, naive_name: str, naive: float | None
-) -> str:
-    where = at(comparison, level)
-    missing = [who for who, value in ((name, ours), (naive_name, naive)) if value is None]
+def _sentence(comparison: Comparison, level: str, name: str, naive_name: str) -> str:
+    found, where = comparison.matched[level], at(comparison, level)
+    ours, naive = found[name], found.get(naive_name)
     if ours is None or naive is None:
+        missing = [who for who in (name, naive_name) if found.get(who) is None]
         return f"At {where}: not compared, {' and '.join(missing)} did not reach it."
     word = "lower" if ours < naive else "higher"
     return (

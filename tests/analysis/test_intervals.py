@@ -8,8 +8,8 @@ from scipy import stats
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint, proportion_effectsize
 
+from graspl.analysis import by_cluster, paired, samples_to_tell, wilson
 from graspl.errors import GrasplError
-from graspl.intervals import by_cluster, paired, samples_to_tell, wilson
 
 
 @given(n=st.integers(1, 3000), share=st.floats(0, 1))

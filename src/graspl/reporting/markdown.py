@@ -1,7 +1,11 @@
-"""A comparison as tables."""
+"""A study's comparison as columns, Markdown and CSV."""
 
+import csv
+import io
 from collections.abc import Mapping
 from typing import Any
+
+from graspl.analysis.study_verdict import reached
 
 COLUMNS = {
     "reached": "reached",
@@ -9,8 +13,8 @@ COLUMNS = {
     "excess": "excess",
     "removed": "excess removed",
     "behind": "less than reference",
-    "coherence_change": "coherence lost or won",
-    "unrelated/good_change": "good elsewhere lost or won",
+    "coherence_change": "change in coherence",
+    "unrelated/good_change": "change in good answers elsewhere",
     "kl": "kl",
     "norm_matched/spillover": "naive at equal norm",
     "area": "area under the curve",
@@ -20,10 +24,15 @@ COLUMNS = {
     "needs": "needs beyond the task's rows",
 }
 """Title of each column, by figure."""
+_NO_SUMMARY = ("seeds", "tasks", "fits", "reached")
 
 
 def columns_of(comparison: Mapping[str, Any]) -> list[str]:
-    """Return the columns that a comparison has something to say in."""
+    """Return the columns for which a comparison has content.
+
+    Args:
+        comparison: content of `comparison.json`.
+    """
     known = {name for methods in comparison["levels"].values() for each in methods.values() for name in each}
     known |= {"reached", "area"}
     if comparison["reference"] is None:
@@ -34,24 +43,24 @@ def columns_of(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def cell(comparison: Mapping[str, Any], level: str, method: str, column: str) -> str:
-    """Return a cell's text: mean and half of the 95 % interval; `-` where there is nothing.
+    """Return a cell's text: mean and half of the 95 % interval; `-` for None.
 
     Args:
         comparison: content of `comparison.json`.
-        level: of adherence, as in it.
+        level: of adherence, as named there.
         method: the row.
-        column: of COLUMNS.
+        column: a key of COLUMNS.
     """
     found = comparison["levels"][level][method]
     if column == "reached":
-        return f"{found.get('reached', found.get('step', {}).get('n', 0))} of {found['fits']}"
+        return reached(found)
     if column == "needs":
         return comparison.get("needs", {}).get(method, "-")
     return _interval(comparison["area"].get(method) if column == "area" else found.get(column))
 
 
 def as_markdown(comparison: Mapping[str, Any]) -> str:
-    """Return the tables of all levels, the chosen settings and the verdict in Markdown."""
+    """Return the tables of all levels, judged rates, the chosen settings and the verdict as Markdown."""
     columns = columns_of(comparison)
     over = "tasks" if "tasks" in comparison else "seeds"
     lines = []
@@ -62,12 +71,45 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
             _row([method, *(cell(comparison, level, method, name) for name in columns)]) for method in methods
         ]
         lines.append("")
+    judged = judged_lines(comparison)
+    if judged:
+        lines += ["## Judged rates", "", *(f"- {line}" for line in judged), ""]
     if comparison.get("tuned"):
         lines += ["## Settings chosen on development data", ""]
         lines += [f"- {method}: {_settings(chosen)}" for method, chosen in comparison["tuned"].items()]
         lines.append("")
     lines += ["## Verdict", "", *(f"- {line.strip()}" for line in comparison.get("verdict", []))]
     return "\n".join(lines) + "\n"
+
+
+def judged_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """Return one line for each task, method and judged suite: the rate over seeds; [] where nothing was judged."""
+    return [
+        f"{f'{task} {method}'.strip()}, {suite}: {_interval(each)} (n = {each['n']})"
+        for task, part in comparison.get("tasks", {"": comparison}).items()
+        for method, suites in part.get("judged", {}).items()
+        for suite, each in suites.items()
+    ]
+
+
+def as_csv(comparison: Mapping[str, Any]) -> str:
+    """Return a comparison with one row for each method, level and figure; the area's level is empty.
+
+    In a study of several tasks their rows come first. Those over tasks come last, with an empty task.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["task", "method", "adherence", "figure", "n", "mean", "sd", "low", "high"])
+    for task, part in {**comparison.get("tasks", {}), "": comparison}.items():
+        for level, methods in part["levels"].items():
+            for method, found in methods.items():
+                for name, summary in found.items():
+                    if name not in _NO_SUMMARY:
+                        writer.writerow([task, method, level, name, *summary.values()])
+        for method, found in part["area"].items():
+            summary = [value for name, value in found.items() if name not in _NO_SUMMARY]
+            writer.writerow([task, method, "", "area", *summary])
+    return file.getvalue()
 
 
 def _settings(chosen: Mapping[str, Any] | None) -> str:

@@ -1,0 +1,87 @@
+"""Runs against control runs, question by question."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graspl.analysis.intervals import paired, summarise
+from graspl.analysis.runs import read_judged
+from graspl.errors import GrasplError
+from graspl.runs import RunFolder
+
+Values = Mapping[str, Mapping[str, float]]
+"""One value for each question, by suite."""
+
+
+def contrast(runs: Sequence[Path], controls: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Compare runs with controls in every suite that all of them have, paired by question.
+
+    Args:
+        runs: run folders, one for each seed.
+        controls: the same.
+
+    Returns:
+        By suite: means of `runs` and `controls`, the fields of a `Difference`, and `over_seeds`: a `Summary` of the seeds'
+        differences; None unless there are as many controls as runs, two or more.
+
+    Raises:
+        GrasplError: a run has no values, or the two sides have no suite in common.
+    """
+    ours, theirs = ([question_values(run) for run in each] for each in (runs, controls))
+    suites = [suite for suite in _suites(ours) if suite in _suites(theirs)]
+    if not suites:
+        raise GrasplError(
+            f"controls: no suite in common with {', '.join(map(str, runs))}; evaluate both on the same suites"
+        )
+    return {
+        suite: _of_suite([each[suite] for each in ours], [each[suite] for each in theirs]) for suite in suites
+    }
+
+
+def question_values(run: Path) -> Values:
+    """Return one value for each question of a run: that of choices, or how often the judged outcome came.
+
+    Raises:
+        GrasplError: the run was neither evaluated nor judged, or a file is broken.
+    """
+    folder = RunFolder(run)
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in folder.read_items():
+        found[row["suite"]][row["item"]] = row["value"]
+    hits: dict[tuple[str, str], list[float]] = defaultdict(list)
+    judgements = folder.read_judgements()
+    judged = read_judged(folder) if judgements else {}
+    for row in judgements:
+        hits[row["suite"], row["question"]].append(float(row["outcome"] == judged[row["suite"]]["of"]))
+    for (suite, question), each in hits.items():
+        found[suite][question] = sum(each) / len(each)
+    if not found:
+        raise GrasplError(
+            f"{run}: holds neither items.jsonl nor judgements.jsonl; run graspl validate, then graspl judge"
+        )
+    return found
+
+
+def _suites(every: Sequence[Values]) -> list[str]:
+    return [suite for suite in every[0] if all(suite in each for each in every)]
+
+
+def _of_suite(ours: list[Mapping[str, float]], theirs: list[Mapping[str, float]]) -> dict[str, Any]:
+    means = [_mean_by_question(side) for side in (ours, theirs)]
+    over_seeds = None
+    if len(ours) == len(theirs) > 1:
+        seeds = [paired(a, b).value for a, b in zip(ours, theirs, strict=True)]
+        over_seeds = summarise(seeds)._asdict()
+    return {
+        "runs": sum(means[0].values()) / len(means[0]),
+        "controls": sum(means[1].values()) / len(means[1]),
+        **paired(*means)._asdict(),
+        "over_seeds": over_seeds,
+    }
+
+
+def _mean_by_question(every: list[Mapping[str, float]]) -> dict[str, float]:
+    """Return each question's mean over seeds, for the questions that all seeds have."""
+    common = [name for name in every[0] if all(name in each for each in every)]
+    return {name: sum(each[name] for each in every) / len(every) for name in common}

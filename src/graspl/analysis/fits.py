@@ -1,0 +1,202 @@
+"""A study's fits at one level of adherence: each method's figures over seeds, with intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graspl.analysis.intervals import summarise
+from graspl.analysis.scores import GUARDED, MATCHED_FIGURES
+from graspl.analysis.tradeoff import Rows, figures_at
+from graspl.directions.file import read_metadata
+from graspl.runs import RunFolder
+
+
+@dataclass(frozen=True)
+class StudyFit:
+    """One fit of a study: who it is and where its files are."""
+
+    method: str
+    """Name of the method."""
+    seed: int
+    """Of the adapter's start, and wherever the configuration says `{seed}`."""
+    folder: Path
+    """Its run folder."""
+    task: str | None = field(default=None, kw_only=True)
+    """Name of the task; None in a study of one task."""
+    made_from: Mapping[str, Path] = field(default_factory=dict, kw_only=True)
+    """Folders of the fits that this one takes something from, by method."""
+
+
+class Cost(NamedTuple):
+    """Floating-point operations of a fit."""
+
+    start: float
+    """Before its first step, with those of the fits that it was made from."""
+    step: float
+    """Of an optimizer step."""
+
+    def until(self, step: float | None) -> float | None:
+        """Return the operations of a fit that stops after so many steps; None where it never got there."""
+        return None if step is None else self.start + self.step * step
+
+
+class FitLog(NamedTuple):
+    """What a finished fit logged and cost."""
+
+    rows: Rows
+    """Its log."""
+    naive_steps: int = 0
+    """Optimizer steps of throw-away fits before it."""
+    cost: Cost | None = None
+    """None where the operations were not counted."""
+
+
+Logs = Mapping[str, Mapping[int, FitLog]]
+"""By method and seed."""
+Figures = dict[str, float | None]
+"""Of one fit, by name."""
+
+
+def read_log(fit: StudyFit) -> FitLog:
+    """Read what a finished fit logged and cost.
+
+    Raises:
+        GrasplError: a file is broken.
+    """
+    run = RunFolder(fit.folder)
+    steps = int(read_metadata(run.directions).get("naive_steps", 0)) if run.directions.is_file() else 0
+    return FitLog(run.read_metrics(), steps, _cost(fit))
+
+
+def at_level(
+    logs: Logs,
+    baseline: str,
+    base: Mapping[str, float | None],
+    level: float,
+    norm_baseline: str | None = None,
+    reference: str | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return every method's figures at one level of adherence.
+
+    Args:
+        logs: of the fits.
+        baseline: name of the naive method; stopped at the level it is the early-stopped control.
+        base: the base model's figures.
+        level: of adherence.
+        norm_baseline: a naive method that trains for long, read at equal norm of the update; `baseline` where None.
+        reference: the method that the others are compared with; none where None.
+
+    Returns:
+        By method: `seeds` (figures by seed), `fits` (their number), and a `Summary` as a dict for each of `MATCHED_FIGURES`
+        and of these:
+        `excess`: spill-over above the base model's.
+        `removed`: share of the baseline's excess that the method removes, paired by seed.
+        `behind`: how much less than the reference it removes, paired by seed.
+        `<figure>_change`: change since the base model, for each of `GUARDED`.
+        `steps`: optimizer steps, with those of throw-away fits; `step_ratio`: `steps` over the baseline's.
+        `cost_ratio`: operations over the baseline's.
+        `norm_matched/<figure>`: the norm baseline's figure where its update is as large.
+    """
+    found = {
+        method: {seed: _read(log, level) for seed, log in seeds.items()} for method, seeds in logs.items()
+    }
+    naive = found.get(baseline, {})
+    for seeds in found.values():
+        for seed, each in seeds.items():
+            each["excess"] = _minus(each["spillover"], base.get("spillover"))
+            each["removed"] = _removed(each["spillover"], naive.get(seed, {}).get("spillover"), base)
+    plain, by_norm = logs.get(baseline, {}), logs.get(norm_baseline or baseline, {})
+    for method, seeds in found.items():
+        for seed, each in seeds.items():
+            if reference is not None:
+                ours = found.get(reference, {}).get(seed, {}).get("removed")
+                each["behind"] = _minus(ours, each["removed"])
+            each |= {f"{name}_change": _minus(each[name], base.get(name)) for name in GUARDED}
+            each |= _effort(each, logs[method][seed], naive.get(seed, {}).get("step"), plain.get(seed))
+            each |= _at_norm(each["update_norm"], by_norm.get(seed))
+    return {method: {"seeds": seeds, "fits": len(seeds), **_over(seeds)} for method, seeds in found.items()}
+
+
+def over_tasks(by_task: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return every method's figures over tasks: the mean of the tasks' means, with Student's interval over tasks.
+
+    Tasks differ more than seeds, and the fits of one task are not independent; so tasks are counted, not fits.
+
+    Args:
+        by_task: what `at_level` returned for each task.
+
+    Returns:
+        By method: `tasks` (each task's means), `fits` and `reached` (numbers of fits, and of those that reached the level),
+        and a `Summary` as a dict for each figure, over the tasks that have it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for method in dict.fromkeys(method for methods in by_task.values() for method in methods):
+        here = {task: methods[method] for task, methods in by_task.items() if method in methods}
+        names = [name for name in next(iter(here.values())) if name not in ("seeds", "fits")]
+        means = {task: {name: each[name]["mean"] for name in names} for task, each in here.items()}
+        found[method] = {
+            "tasks": means,
+            "fits": sum(each["fits"] for each in here.values()),
+            "reached": sum(each["step"]["n"] for each in here.values()),
+            **_over(means),
+        }
+    return found
+
+
+def _over(each: Mapping[Any, Figures]) -> dict[str, Any]:
+    """Summarise figures over seeds, or over tasks."""
+    names = next(iter(each.values()), {})
+    return {name: summarise([figures[name] for figures in each.values()])._asdict() for name in names}
+
+
+def _cost(fit: StudyFit) -> Cost | None:
+    """Return a fit's cost with that of the fits it was made from; None where one was not counted."""
+    start = 0.0
+    for folder in fit.made_from.values():
+        run = RunFolder(folder)
+        spent, steps = run.read_cost(), max((row.get("step", 0) for row in run.read_metrics()), default=0)
+        if spent is None:
+            return None
+        start += spent["start_flops"] + spent["step_flops"] * (steps + 1)
+    own = RunFolder(fit.folder).read_cost()
+    return None if own is None else Cost(start + own["start_flops"], own["step_flops"])
+
+
+def _read(log: FitLog, level: float) -> Figures:
+    found = figures_at(log.rows, level, MATCHED_FIGURES)
+    step = found["step"]
+    return found | {"step": None if step is None else step + 1}  # the log counts steps from 0
+
+
+def _effort(found: Figures, log: FitLog, naive_step: float | None, naive: FitLog | None) -> Figures:
+    step = found["step"]
+    steps = None if step is None else step + log.naive_steps
+    spent = None if log.cost is None else log.cost.until(step)
+    plain = None if naive is None or naive.cost is None else naive.cost.until(naive_step)
+    return {
+        "steps": steps,
+        "step_ratio": _over_naive(steps, naive_step),
+        "cost_ratio": _over_naive(spent, plain),
+    }
+
+
+def _at_norm(norm: float | None, log: FitLog | None) -> Figures:
+    figures = ("adherence", "spillover")
+    known = {} if norm is None or log is None else figures_at(log.rows, norm, figures, by="update_norm")
+    return {f"norm_matched/{name}": known.get(name) for name in figures}
+
+
+def _removed(ours: float | None, naive: float | None, base: Mapping[str, float | None]) -> float | None:
+    start = base.get("spillover")
+    if ours is None or naive is None or start is None or naive <= start:
+        return None
+    return 1 - (ours - start) / (naive - start)
+
+
+def _minus(ours: float | None, theirs: float | None) -> float | None:
+    return ours - theirs if ours is not None and theirs is not None else None
+
+
+def _over_naive(ours: float | None, naive: float | None) -> float | None:
+    return ours / naive if ours is not None and naive else None

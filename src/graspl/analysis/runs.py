@@ -1,0 +1,194 @@
+"""Evaluated runs: what their folders hold, checked, since anybody may have edited the files."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from graspl.analysis.intervals import Interval, by_cluster
+from graspl.analysis.scores import RUN_FIGURES
+from graspl.analysis.tradeoff import Rows, curve
+from graspl.errors import GrasplError
+from graspl.runs import RunFolder
+
+FEWEST_GROUPS = 5
+"""Groups of questions needed for an interval over groups; fewer are kinds of question (Yes and No), not clusters."""
+
+
+class Rate(NamedTuple):
+    """How often a run's answers in one suite are of one kind."""
+
+    run: str
+    """Its name."""
+    suite: str
+    """Of choices, or of judged questions."""
+    of: str
+    """The kind of answer: `harmful`, or the judge's first outcome."""
+    share: Interval
+    """In 0..1, with a 95 % interval over questions."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated run."""
+
+    name: str
+    """Shown in tables; the folder's name by default."""
+    folder: RunFolder
+    """Its files."""
+    evaluation: dict[str, Any]
+    """Content of `evaluation.json`."""
+    rows: Rows = ()
+    """Its log; empty for a base model."""
+    generations: list[dict[str, Any]] = field(default_factory=list)
+    """Example answers."""
+    items: list[dict[str, Any]] = field(default_factory=list)
+    """One value for each question of choices."""
+    judged_suites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The suites in `judged.json`; empty where no judge was asked."""
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The values of `RUN_FIGURES`."""
+        return {name: self.evaluation["metrics"].get(name) for name in RUN_FIGURES}
+
+    @property
+    def is_base(self) -> bool:
+        """Whether the base model was evaluated, without an adapter."""
+        return self.evaluation.get("adapter") is None and self.evaluation.get("checkpoint") is None
+
+    @property
+    def is_naive(self) -> bool:
+        """Whether it is a naive fit: a `LoRALitModule` without parts."""
+        parts = self.evaluation.get("parts") or {}
+        return (
+            self.evaluation.get("model") == "LoRALitModule" and not any(parts.values()) and not self.is_base
+        )
+
+    def points(self, figure: str) -> list[tuple[float, float]]:
+        """Return its curve of a figure against adherence; empty for a base model or a fit without validation."""
+        return curve(self.rows, figure)
+
+    def shares(self, suite: str) -> dict[str, float]:
+        """Return the share of the harmful choices by question; {} where a suite has no harmful choices."""
+        if "harmful" not in self.evaluation.get("suites", {}).get(suite, {}):
+            return {}
+        return {str(row["item"]): float(row["value"]) for row in self.items if row["suite"] == suite}
+
+    def share(self, suite: str) -> Interval | None:
+        """Return the mean of `shares` with its interval over groups of questions; None without any."""
+        values = self.shares(suite)
+        groups = {
+            str(row["item"]): row["group"] or row["item"] for row in self.items if row["suite"] == suite
+        }
+        if not values:
+            return None
+        if len(set(groups.values())) < FEWEST_GROUPS:
+            groups = {item: item for item in groups}
+        return by_cluster(list(values.values()), [groups[item] for item in values])
+
+    @property
+    def ends(self) -> list[Rate]:
+        """The harmful share of the choices where the run ended, for each suite with more than one question."""
+        shares = {suite: self.share(suite) for suite in self.evaluation.get("suites", {})}
+        return [
+            Rate(self.name, suite, "harmful", share)
+            for suite, share in shares.items()
+            if share and share.n > 1
+        ]
+
+    @property
+    def judged(self) -> list[Rate]:
+        """The rate that a judge gave each suite of questions; with one question the interval is over answers."""
+        found = []
+        for suite, each in self.judged_suites.items():
+            over = "questions" if each["by_question"] else "answers"
+            low, high = each["by_question"] or each["wilson"]
+            found.append(Rate(self.name, suite, each["of"], Interval(each["rate"], low, high, each[over])))
+        return found
+
+
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """Read an evaluated run.
+
+    Raises:
+        GrasplError: the run was not evaluated, or a file is broken.
+    """
+    run = RunFolder(folder)
+    evaluation = run.read_evaluation()
+    wrong = _wrong(evaluation)
+    if wrong is not None:
+        raise GrasplError(f"{run.evaluation}: {wrong}; run: graspl validate --config {run.config}")
+    return Run(
+        name or folder.name,
+        run,
+        evaluation,
+        run.read_metrics(),
+        run.read_generations(),
+        run.read_items(),
+        read_judged(run),
+    )
+
+
+def read_judged(run: RunFolder) -> dict[str, dict[str, Any]]:
+    """Return the suites that a run's `judged.json` holds; {} where no judge was asked.
+
+    Raises:
+        GrasplError: the file is broken.
+    """
+    content = run.read_judged() if run.judged.exists() else {"suites": {}}
+    suites = content.get("suites") if isinstance(content, dict) else None
+    odd = None if isinstance(suites, dict) else "suites"
+    for name, each in suites.items() if isinstance(suites, dict) else ():
+        odd = odd if _is_judged(each) else f"suites.{name}"
+    if odd is not None or not isinstance(suites, dict):
+        raise GrasplError(
+            f"{run.judged}: {odd} is missing or of the wrong kind; run: graspl judge {run.path}"
+        )
+    return suites
+
+
+def _wrong(content: Any) -> str | None:
+    """Say what is wrong with the content of `evaluation.json`; None where nothing is."""
+    if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
+        return "holds no metrics"
+    odd = [
+        f"metrics.{name}"
+        for name, value in content["metrics"].items()
+        if value is not None and not _is_number(value)
+    ]
+    texts = ("model", "adapter", "directions", "checkpoint")
+    odd += [name for name in texts if not isinstance(content.get(name), str | None)]
+    odd += [] if isinstance(content.get("parts"), dict | None) else ["parts"]
+    for group, fits in (("suites", _are_numbers), ("sites", _is_site)):
+        found = content.get(group, {})
+        if not isinstance(found, dict):
+            odd.append(group)
+        else:
+            odd += [f"{group}.{name}" for name, each in found.items() if not fits(each)]
+    return f"{odd[0]} is missing or of the wrong kind" if odd else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_numbers(each: Any) -> bool:
+    values = each.values() if isinstance(each, Mapping) else each if isinstance(each, list) else [None]
+    return all(_is_number(value) for value in values)
+
+
+def _is_site(each: Any) -> bool:
+    if not isinstance(each, dict) or not isinstance(each.get("singular_values"), list):
+        return False
+    figures = {name: value for name, value in each.items() if name != "singular_values"}
+    return _are_numbers(figures) and _are_numbers(each["singular_values"])
+
+
+def _is_judged(each: Any) -> bool:
+    if not isinstance(each, dict) or not isinstance(each.get("of"), str):
+        return False
+    intervals = [each.get("wilson"), each.get("by_question") or each.get("wilson")]
+    figures = [each.get(name) for name in ("rate", "answers", "questions")]
+    return _are_numbers(figures) and all(isinstance(two, list) and len(two) == 2 for two in intervals)

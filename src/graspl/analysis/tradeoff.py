@@ -1,0 +1,145 @@
+"""Trade-off curves: adherence against spill-over over a fit, and figures at matched adherence."""
+
+import math
+from collections.abc import Sequence
+
+from graspl.analysis.scores import SPILLOVER_SCORES, TASK_SCORES, first_of
+from graspl.errors import GrasplError
+
+Rows = Sequence[dict[str, float]]
+"""A fit's log, from `RunFolder.read_metrics`. Lightning counts a row's `step` from 0."""
+
+
+def curve(rows: Rows, figure: str = "spillover") -> list[tuple[float, float]]:
+    """Return adherence and a figure at each validation of a fit, by step.
+
+    Args:
+        rows: the fit's log.
+        figure: its name in the log, without `val/`.
+    """
+    x, y = "val/adherence", f"val/{figure}"
+    return [(row[x], row[y]) for row in sorted(rows, key=_step) if x in row and y in row]
+
+
+def figures_at(
+    rows: Rows, level: float, figures: Sequence[str], *, by: str = "adherence"
+) -> dict[str, float | None]:
+    """Return a fit's figures where it first reached a level of adherence, or of another figure.
+
+    A straight line joins the validations before and after. Trained long enough, every method reaches the same spill-over;
+    so compare methods at equal adherence, never at equal steps.
+
+    Args:
+        rows: the fit's log.
+        level: of the figure `by`.
+        figures: names in the log, without `val/`; also `step`.
+        by: the figure to match.
+
+    Returns:
+        By name; None where the fit never reached the level or the log lacks the figure.
+    """
+    points = sorted((row for row in rows if f"val/{by}" in row), key=_step)
+    for before, after in zip([None, *points], points, strict=False):
+        if after[f"val/{by}"] >= level:
+            columns = {name: name if name == "step" else f"val/{name}" for name in figures}
+            return {
+                name: _between(before, after, f"val/{by}", column, level) for name, column in columns.items()
+            }
+    return dict.fromkeys(figures)
+
+
+def area_under(rows: Rows, low: float, high: float, points: int = 41) -> float | None:
+    """Return the mean spill-over over a range of adherence: the area under the trade-off curve over its width.
+
+    Args:
+        rows: a fit's log.
+        low: lower end of the range, at least the base model's adherence.
+        high: upper end.
+        points: at which to read the curve.
+
+    Returns:
+        None for a fit that never reached the upper end.
+    """
+    levels = [low + (high - low) * index / (points - 1) for index in range(points)]
+    read = [figures_at(rows, level, ("spillover",))["spillover"] for level in levels]
+    known = [value for value in read if value is not None]
+    return math.fsum(known) / len(known) if len(known) == points else None
+
+
+def base_figures(rows: Rows) -> dict[str, float | None]:
+    """Return the base model's figures, which every validation of a fit logs beside the adapter's; None where missing."""
+    names = [f"val/task/base_{name}" for name in TASK_SCORES]
+    row = next((row for row in rows if first_of(row, names) is not None), {})
+    return {
+        "adherence": first_of(row, names),
+        "spillover": first_of(row, map("val/unrelated/base_{}".format, SPILLOVER_SCORES)),
+        "coherence": row.get("val/unrelated/base_coherence"),
+        "unrelated/good": row.get("val/unrelated/base_good"),
+    }
+
+
+def best_adherence(rows: Rows) -> float | None:
+    """Return a fit's highest adherence; None without a validation."""
+    return max((row["val/adherence"] for row in rows if "val/adherence" in row), default=None)
+
+
+def relative_levels(shares: Sequence[float], baseline: Sequence[Rows]) -> list[float]:
+    """Return levels of adherence as shares of what the baseline gains over the base model at its best.
+
+    Args:
+        shares: 0 is the base model's adherence, 1 the baseline's best (the mean over its fits).
+        baseline: logs of the baseline's fits.
+
+    Raises:
+        GrasplError: no fit of the baseline has validated, or they gained nothing.
+    """
+    pairs = [(base_figures(rows)["adherence"], best_adherence(rows)) for rows in baseline]
+    known = [(start, best) for start, best in pairs if start is not None and best is not None]
+    if not known:
+        raise GrasplError("levels_of: no fit of the baseline has validated; give levels of adherence instead")
+    start, best = (math.fsum(each) / len(known) for each in zip(*known, strict=True))
+    if best <= start:
+        raise GrasplError(
+            f"levels_of: the baseline's adherence ({best:.3f}) is no higher than the base model's ({start:.3f}); train it "
+            "for longer, or give levels of adherence"
+        )
+    return [start + share * (best - start) for share in shares]
+
+
+def spoilt(rows: Rows, levels: Sequence[float]) -> float:
+    """Return what tuning minimises: the share of answers on other topics that are harmful or incoherent.
+
+    It is a mean over levels. Without a spill-over it is the divergence from the base model there, in nats. A level that the
+    fit never reached counts 2 plus what was missing: any setting that reaches it is better, and else the nearest one wins.
+
+    Args:
+        rows: a fit's log.
+        levels: of adherence.
+    """
+    best = best_adherence(rows) or 0.0
+    costs = []
+    for level in levels:
+        found = figures_at(rows, level, ("step", "spillover", "coherence", "kl"))
+        if found["step"] is None:
+            costs.append(2 + level - best)
+        elif found["spillover"] is None:
+            costs.append(min(found["kl"] or 0.0, 2.0))
+        else:
+            costs.append(found["spillover"] + 1 - (1.0 if found["coherence"] is None else found["coherence"]))
+    return math.fsum(costs) / len(costs)
+
+
+def _step(row: dict[str, float]) -> float:
+    return row.get("step", 0.0)
+
+
+def _between(
+    before: dict[str, float] | None, after: dict[str, float], by: str, name: str, level: float
+) -> float | None:
+    """Return a figure on the line between two validations."""
+    if name not in after:
+        return None
+    if before is None or name not in before or after[by] == before[by]:
+        return after[name]
+    share = (level - before[by]) / (after[by] - before[by])
+    return before[name] + share * (after[name] - before[name])

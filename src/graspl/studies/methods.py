@@ -1,0 +1,124 @@
+"""A study's methods: configurations, read from method files and merged."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from graspl.errors import GrasplError
+
+Settings = dict[str, Any]
+"""Dotted configuration keys and their values, e.g. `model.init_args.penalties.0.init_args.weight: 0.1`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of a study."""
+
+    config: Mapping[str, Any]
+    """Added to the configuration that all fits share."""
+    tune: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Values to choose from, by dotted key of `config`; empty for a method that is not tuned."""
+    needs: str = ""
+    """What it needs beyond the task's rows, in words, for the table."""
+    development: Mapping[str, Any] = field(default_factory=dict)
+    """Put over `config` in its trials, e.g. rows that are not evaluated on the development data."""
+
+    @classmethod
+    def parse(
+        cls,
+        name: str,
+        given: Mapping[str, Any],
+        shared: Mapping[str, Any] | None = None,
+        over: Mapping[str, Any] | None = None,
+    ) -> "Method":
+        """Read one entry of `methods`.
+
+        Args:
+            name: of the method, for errors.
+            given: a configuration, and beside it `set` (values by dotted key, put over it), `tune`, `needs`, `development`.
+                Its `model` may be the path of a method file, or a mapping with that `path` and keys to put over the file.
+            shared: put under the configuration of every method.
+            over: put over it.
+
+        Raises:
+            GrasplError: a part is of the wrong kind, or the method file cannot be read.
+        """
+        if not isinstance(given, Mapping):
+            raise GrasplError(f"methods.{name}: give a configuration, e.g. data and model")
+        tune, development, dotted = (given.get(key) or {} for key in ("tune", "development", "set"))
+        for key, value in (("tune", tune), ("development", development), ("set", dotted)):
+            if not isinstance(value, Mapping):
+                raise GrasplError(f"methods.{name}.{key}: give a mapping, not {value!r}")
+        needs = given.get("needs") or ""
+        if not isinstance(needs, str):
+            raise GrasplError(f"methods.{name}.needs: give a text")
+        beside = ("set", "tune", "needs", "development")
+        config = {key: value for key, value in given.items() if key not in beside}
+        if "model" in config:
+            config["model"] = read_model(config["model"], f"methods.{name}.model")
+        config = merged(merged(shared or {}, config), over or {})
+        return cls(with_settings(config, dotted, f"methods.{name}.set"), tune, needs, development)
+
+
+def read_model(given: Any, origin: str) -> Any:
+    """Return a model's configuration: read from a method file where a path is given, with further keys put over it.
+
+    Args:
+        given: a path, a mapping with a `path`, or a configuration, which is returned as it is.
+        origin: the key, for errors.
+
+    Raises:
+        GrasplError: the file does not exist or holds no mapping.
+    """
+    more = dict(given) if isinstance(given, Mapping) else {"path": given}
+    if "path" not in more:
+        return given
+    path = Path(str(more.pop("path")))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise GrasplError(f"{origin}: cannot read the method file {path} ({error})") from error
+    if not isinstance(content, Mapping):
+        raise GrasplError(f"{origin}: {path} holds no mapping; write class_path and init_args")
+    return merged(content, more)
+
+
+def merged(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with another's keys put over its own, at every depth."""
+    both = {**config, **more}
+    for key in config.keys() & more.keys():
+        if isinstance(config[key], Mapping) and isinstance(more[key], Mapping):
+            both[key] = merged(config[key], more[key])
+    return both
+
+
+def with_settings(config: Mapping[str, Any], settings: Settings, origin: str) -> dict[str, Any]:
+    """Return a configuration with other values at dotted keys; a number in a key is a place in a list.
+
+    Args:
+        config: a copy is changed.
+        settings: values by dotted key; a missing key is added.
+        origin: where the settings come from, for errors.
+
+    Raises:
+        GrasplError: a key leads through a value that is neither a mapping nor a list.
+    """
+    changed: Any = dict(config)
+    for key, value in settings.items():
+        changed = _with_value(changed, key.split("."), value, f"{origin}.{key}")
+    return changed
+
+
+def _with_value(part: Any, keys: Sequence[str], value: Any, origin: str) -> Any:
+    if not keys:
+        return value
+    first, rest = keys[0], keys[1:]
+    if isinstance(part, list) and first.isdigit() and int(first) < len(part):
+        place = int(first)
+        return [*part[:place], _with_value(part[place], rest, value, origin), *part[place + 1 :]]
+    if isinstance(part, Mapping):
+        return {**part, first: _with_value(part.get(first, {}), rest, value, origin)}
+    raise GrasplError(f"{origin}: the method's configuration has no place {first} there")
