@@ -188,7 +188,7 @@ def test_an_audit_page_is_as_safe(visit, tmp_path):
     along = {EVIL: Along(1, 0.5, 0.6, 0.1, {"model.layers.0.q_proj": 0.5})}
     sites = {"model.layers.0.q_proj": SiteFacts(1.0, 0.9, 1.2, [0.9, 0.1])}
     assumed = {"verdict": "doubtful", "reason": EVIL, "layers": {}}
-    report = AuditReport(EVIL, EVIL, "ab" * 32, sites, assumed, along, {}, {}, Limits(), checks, tmp_path)
+    report = AuditReport(EVIL, EVIL, "ab" * 32, Limits(), checks, assumed, {}, sites, along, {}, tmp_path)
     page = visit(render_audit(report))
     assert page.locator(".failed").count() >= 2
     assert page.evaluate("document.body.textContent").count("window.injected = 1</script>") >= 4
