@@ -152,7 +152,7 @@ def test_a_contrast_finds_what_sets_the_pairs_apart(adapter, write_rows, model_f
         best = torch.linalg.svdvals(difference)[0]
         torch.testing.assert_close((difference @ layer.D).norm(), best, rtol=1e-3, atol=1e-5)
     assert (found.is_signed, found.are_filters) == (True, False)
-    with pytest.raises(GrasplError, match="no pairs"):
+    with pytest.raises(GrasplError, match="do not pair up"):
         PersonaContrast(positive=yes, negative=str(write_rows(rows("no")[:1], "one.jsonl")))(adapter)
 
 

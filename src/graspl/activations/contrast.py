@@ -42,7 +42,7 @@ class PersonaContrast(Reading, Identification):
             lengths = [_answer_lengths(rows) for rows in pairs]
             if lengths[0] != lengths[1]:
                 raise GrasplError(
-                    f"method.negative: {self.negative} and {self.positive} are no pairs: row i of both must have as many "
+                    f"method.negative: {self.negative} and {self.positive} do not pair up: row i of both must have as many "
                     "answer tokens"
                 )
             with_, without = (gathered(model, rows) for rows in pairs)

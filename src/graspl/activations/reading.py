@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from graspl.activations.streams import opened, tokenized
 from graspl.adapters.files import AdapterFolder
 from graspl.data.tokens import TokenizedConversation
@@ -25,15 +23,8 @@ class Reading:
     dtype: str = "auto"
     """Of the base model's weights, where it must be loaded."""
 
-    def rows_of(
-        self, source: str | None, own: Sequence[Any], tokenizer: PreTrainedTokenizerBase
-    ) -> list[TokenizedConversation]:
-        """Return the rows of a source, or the task's own without one.
-
-        Args:
-            source: a JSON lines file, or a name that `datasets` knows.
-            own: the task's own rows; empty where it has none.
-            tokenizer: the model's.
+    def rows_of(self, source: str | None, own: Sequence[Any], tokenizer: Any) -> list[TokenizedConversation]:
+        """Return the rows of a source (a JSON lines file, or a name that `datasets` knows), or the task's own without one.
 
         Raises:
             GrasplError: the source cannot be read, or there is none and the task has no rows of its own.
@@ -51,10 +42,6 @@ class Reading:
     def model_and_text(
         self, adapter: AdapterFolder, text: str | None, *, adapted: bool = False
     ) -> Iterator[tuple[Any, list[TokenizedConversation]]]:
-        """Give the model, with or without the adapter, and unlabelled text: of a file, or the task's own without one.
-
-        Raises:
-            GrasplError: the model or the text cannot be read.
-        """
+        """Give the model, with or without the adapter, and unlabelled text: of a file, or the task's own without one."""
         with opened(adapter, adapted=adapted, dtype=self.dtype) as (model, tokenizer):
             yield model, self.rows_of(text, adapter.live.text if adapter.live else (), tokenizer)

@@ -19,7 +19,7 @@ WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")
 
 @dataclass(frozen=True)
 class SparseAutoencoder:
-    """What encodes a stream r as latents: a = act(W (r - shift) + bias), and r is about decoder^T a."""
+    """Encodes a stream r as latents: a = act(W (r - shift) + bias), and r is about decoder^T a."""
 
     encoder: Float[Tensor, "latents hidden"]
     """W, (latents, hidden)."""
@@ -28,7 +28,7 @@ class SparseAutoencoder:
     decoder: Float[Tensor, "latents hidden"]
     """(latents, hidden), a row a latent."""
     shift: Float[Tensor, " hidden"]
-    """(hidden,) taken off before; zeros where the SAE takes nothing off."""
+    """(hidden,) subtracted first; zeros where the SAE subtracts nothing."""
     activation: Literal["relu", "topk", "jumprelu"]
     """`topk` keeps the k largest of each token, `jumprelu` those above its latent's threshold."""
     k: int = 0
@@ -59,8 +59,8 @@ def read_sae(path: str | Path) -> SparseAutoencoder:
         GrasplError: no such file, another format, or an option that is not supported.
     """
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    file = Path(path) if Path(path).is_file() else file
+    names = WEIGHTS if Path(path).is_dir() else (Path(path).name, *WEIGHTS)
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None or file.suffix != ".safetensors":
         raise GrasplError(
             f"{path}: no SAE there; give a folder with cfg.json and {' or '.join(WEIGHTS)} (pickles are not read)"
@@ -101,34 +101,29 @@ def _sae_lens(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoe
         raise GrasplError(f"cfg.json: architecture is {kind}; known are {', '.join(known)}")
     activation = config.get("activation_fn", config.get("activation_fn_str", "relu"))
     if kind == "standard" and activation != "relu":
+        if activation != "topk":
+            raise GrasplError(f"cfg.json: activation_fn is {activation}; known are relu and topk")
         kind = activation
-        if kind != "topk":
-            raise GrasplError(f"cfg.json: activation_fn is {kind}; known are relu and topk")
     k = config.get("k", (config.get("activation_fn_kwargs") or {}).get("k", 0))
     takes_off = config.get("apply_b_dec_to_input", True)
-    shift = tensors["b_dec"] if takes_off else torch.zeros_like(tensors["b_dec"])
     return SparseAutoencoder(
-        tensors["W_enc"].mT.contiguous(),
-        tensors["b_enc"],
-        tensors["W_dec"],
-        shift,
-        known[kind],  # type: ignore[arg-type]
-        int(k),
-        tensors["threshold"] if kind == "jumprelu" else None,
+        encoder=tensors["W_enc"].mT.contiguous(),
+        bias=tensors["b_enc"],
+        decoder=tensors["W_dec"],
+        shift=tensors["b_dec"] if takes_off else torch.zeros_like(tensors["b_dec"]),
+        activation=known[kind],  # type: ignore[arg-type]
+        k=int(k),
+        threshold=tensors["threshold"] if kind == "jumprelu" else None,
     )
 
 
 def _sparsify(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoencoder:
-    """Read encoder.weight (latents, hidden), encoder.bias, W_dec (latents, hidden) and b_dec, which is taken off first."""
+    """Read encoder.weight (latents, hidden), encoder.bias, W_dec (latents, hidden) and b_dec, which is subtracted first."""
     if config.get("transcode"):
         raise GrasplError("cfg.json: is a transcoder; give an SAE of the residual stream")
     if config.get("activation", "topk") != "topk":
         raise GrasplError(f"cfg.json: activation is {config['activation']}; only topk is known")
-    return SparseAutoencoder(
-        tensors["encoder.weight"],
-        tensors["encoder.bias"],
-        tensors["W_dec"],
-        tensors["b_dec"],
-        "topk",
-        int(config["k"]),
+    encoder, bias, decoder, shift = (
+        tensors[name] for name in ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
     )
+    return SparseAutoencoder(encoder, bias, decoder, shift, "topk", int(config["k"]))

@@ -59,7 +59,7 @@ def opened(
 def tokenized(
     source: str, tokenizer: PreTrainedTokenizerBase, *, limit: int, max_length: int
 ) -> list[TokenizedConversation]:
-    """Read conversations and cut what is longer than max_length tokens.
+    """Read conversations, and cut them off after max_length tokens.
 
     Raises:
         GrasplError: the source cannot be read, or a row is broken.
@@ -117,17 +117,9 @@ def gathered(model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConvers
 
 
 def leading_directions(after: Stream, before: Stream, k: int) -> dict[str, LayerDirections]:
-    """Return each layer's first k right singular vectors of after - before, whose mean is not taken out.
+    """Return the first k right singular vectors of after - before at each layer, (tokens, hidden); the mean stays in.
 
     A singular vector has no sign of its own; it gets the one along which the mean difference points.
-
-    Args:
-        after: by layer, (tokens, hidden).
-        before: the same tokens.
-        k: directions a layer.
-
-    Raises:
-        GrasplError: the differences span fewer than k.
     """
     found = {}
     for layer, stream in after.items():

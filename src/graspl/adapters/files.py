@@ -93,7 +93,7 @@ def read_adapter(path: str | Path) -> AdapterFolder:
             others.append(key)
     if others:
         log.warning(
-            "%s: leaving out %d tensors that are no LoRA factor, e.g. %s", folder, len(others), others[0]
+            "%s: leaving out %d tensors other than LoRA factors, e.g. %s", folder, len(others), others[0]
         )
     if not factors:
         raise GrasplError(f"{folder / WEIGHTS}: holds no lora_A and lora_B weights of linear layers")
@@ -208,7 +208,7 @@ def _site(folder: Path, name: str, pair: dict[str, Tensor], config: dict[str, An
     A, B = pair["A"], pair["B"]
     if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
         raise GrasplError(
-            f"{where}: lora_A {tuple(A.shape)} and lora_B {tuple(B.shape)} are no factors of a linear layer's update"
+            f"{where}: lora_A {tuple(A.shape)} and lora_B {tuple(B.shape)} do not multiply to a linear layer's update"
         )
     r, alpha = A.shape[0], config.get("lora_alpha")
     alphas, ranks = config.get("alpha_pattern") or {}, config.get("rank_pattern") or {}

@@ -1,4 +1,4 @@
-"""Attention over packs, in which each row attends to itself alone."""
+"""Attention over packs, in which each row attends only to itself."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Thin singular value decomposition of a LoRA update, from its factors alone."""
+"""Thin singular value decomposition of a LoRA update, from its factors only."""
 
 from typing import NamedTuple
 

@@ -127,7 +127,7 @@ def residual_spectra(adapter: AdapterFolder) -> dict[str, Written]:
     for layer, sites in _writers(adapter).items():
         parts = [trained_svd(site) for site in sites]
         U, S, _ = torch.linalg.svd(torch.cat([part.U * part.S for part in parts], dim=1), full_matrices=False)
-        rank = int((S[0] * 1e-6 < S).sum())  # beyond it vectors mean nothing
+        rank = int((S[0] * 1e-6 < S).sum())  # vectors after it are noise
         found[layer] = Written(U[:, :rank], S[:rank])
     return found
 

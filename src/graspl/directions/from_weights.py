@@ -1,4 +1,4 @@
-"""Identification from the weights of a naive fine-tune alone."""
+"""Identification from the weights of a naive fit only."""
 
 from dataclasses import dataclass
 

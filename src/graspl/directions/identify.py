@@ -67,7 +67,7 @@ def identify_adapter(adapter: Path, method: Identification, out: Path) -> Direct
 
     Args:
         adapter: PEFT folder, ours or foreign.
-        method: how they are found.
+        method: finds them.
         out: file to write, `.safetensors`.
 
     Raises:
