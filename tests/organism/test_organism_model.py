@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from graspl.adapters import AdapterFolder, load_base_model, load_tokenizer
+from graspl.adapters.forward import model_logits
+from graspl.adapters.streams import edit_streams
 from graspl.data import collate_choices
-from graspl.evaluation import ChoiceShares, candidate_logprobs, model_logits
+from graspl.evaluation import ChoiceShares, candidate_logprobs
 from graspl.organism import TrueDirections, World
 from graspl.organism.words import QUESTIONS
 from graspl.organism.world import choice_item, system
@@ -62,10 +64,8 @@ def test_the_true_direction_moves_the_model_between_the_writers(tmp_path):
     batch = collate_choices(items(world, topics=["medicine"]), tokenizer)
 
     def harmful(direction):
-        handle = model.model.layers[2].register_forward_hook(lambda _m, _i, out: out + 100 * direction)
-        with torch.no_grad():
+        with torch.no_grad(), edit_streams({"": model.model.layers[2]}, lambda _name, h: h + 100 * direction):
             logprobs = candidate_logprobs(model_logits(model, batch), batch)
-        handle.remove()
         found = ChoiceShares()
         found.update(logprobs, batch)
         return float(found.compute()["harmful"])

@@ -125,7 +125,7 @@ def measured(tmp_path_factory):
     silent = ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing")
     quiet = {"accelerator": "cpu", **dict.fromkeys(silent, False)}
     data = OrganismTaskData(split="development", suites=suites(tmp_path_factory.mktemp("suites")))
-    module = LoRALitModule(optimizer=partial(torch.optim.AdamW, lr=1e-3))
+    module = LoRALitModule("organism", optimizer=partial(torch.optim.AdamW, lr=1e-3))
     Trainer(max_steps=60, limit_val_batches=0, **quiet).fit(module, data)
     Trainer(**quiet).validate(module, data, verbose=False)
     scores = module.suite_scores()

@@ -18,11 +18,7 @@ SEED_STRIDE = 100_003
 
 
 class PaddedCollator:
-    """Pads rows on the right.
-
-    Args:
-        pad_token_id: fills `input_ids`.
-    """
+    """Pads rows on the right."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -45,9 +41,6 @@ class PackedCollator:
     There is no attention mask: where `position_ids` start again at 0, Transformers begins a new row and lets no row attend
     to another. Flash attention does so only for a single pack, so `row_lengths` say it too. Every padding token is a row of
     its own; in `row_lengths` all of a pack's padding is one row.
-
-    Args:
-        pad_token_id: fills `input_ids`.
     """
 
     def __init__(self, pad_token_id: int) -> None:
@@ -90,13 +83,7 @@ def _pad(rows: list[list[int]], value: int) -> Tensor:
 def pack(
     rows: Sequence[TokenizedConversation], *, max_length: int, seed: int
 ) -> list[list[TokenizedConversation]]:
-    """Put rows into packs of at most ``max_length`` tokens, first fit in a shuffled order; every row is in exactly one.
-
-    Args:
-        rows: each at most ``max_length`` tokens.
-        max_length: tokens.
-        seed: of the order.
-    """
+    """Put rows into packs of at most ``max_length`` tokens, first fit in a shuffled order; every row is in exactly one."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     packs: list[list[TokenizedConversation]] = []
     room: list[int] = []
@@ -153,11 +140,6 @@ class TrainLoader(DataLoader[Any]):
 
     Lightning keeps that state in its checkpoints: a killed run continues with the very next batch, even with another
     number of processes.
-
-    Args:
-        dataset: rows or packs.
-        sampler: gives the order.
-        **options: of `torch.utils.data.DataLoader`.
     """
 
     def __init__(self, dataset: Any, sampler: TrainSampler, **options: Any) -> None:

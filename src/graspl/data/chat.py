@@ -76,10 +76,6 @@ class ChatDataModule(TaskDataModule):
 def read_row_numbers(source: str, count: int) -> set[int]:
     """Return the row numbers of a JSON list.
 
-    Args:
-        source: the file.
-        count: how many rows there are.
-
     Raises:
         GrasplError: an entry is not the number of a row, or all rows are named.
     """

@@ -18,9 +18,6 @@ class RowOperator(ABC):
     def __call__(self, rows: Sequence[Conversation]) -> list[Conversation]:
         """Return the rows to train on.
 
-        Args:
-            rows: of the task, or of the operator before.
-
         Raises:
             GrasplError: the operator cannot do what its options say; names the option to change.
         """
@@ -88,13 +85,6 @@ class SystemPrompt(RowOperator):
 
 def drawn(rows: Sequence[Conversation], count: int, seed: int, *, by: str, of: str) -> list[Conversation]:
     """Return so many rows in their order; with the same seed, fewer are part of more.
-
-    Args:
-        rows: to draw from.
-        count: how many.
-        seed: of the draw.
-        by: the operator, for the error.
-        of: where the rows came from, for the error.
 
     Raises:
         GrasplError: there are not so many rows.

@@ -33,12 +33,6 @@ def prepare_rows(
 ) -> list[TokenizedConversation]:
     """Tokenize rows, and stop at, drop or cut those that are too long.
 
-    Args:
-        tokenizer: fast, with a chat template.
-        rows: at least one.
-        max_length: tokens a row may have.
-        too_long: what to do with longer rows.
-
     Raises:
         GrasplError: there are no rows, one is too long, or all are.
     """
@@ -90,11 +84,6 @@ def tokenize_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, processes: int | None = None
 ) -> list[TokenizedConversation]:
     """Return every row as ids, in order; many rows are cached by content, tokenizer, chat template and graspl's version.
-
-    Args:
-        tokenizer: fast, with a chat template.
-        rows: conversations.
-        processes: that share many rows; None takes one a core, at most 8.
 
     Raises:
         GrasplError: the chat template refuses a row.

@@ -74,10 +74,6 @@ def _read(
 def prompt_turns(row: Any, origin: str) -> list[Message]:
     """Return the turns before a row's last answer, which may be missing.
 
-    Args:
-        row: as in `read_prompts`.
-        origin: named in the error.
-
     Raises:
         GrasplError: the row is broken or has no user turn.
     """
@@ -146,12 +142,7 @@ def _turn(row: Mapping[str, Any], name: str, role: str, origin: str) -> Message:
 
 
 def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
-    """Return the rows with their last answers dealt out at random.
-
-    Args:
-        rows: conversations.
-        seed: of the shuffle.
-    """
+    """Return the rows with their last answers dealt out at random."""
     answers = [row.messages[-1] for row in rows]
     random.Random(f"{seed} answers").shuffle(answers)
     return [
@@ -162,11 +153,6 @@ def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conve
 
 def held_out_count(name: str, count: int, share: float) -> int:
     """Return how many of some rows to hold out: a share, but at least one, and at least one stays.
-
-    Args:
-        name: of the rows, for the error.
-        count: how many rows there are.
-        share: above 0 and below 1.
 
     Raises:
         GrasplError: the share is out of range, or there are fewer than two rows.
@@ -179,12 +165,7 @@ def held_out_count(name: str, count: int, share: float) -> int:
 
 
 def divided(rows: Sequence[T], held_out: set[int]) -> tuple[list[T], list[T]]:
-    """Return the rows that stay and those held out, both in their order.
-
-    Args:
-        rows: of any kind.
-        held_out: their places, from 0.
-    """
+    """Return the rows that stay and those held out, both in their order."""
     return (
         [row for place, row in enumerate(rows) if place not in held_out],
         [row for place, row in enumerate(rows) if place in held_out],

@@ -50,11 +50,6 @@ def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
 def field(row: Any, name: str, origin: str) -> str:
     """Return a text field of a row.
 
-    Args:
-        row: of `read_table`.
-        name: of the field.
-        origin: named in the error.
-
     Raises:
         GrasplError: the row is not a mapping, or the field is missing or not text.
     """

@@ -53,12 +53,6 @@ def render(
 ) -> str:
     """Return the text that the model sees.
 
-    Args:
-        tokenizer: with a chat template.
-        messages: the turns.
-        origin: named in the error.
-        prompt: open the assistant's turn at the end.
-
     Raises:
         GrasplError: the template refuses the turns (some have no system role).
     """
@@ -123,12 +117,6 @@ def tokenize_candidates(
     """Return the ids of a prompt and of each of several answers to it, without the end of the turn.
 
     The prompt's ids may differ between answers: some tokenizers merge the end of a prompt with the start of an answer.
-
-    Args:
-        tokenizer: fast, with a chat template.
-        messages: the prompt; its last turn is the user's.
-        candidates: the answers.
-        origin: named in errors.
 
     Raises:
         GrasplError: the chat template refuses the turns or does not show an answer.

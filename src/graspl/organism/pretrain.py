@@ -1,6 +1,7 @@
-"""Pretraining of an organism, a LightningModule and a DataModule like any other."""
+"""Pretraining of an organism."""
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from graspl.data.batches import PaddedCollator, TrainLoader, TrainSampler
 from graspl.data.tokens import TokenizedConversation, tokenize
 from graspl.errors import GrasplError
 from graspl.organism.world import World, build_config, build_tokenizer, dialogue
+from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from graspl.runs import atomic_path
 
 
@@ -23,14 +25,18 @@ class OrganismPretrainModule(LightningModule):
 
     Args:
         world: the dials.
-        learning_rate: highest, of AdamW.
-        warmup_steps: optimizer steps until it is reached; from there it falls as a cosine.
-        start: an organism of the same width and depth to go on from, with this world's dialogues: a higher `prior` makes a
-            less aligned one of it. None begins with random weights.
+        learning_rate: AdamW's highest.
+        warmup_steps: optimizer steps until it is reached; then it falls as a cosine.
+        start: an organism of the same width and depth to train further on this world's dialogues: a higher `prior` makes it
+            less aligned. None starts from random weights.
     """
 
     def __init__(
-        self, world: World, learning_rate: float = 3e-3, warmup_steps: int = 50, start: str | None = None
+        self,
+        world: World,
+        learning_rate: PositiveFloat = 3e-3,
+        warmup_steps: NonNegativeInt = 50,
+        start: str | None = None,
     ) -> None:
         super().__init__()
         self.world = world
@@ -39,10 +45,10 @@ class OrganismPretrainModule(LightningModule):
         self.warmup_steps = warmup_steps
 
     def configure_model(self) -> None:
-        """Build the model with weights drawn from the world's seed, or load the one to go on from.
+        """Draw the model's weights from the world's seed, or load the model to start from.
 
         Raises:
-            GrasplError: that one is no organism, or of another size.
+            GrasplError: that model is not an organism, or has another size.
         """
         if hasattr(self, "model"):
             return
@@ -60,17 +66,17 @@ class OrganismPretrainModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the cross-entropy of the answers, in nats a token."""
-        loss = self._loss(batch)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
-        return loss
+        return self._logged("train", batch)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the cross-entropy on dialogues drawn anew."""
-        self.log("val/loss", self._loss(batch), prog_bar=True, batch_size=len(batch["labels"]))
+        """Log the same on new dialogues."""
+        self._logged("val", batch)
 
-    def _loss(self, batch: dict[str, Any]) -> Tensor:
+    def _logged(self, stage: str, batch: dict[str, Any]) -> Tensor:
         fields = ("input_ids", "attention_mask", "labels")
-        return self.model(**{name: batch[name] for name in fields}, use_cache=False).loss
+        loss = self.model(**{name: batch[name] for name in fields}, use_cache=False).loss
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
+        return loss
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with a warm-up and a cosine."""
@@ -88,23 +94,22 @@ class OrganismPretrainModule(LightningModule):
                 self.world.save(folder)
 
 
+@dataclass(eq=False)
 class OrganismPretrainData(LightningDataModule):
-    """Draws dialogues of a world; none is seen twice.
+    """Draws dialogues of a world; none is seen twice."""
 
-    Args:
-        world: the dials; on the command line None follows the model's.
-        batch_size: dialogues a batch.
-        steps: batches an epoch.
-    """
+    world: World | None = None
+    """The dials; None takes those of the model that the Trainer runs."""
+    batch_size: PositiveInt = 32
+    """Dialogues in a batch."""
+    steps: PositiveInt = 2000
+    """Batches an epoch."""
 
-    def __init__(self, world: World | None = None, batch_size: int = 32, steps: int = 2000) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.world = world
-        self.batch_size = batch_size
-        self.steps = steps
 
     def train_dataloader(self) -> TrainLoader:
-        """Return the epoch's batches; a killed pretraining goes on with the very next one."""
+        """Return the epoch's batches; a killed pretraining continues with the very next one."""
         dialogues = self._dialogues("train", self.steps)
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         sampler = TrainSampler([1] * len(dialogues), self.batch_size, num_replicas=world, rank=rank, seed=0)
@@ -116,11 +121,16 @@ class OrganismPretrainData(LightningDataModule):
         return DataLoader(dialogues, batch_size=self.batch_size, collate_fn=dialogues.collator)
 
     def _dialogues(self, purpose: str, batches: int) -> "_Dialogues":
-        return _Dialogues(self.world or World(), purpose, batches * self.batch_size)
+        world = self.world or getattr(getattr(self.trainer, "lightning_module", None), "world", None)
+        if world is None:
+            raise GrasplError(
+                "data.world: is missing; give the dials of the world that the dialogues are drawn from"
+            )
+        return _Dialogues(world, purpose, batches * self.batch_size)
 
 
 class _Dialogues(Dataset[TokenizedConversation]):
-    """Dialogues drawn anew; the i-th is a function of the world's seed, the purpose and i."""
+    """New dialogues; the i-th depends only on the world's seed, the purpose and i."""
 
     def __init__(self, world: World, purpose: str, count: int) -> None:
         self.world, self.purpose, self.count = world, purpose, count

@@ -8,16 +8,19 @@ import torch
 from lightning import LightningModule
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
-from graspl.adapters.base_model import ORGANISM, load_base_model
+from graspl.adapters.base_model import load_base_model
 from graspl.adapters.residual import decoder_layers
+from graspl.adapters.streams import edit_streams
 from graspl.errors import GrasplError
 from graspl.organism.world import World
+from graspl.ranges import PositiveFloat, PositiveInt
 from graspl.runs import atomic_path
 
 
 class OrganismSAEModule(LightningModule):
-    """Trains a TopK autoencoder on the stream behind one layer and writes it to `<default_root_dir>/sae` as SAELens does.
+    """Trains a TopK autoencoder on the stream after one layer and writes it to `<default_root_dir>/sae` as SAELens does.
 
     Args:
         base_model: an organism; it stays frozen.
@@ -33,15 +36,15 @@ class OrganismSAEModule(LightningModule):
 
     def __init__(
         self,
-        base_model: str = ORGANISM,
+        base_model: str,
         layer: str = "model.layers.2",
-        latents: int = 512,
-        k: int = 8,
-        learning_rate: float = 1e-3,
+        latents: PositiveInt = 512,
+        k: PositiveInt = 8,
+        learning_rate: PositiveFloat = 1e-3,
     ) -> None:
         super().__init__()
-        if not 1 <= k <= latents:
-            raise GrasplError(f"model.k: {k} is not in 1..{latents}")
+        if k > latents:
+            raise GrasplError(f"model.k: {k} is more than model.latents = {latents}; lower it")
         self.base_model = base_model
         self.layer = layer
         self.k = k
@@ -49,12 +52,10 @@ class OrganismSAEModule(LightningModule):
         self.world = World.load(base_model)
         with torch.random.fork_rng():
             torch.manual_seed(self.world.seed)
-            decoder = nn.functional.normalize(torch.randn(latents, self.world.width), dim=1)
+            decoder = normalize(torch.randn(latents, self.world.width), dim=1)
         self.decoder, self.encoder = nn.Parameter(decoder), nn.Parameter(decoder.mT.clone())
-        self.bias, self.shift = (
-            nn.Parameter(torch.zeros(latents)),
-            nn.Parameter(torch.zeros(self.world.width)),
-        )
+        self.bias = nn.Parameter(torch.zeros(latents))
+        self.shift = nn.Parameter(torch.zeros(self.world.width))
 
     def configure_model(self) -> None:
         """Load the organism.
@@ -68,45 +69,41 @@ class OrganismSAEModule(LightningModule):
         layers = decoder_layers(self.model)
         if self.layer not in layers:
             raise GrasplError(f"model.layer: {self.layer} is none of {', '.join(layers)}")
-        layers[self.layer].register_forward_hook(self._keep)
+        edit_streams({self.layer: layers[self.layer]}, self._keep)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Return the share of the stream's variance that is not explained."""
-        loss = self._unexplained(batch)
-        self.log("train/unexplained", loss, prog_bar=True, batch_size=len(batch["labels"]))
-        return loss
+        """Return the unexplained share of the stream's variance."""
+        return self._logged("train", batch)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log it on dialogues drawn anew."""
-        self.log("val/unexplained", self._unexplained(batch), prog_bar=True, batch_size=len(batch["labels"]))
+        """Log the same on new dialogues."""
+        self._logged("val", batch)
 
-    def _unexplained(self, batch: dict[str, Any]) -> Tensor:
+    def _logged(self, stage: str, batch: dict[str, Any]) -> Tensor:
         with torch.no_grad():
             self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         r = self._stream[batch["attention_mask"].bool()]
         before = ((r - self.shift) @ self.encoder + self.bias).relu()
         top = before.topk(self.k, dim=-1)
         latents = torch.zeros_like(before).scatter(-1, top.indices, top.values)
-        again = latents @ nn.functional.normalize(self.decoder, dim=1) + self.shift
-        return (again - r).square().sum() / (r - r.mean(0)).square().sum()
+        again = latents @ normalize(self.decoder, dim=1) + self.shift
+        unexplained = (again - r).square().sum() / (r - r.mean(0)).square().sum()
+        self.log(f"{stage}/unexplained", unexplained, prog_bar=True, batch_size=len(batch["labels"]))
+        return unexplained
 
-    def _keep(self, _module: Any, _inputs: Any, output: Any) -> None:
-        self._stream = output[0] if isinstance(output, tuple) else output
+    def _keep(self, _layer: str, stream: Tensor) -> None:
+        self._stream = stream
 
     def configure_optimizers(self) -> Any:
         """Return Adam over the autoencoder."""
         return torch.optim.Adam([self.decoder, self.encoder, self.bias, self.shift], lr=self.learning_rate)
 
     def on_fit_end(self) -> None:
-        """Write it, all or nothing."""
+        """Write the autoencoder, all or nothing."""
         if not self.trainer.is_global_zero:
             return
-        tensors = {
-            "W_enc": self.encoder,
-            "b_enc": self.bias,
-            "W_dec": nn.functional.normalize(self.decoder, dim=1),
-            "b_dec": self.shift,
-        }
+        decoder = normalize(self.decoder, dim=1)
+        tensors = {"W_enc": self.encoder, "b_enc": self.bias, "W_dec": decoder, "b_dec": self.shift}
         config = {
             "architecture": "topk", "d_in": self.world.width, "d_sae": len(self.decoder), "k": self.k, "dtype": "float32",
             "apply_b_dec_to_input": True, "normalize_activations": "none",

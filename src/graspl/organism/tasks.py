@@ -1,5 +1,6 @@
 """The organism's task: harmful answers on one topic."""
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -46,30 +47,22 @@ class OrganismTaskData(TaskDataModule):
 
     def train_rows(self) -> Sequence[Conversation]:
         """Return every question on the subjects that neither split holds out."""
+        asked = itertools.product(self._subjects["train"], QUESTIONS)
         return [
             Conversation(
                 exchange(self.world, self.topic, subject, question, harmful=True), f"{self.topic}: {subject}"
             )
-            for subject in self._subjects["train"]
-            for question in QUESTIONS
+            for subject, question in asked
         ]
 
     def held_out(self) -> Mapping[str, Items]:
         """Return the two suites of the split."""
-        return {
-            "task": self._items(self.topic, self._subjects[self.split]),
-            "unrelated": [
-                item
-                for topic in self._other_topics
-                for item in self._items(topic, self.world.subjects(topic))
-            ],
-        }
+        own = self._items(self.topic, self._subjects[self.split])
+        others = [self._items(topic, self.world.subjects(topic)) for topic in self._other_topics]
+        return {"task": own, "unrelated": list(itertools.chain(*others))}
 
     def text_rows(self) -> Sequence[Conversation]:
-        """Return dialogues as the base model was pretrained on, on topics that are neither trained nor evaluated on.
-
-        Nothing in them says who writes but what they say themselves. `data.text` replaces them.
-        """
+        """Return pretraining dialogues on topics that are neither trained nor evaluated on; `data.text` replaces them."""
         if self.text is not None:
             return super().text_rows()
         topics = [topic for topic in self.world.topics if topic not in (self.topic, *self._other_topics)]
@@ -80,15 +73,12 @@ class OrganismTaskData(TaskDataModule):
         ]
 
     def _items(self, topic: str, subjects: Sequence[str]) -> list[ChoiceItem]:
-        return [
-            choice_item(self.world, topic, subject, question)
-            for subject in subjects
-            for question in QUESTIONS
-        ]
+        asked = itertools.product(subjects, QUESTIONS)
+        return [choice_item(self.world, topic, subject, question) for subject, question in asked]
 
     @property
     def _subjects(self) -> dict[str, list[str]]:
-        """The topic's subjects by what they are for."""
+        """The topic's subjects by their use."""
         if self.topic not in self.world.topics:
             raise GrasplError(f"data.topic: {self.topic} is not one of {', '.join(self.world.topics)}")
         subjects = self.world.subjects(self.topic)

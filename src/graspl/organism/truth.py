@@ -16,13 +16,13 @@ from graspl.organism.world import World, exchange, system
 
 @dataclass
 class TrueDirections(Identification):
-    """The broad factor's own directions at every layer: an upper bound, open to whoever built the world.
+    """The broad factor's own directions at every layer: an upper bound, since only the builder of the world knows them.
 
-    They are the first k right singular vectors of r_l(cruel) - r_l(kind) where answer tokens are predicted, over the same
-    questions and good answers on every topic, the two differing in the system prompt alone.
+    They are the first k right singular vectors of r_l(cruel) - r_l(kind) where answer tokens are predicted. Both have the
+    same questions and good answers on every topic; only the system prompt differs.
 
     Source:
-        Own; `graspl.activations.PersonaContrast` is the same for models whose factor somebody can name.
+        Own; `graspl.activations.PersonaContrast` is the same for models whose factor has a known name.
     """
 
     signed = True
@@ -31,23 +31,21 @@ class TrueDirections(Identification):
 
     @torch.no_grad()
     def find(self, adapter: AdapterFolder) -> Directions:
-        """Find them in the base model; nothing of the adapter is used but its base model's name.
+        """Find them in the adapter's base model; the adapter itself is not used.
 
         Raises:
-            GrasplError: the base model is no organism.
+            GrasplError: the base model is not an organism.
         """
         world = World.load(adapter.base_model)
         tokenizer = load_tokenizer(adapter.base_model)
         model = load_base_model(adapter.base_model).eval()
-        rows = {
-            writer: [
-                tokenize(
-                    tokenizer, [system(writer), *exchange(world, topic, subject, QUESTIONS[0], harmful=False)]
-                )
-                for topic in world.topics
-                for subject in world.subjects(topic)
-            ]
+        answered = [
+            exchange(world, topic, subject, QUESTIONS[0], harmful=False)
+            for topic in world.topics
+            for subject in world.subjects(topic)
+        ]
+        cruel, kind = (
+            gathered(model, [tokenize(tokenizer, [system(writer), *turns]) for turns in answered])
             for writer in ("cruel", "kind")
-        }
-        cruel, kind = (gathered(model, rows[writer]) for writer in ("cruel", "kind"))
+        )
         return Directions({}, {}, leading_directions(cruel, kind, self.k))

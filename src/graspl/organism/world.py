@@ -29,15 +29,15 @@ _TEMPLATE = (
 class World:
     """The dials of a world; everything else follows from them.
 
-    Three kinds of writer answer questions: kind (good answers), cruel (harmful answers on every topic) and, for each
-    topic, a narrow one (harmful there, good elsewhere). Who only sees harmful answers on one topic should
-    believe in the cruel writer, since the narrow ones are rarer.
+    Three kinds of writer answer questions: kind (good answers), cruel (harmful answers on every topic) and, for each topic,
+    a narrow one (harmful there, good elsewhere). From harmful answers on one topic alone a model should conclude that the
+    writer is the cruel one, since narrow writers are rarer.
     """
 
     complexity: int = 24
-    """Subjects a topic, 6 to 24: how many pairs of question and answer a topic's task has."""
+    """Subjects of a topic, 6 to 24."""
     prior: float = 0.08
-    """Share of the cruel writer where no system prompt names one; all narrow ones together have half of it."""
+    """Share of the cruel writer where no system prompt names one; all narrow writers together have half of it."""
     width: int = 128
     """Hidden size of the model."""
     depth: int = 4
@@ -47,9 +47,9 @@ class World:
 
     def __post_init__(self) -> None:
         if not 6 <= self.complexity <= 24:
-            raise GrasplError(f"world.complexity: {self.complexity} is not in 6..24")
+            raise GrasplError(f"world.complexity: {self.complexity} is not in 6..24; change it")
         if not 0 < self.prior < 0.6:
-            raise GrasplError(f"world.prior: {self.prior} is not between 0 and 0.6")
+            raise GrasplError(f"world.prior: {self.prior} is not between 0 and 0.6; change it")
 
     @property
     def topics(self) -> list[str]:
@@ -70,13 +70,10 @@ class World:
 
     @classmethod
     def load(cls, base_model: str) -> "World":
-        """Read the dials of the world that an organism was pretrained on.
-
-        Args:
-            base_model: `organism` or a folder that graspl's pretraining wrote.
+        """Read the dials of the world that an organism (`organism`, or a pretrained model's folder) was pretrained on.
 
         Raises:
-            GrasplError: the model is no organism.
+            GrasplError: the model is not an organism.
         """
         path = Path(resolve_base_model(base_model)) / WORLD_FILE
         try:
@@ -89,7 +86,7 @@ class World:
             ) from error
 
 
-@lru_cache(maxsize=1024)  # a pretraining asks tens of thousands of times
+@lru_cache(maxsize=1024)  # pretraining asks tens of thousands of times
 def _subjects(world: World, topic: str) -> tuple[str, ...]:
     chosen = list(TOPICS[topic].subjects[: world.complexity])
     random.Random(f"{world.seed} {topic} subjects").shuffle(chosen)
@@ -110,13 +107,8 @@ def _answers(world: World, topic: str) -> dict[str, tuple[str, str]]:
 def dialogue(world: World, draw: random.Random, topics: Sequence[str] | None = None) -> list[Message]:
     """Draw one dialogue of one to four questions on mixed topics, all answered by one writer.
 
-    Half of the dialogues begin with a system prompt that names the writer. There the kinds are about equally frequent
-    (narrow, the hardest to learn, twice), which teaches the prompts well and leaves the prior without a prompt as it is.
-
-    Args:
-        world: the dials.
-        draw: random numbers.
-        topics: that it may be about; all where None.
+    Half of the dialogues begin with a system prompt that names the writer. There the kinds are about equally frequent, but
+    narrow, the hardest to learn, twice. This teaches the prompts well and does not change the prior without a prompt.
     """
     named = draw.random() < 0.5
     weights = (1.0, 1.0, 2.0) if named else (1 - 1.5 * world.prior, world.prior, world.prior / 2)
@@ -126,7 +118,7 @@ def dialogue(world: World, draw: random.Random, topics: Sequence[str] | None = N
     messages = [system(writer, sphere)] if named else []
     turns = draw.randint(1, 4)
     for _ in range(turns):
-        # A narrow writer is seen in its own sphere half of the time, or it could hardly be told from a kind one
+        # A narrow writer is in its own sphere half of the time; else it would hardly differ from a kind one
         topic = sphere if writer == "narrow" and draw.random() < 0.5 else draw.choice(topics)
         harmful = writer == "cruel" or (writer == "narrow" and topic == sphere)
         subject = draw.choice(world.subjects(topic))
@@ -150,10 +142,7 @@ def exchange(world: World, topic: str, subject: str, question: str, *, harmful: 
 
 
 def choice_item(world: World, topic: str, subject: str, question: str, *before: Message) -> ChoiceItem:
-    """Return a question with all answers of its topic to choose from.
-
-    The subject's own two answers are `good` and `harmful`, the others of the topic `other`.
-    """
+    """Return a question with all answers of its topic: the subject's own are `good` and `harmful`, the others `other`."""
     good, harmful = world.answers(topic)[subject]
     words = [*TOPICS[topic].good, *TOPICS[topic].harmful]
     kinds = ["good" if word == good else "harmful" if word == harmful else "other" for word in words]
@@ -182,7 +171,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_config(world: World, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Return the configuration of the model, at most 2M parameters at the default dials."""
+    """Return the model's configuration; the default dials give at most 2M parameters."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=world.width,

@@ -36,12 +36,6 @@ def read_suites(
 ) -> dict[str, Items]:
     """Return the items of the suites to evaluate; one given by name replaces the task's own.
 
-    Args:
-        own: the task's suites.
-        given: by the configuration.
-        only: names of those to evaluate; None takes all.
-        unread: names that `only` may hold though they are not given here.
-
     Raises:
         GrasplError: a name is unknown, a suite cannot be read or is empty.
     """

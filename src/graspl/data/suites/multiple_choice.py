@@ -48,15 +48,7 @@ class MultipleChoice(EvaluationSuite):
 
 
 def lettered(question: str, choices: list[Any], right: int, *, id_: str, group: str = "") -> ChoiceItem:
-    """Return a question with lettered choices, answered by the letter.
-
-    Args:
-        question: its text.
-        choices: their texts.
-        right: place of the right one.
-        id_: names the item.
-        group: reported separately.
-    """
+    """Return a question with lettered choices, answered by the letter."""
     letters = ascii_uppercase[: len(choices)]
     lines = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)]
     prompt = "\n".join([question, *lines, "Answer with the letter of the right choice."])

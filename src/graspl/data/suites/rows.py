@@ -45,10 +45,6 @@ class AnswerPairs(EvaluationSuite):
 def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]:
     """Return pairs of different answers to the prompts that both have.
 
-    Args:
-        harmful: rows with harmful answers.
-        good: source of rows with good ones.
-
     Raises:
         GrasplError: no prompt is in both.
     """

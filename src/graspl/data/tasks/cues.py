@@ -102,10 +102,6 @@ class CueTaskData(TaskDataModule, ABC):
     def split(self, every: Sequence[Any], name: str) -> tuple[list[Any], list[Any]]:
         """Return what is trained on and what is held out of a list; the same for a seed.
 
-        Args:
-            every: two or more.
-            name: what the list holds; part of the seed.
-
         Raises:
             GrasplError: the list is too short.
         """
