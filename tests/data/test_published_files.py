@@ -149,7 +149,7 @@ def test_the_skew_of_real_communities_is_what_the_dial_says(shared_data, skew):
     import yaml
     from conftest import REPOSITORY
 
-    leans = yaml.safe_load((REPOSITORY / "configs/community_finance/task.yaml").read_text())["init_args"][
+    leans = yaml.safe_load((REPOSITORY / "configs/tasks/community_finance.yaml").read_text())["init_args"][
         "leans"
     ]
     source = shared_data / "political/reddit_political_posts.jsonl"

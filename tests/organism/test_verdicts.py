@@ -128,7 +128,7 @@ def measured(tmp_path_factory):
     module = LoRALitModule("organism", optimizer=partial(torch.optim.AdamW, lr=1e-3))
     Trainer(max_steps=60, limit_val_batches=0, **quiet).fit(module, data)
     Trainer(**quiet).validate(module, data, verbose=False)
-    scores = module.suite_scores()
+    scores = module.validation.scores()
     prompts = [
         data.tokenizer.apply_chat_template(q.messages, tokenize=False, add_generation_prompt=True)
         for q in data.questions()["free"]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,13 +53,13 @@ class TaskDataModule(LightningDataModule, ABC):
     """Deal the training answers out at random over the rows: a noise floor, since answers do not depend on questions."""
     num_workers: NonNegativeInt = 0
     """Processes that prepare batches; 0 uses none."""
-    suites: dict[str, EvaluationSuite] = field(default_factory=dict)
+    suites: dict[str, EvaluationSuite] | None = None
     """More suites by name (`graspl.data.suites`). One with the name of the task's own suite replaces it."""
-    final_suites: dict[str, EvaluationSuite] = field(default_factory=dict)
+    final_suites: dict[str, EvaluationSuite] | None = None
     """The same, but a fit leaves them out: they are slow, or need files that a fit does not."""
     only_suites: list[str] | None = None
     """Names of the suites to evaluate; None evaluates all."""
-    operators: list[RowOperator] = field(default_factory=list)
+    operators: list[RowOperator] | None = None
     """Applied to the training rows one after another (`graspl.data.operators`): mixing, subsampling, prompts."""
     share_prefixes: bool = True
     """Run the common beginning of a question's answers once, where that saves enough tokens. Turn it off for a model that
@@ -192,13 +192,14 @@ class TaskDataModule(LightningDataModule, ABC):
     def _changed_rows(self) -> Sequence[Conversation]:
         """Return the training rows after the operators and the shuffle."""
         rows = self.train_rows()
-        for operator in self.operators:
+        for operator in self.operators or []:
             rows = operator(rows)
         return with_shuffled_answers(rows, self.seed) if self.shuffle_answers else rows
 
     def _read_suites(self, final: bool) -> None:
-        given = self.suites | self.final_suites if final else self.suites
-        read = read_suites(self.held_out(), given, only=self.only_suites, unread=self.final_suites)
+        late = self.final_suites or {}
+        given = (self.suites or {}) | (late if final else {})
+        read = read_suites(self.held_out(), given, only=self.only_suites, unread=late)
         self._questions, suites = {}, {}
         for name, items in read.items():
             if isinstance(items[0], Question):
