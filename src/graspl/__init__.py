@@ -8,37 +8,36 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_PLACES = {
-    "ActivationConstraint": "graspl.constraints",
-    "ChatDataModule": "graspl.data",
-    "ChoiceItem": "graspl.data",
-    "FactorConstraint": "graspl.constraints",
-    "KLPenalty": "graspl.penalties",
-    "Penalty": "graspl.penalties",
-    "Start": "graspl.starts",
-    "StreamConstraint": "graspl.constraints",
-    "StreamEdit": "graspl.edits",
-    "ThrowAwayFit": "graspl.methods",
-    "Transform": "graspl.transforms",
-    "Conversation": "graspl.data",
-    "Directions": "graspl.directions",
-    "GRASPCallback": "graspl.integrations",
-    "GRASPLitModule": "graspl.methods",
-    "GrasplError": "graspl.errors",
-    "HeldAdapter": "graspl.integrations",
-    "Identification": "graspl.directions",
-    "LoRALitModule": "graspl.methods",
-    "LoraOptions": "graspl.adapters",
-    "NaturalDirections": "graspl.activations",
-    "PairConstraint": "graspl.constraints",
-    "ReadConstraint": "graspl.constraints",
-    "ResidualConstraint": "graspl.constraints",
-    "TaskDataModule": "graspl.data",
-    "TopSingular": "graspl.directions",
-    "WriteConstraint": "graspl.constraints",
-    "identify_adapter": "graspl.directions",
-    "read_adapter": "graspl.adapters",
+_ROOMS = {
+    "methods": ("LoRALitModule", "GRASPLitModule", "ThrowAwayFit"),
+    "constraints": (
+        "FactorConstraint",
+        "StreamConstraint",
+        "WriteConstraint",
+        "ReadConstraint",
+        "PairConstraint",
+        "ResidualConstraint",
+        "ActivationConstraint",
+    ),
+    "penalties": (
+        "Penalty",
+        "KLPenalty",
+        "FeaturePenalty",
+        "ConsistencyPenalty",
+        "L2Penalty",
+        "OrthogonalityPenalty",
+    ),
+    "edits": ("StreamEdit", "Ablate", "Cut", "Push"),
+    "starts": ("Start", "PlainStart", "DirectionsStart"),
+    "transforms": ("Transform", "Scale", "Balance", "Truncate", "SafeLoRA", "Subtract"),
+    "directions": ("Directions", "Identification", "TopSingular", "identify_adapter"),
+    "activations": ("NaturalDirections",),
+    "adapters": ("LoraOptions", "read_adapter"),
+    "data": ("ChatDataModule", "TaskDataModule", "Conversation", "ChoiceItem"),
+    "integrations": ("GRASPCallback", "HeldAdapter"),
+    "errors": ("GrasplError",),
 }
+_PLACES = {name: f"graspl.{room}" for room, names in _ROOMS.items() for name in names}
 
 __all__ = ["__version__", *_PLACES]  # pyright: ignore[reportUnsupportedDunderAll]
 

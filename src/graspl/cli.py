@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -129,18 +129,35 @@ def _run_training(arguments: list[str]) -> int:
     return 0
 
 
-def _run_tool(command: str, arguments: list[str]) -> int:
+def tool_parser(command: str, *, environment: bool = True) -> tuple[Any, Callable[..., Any]]:
+    """Return a command's parser and its function.
+
+    Args:
+        command: one of `TOOLS`.
+        environment: whether options come from environment variables too; help is shorter without their names.
+    """
     from importlib import import_module
 
-    module = import_module(f"graspl.commands.{command}")
-    function = getattr(module, command)
-    parser = _parser(command, arguments)
-    if hasattr(module, "add_arguments"):
-        module.add_arguments(parser)
-    else:
-        from graspl.commands.options import add_options
+    from jsonargparse import ArgumentParser
 
-        add_options(parser, function)
+    from graspl.commands.options import add_options
+
+    parser = ArgumentParser(
+        prog=f"graspl {command}",
+        allow_abbrev=False,
+        exit_on_error=False,
+        default_env=environment,
+        env_prefix=f"GRASPL_{command.upper()}",
+    )
+    parser.add_argument("--config", action="config", help="file with options")
+    function = getattr(import_module(f"graspl.commands.{command}"), command)
+    add_options(parser, function)
+    return parser, function
+
+
+def _run_tool(command: str, arguments: list[str]) -> int:
+    asks_for_help = any(each == "-h" or each.endswith("help") for each in arguments)
+    parser, function = tool_parser(command, environment=not asks_for_help)
     options = vars(parser.instantiate(parser.parse_args(arguments)))
     options.pop("config", None)
     if "transformers" in sys.modules:
@@ -148,25 +165,8 @@ def _run_tool(command: str, arguments: list[str]) -> int:
 
         disable_progress_bar()
     result = function(**options)
-    if hasattr(result, "render"):
-        _show(result.render())
+    _show(result.render())
     return getattr(result, "exit_code", 0)
-
-
-def _parser(command: str, arguments: Sequence[str]) -> Any:
-    """Return a command's parser; its help leaves out the name of each option's environment variable."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(
-        prog=f"graspl {command}",
-        description=TOOLS[command],
-        allow_abbrev=False,
-        exit_on_error=False,
-        default_env=not any(each.endswith("-h") or each.endswith("help") for each in arguments),
-        env_prefix=f"GRASPL_{command.upper()}",
-    )
-    parser.add_argument("--config", action="config", help="file with options")
-    return parser
 
 
 def _show(parts: Iterable[Any]) -> None:

@@ -11,12 +11,13 @@ from rich.table import Table
 
 from graspl.adapters.files import AdapterFolder, read_adapter, write_adapter
 from graspl.adapters.subspaces import interpolated
+from graspl.analysis import headline
 from graspl.auditing.weights import Shared, shared
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 from graspl.runs import RunFolder, adapter_of, atomic_path, write_json_atomic
 
-SCORES = ("adherence", "spillover", "coherence", "kl")
+SCORES = tuple(headline({}))
 
 
 @dataclass(frozen=True)
