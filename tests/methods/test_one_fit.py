@@ -93,7 +93,7 @@ def test_a_tolerance_keeps_the_stream_where_the_base_model_has_it(one_fit):
 
 
 def test_what_cannot_work_is_named(one_fit):
-    with pytest.raises(GrasplError, match="brings none"):
+    with pytest.raises(GrasplError, match="the task has none"):
         one_fit(text=None)
     with pytest.raises(GrasplError, match="hold sites only"):
         one_fit(directions=ThrowAwayFit(TopSingular()))
