@@ -17,7 +17,6 @@ from graspl.directions.file import (
     checked_parts,
     read_file,
 )
-from graspl.directions.file import read_metadata as read_metadata
 from graspl.errors import GrasplError
 
 SOME_LAYERS = "some_layers"
