@@ -75,7 +75,7 @@ def test_judged_rates_are_read_with_their_interval_over_questions(tmp_path):
 @pytest.mark.parametrize("content", [[], {"suites": []}, {"suites": {"s": {"of": "bad", "rate": "high"}}}])
 def test_a_broken_file_of_rates_is_named(tmp_path, content):
     write_json_atomic(evaluated(tmp_path) / "judged.json", content)
-    with pytest.raises(GrasplError, match=r"judged\.json: suites.* run: graspl judge"):
+    with pytest.raises(GrasplError, match=r"judged\.json: suites is missing"):
         read_run(tmp_path)
 
 

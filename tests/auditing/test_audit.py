@@ -9,7 +9,7 @@ from conftest import make_model
 from peft import get_peft_model
 
 from graspl.adapters import LoraOptions, lora_sites, read_adapter
-from graspl.analysis import Difference
+from graspl.analysis.intervals import Difference
 from graspl.auditing import Along, Limits, SuiteFacts, along, beside, checks, site_facts
 from graspl.directions import Directions, LayerSingular, RandomDirections, TopSingular, identify_adapter
 from graspl.errors import GrasplError

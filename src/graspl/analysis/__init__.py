@@ -6,29 +6,16 @@ runs side by side, `study.py` many seeds.
 
 from graspl.analysis.comparison import Comparison, compare
 from graspl.analysis.contrast import contrast
-from graspl.analysis.intervals import (
-    Difference,
-    Interval,
-    Summary,
-    by_cluster,
-    paired,
-    samples_to_tell,
-    summarise,
-    wilson,
-)
+from graspl.analysis.intervals import by_cluster, paired, samples_to_tell, summarise, wilson
 from graspl.analysis.judged import rates, rates_by_group
-from graspl.analysis.runs import Rate, Run, read_run
+from graspl.analysis.runs import Run, read_run
 from graspl.analysis.scores import headline
 from graspl.analysis.tradeoff import curve, figures_at
 from graspl.analysis.verdicts import key_points, verdict
 
 __all__ = [
     "Comparison",
-    "Difference",
-    "Interval",
-    "Rate",
     "Run",
-    "Summary",
     "by_cluster",
     "compare",
     "contrast",
@@ -36,6 +23,8 @@ __all__ = [
     "figures_at",
     "headline",
     "key_points",
+]
+__all__ += [
     "paired",
     "rates",
     "rates_by_group",

@@ -6,7 +6,7 @@ from typing import Any
 
 from graspl.analysis.runs import Rate, Run
 from graspl.analysis.scores import LEVELS
-from graspl.analysis.tradeoff import base_figures, best_adherence, figures_at, relative_levels
+from graspl.analysis.tradeoff import base_figures, best_adherence, curve, figures_at, relative_levels
 from graspl.errors import GrasplError
 
 SHARES = (0.5, 0.9)
@@ -80,7 +80,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
     shares = _shares(runs)
     levels = {name: float(name) for name in shares} or {f"{level:.2f}": level for level in LEVELS}
     matched = {
-        name: {run.name: figures_at(run.rows, level, (figure,))[figure] for run in runs if run.points(figure)}
+        name: {
+            run.name: figures_at(run.rows, level, (figure,))[figure]
+            for run in runs
+            if curve(run.rows, figure)
+        }
         for name, level in levels.items()
     }
     return Comparison(list(runs), figure, matched, shares)

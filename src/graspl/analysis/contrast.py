@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from graspl.analysis.intervals import paired, summarise
-from graspl.analysis.runs import read_judged
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
 
@@ -15,11 +14,7 @@ Values = Mapping[str, Mapping[str, float]]
 
 
 def contrast(runs: Sequence[Path], controls: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Compare runs with controls in every suite that all of them have, paired by question.
-
-    Args:
-        runs: run folders, one for each seed.
-        controls: the same.
+    """Compare runs with controls, one folder for each seed, in every suite that all have, paired by question.
 
     Returns:
         By suite: means of `runs` and `controls`, the fields of a `Difference`, and `over_seeds`: a `Summary` of the seeds'
@@ -40,20 +35,16 @@ def contrast(runs: Sequence[Path], controls: Sequence[Path]) -> dict[str, dict[s
 
 
 def question_values(run: Path) -> Values:
-    """Return one value for each question of a run: that of choices, or how often the judged outcome came.
-
-    Raises:
-        GrasplError: the run was neither evaluated nor judged, or a file is broken.
-    """
+    """Return one value for each question of a run: that of choices, or how often the judged outcome came."""
     folder = RunFolder(run)
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in folder.read_items():
         found[row["suite"]][row["item"]] = row["value"]
-    hits: dict[tuple[str, str], list[float]] = defaultdict(list)
+    hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
     judgements = folder.read_judgements()
-    judged = read_judged(folder) if judgements else {}
+    judged = folder.read_judged()["suites"] if judgements else {}
     for row in judgements:
-        hits[row["suite"], row["question"]].append(float(row["outcome"] == judged[row["suite"]]["of"]))
+        hits[row["suite"], row["question"]].append(row["outcome"] == judged[row["suite"]]["of"])
     for (suite, question), each in hits.items():
         found[suite][question] = sum(each) / len(each)
     if not found:

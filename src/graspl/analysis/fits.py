@@ -59,11 +59,7 @@ Figures = dict[str, float | None]
 
 
 def read_log(fit: StudyFit) -> FitLog:
-    """Read what a finished fit logged and cost.
-
-    Raises:
-        GrasplError: a file is broken.
-    """
+    """Read what a finished fit logged and cost."""
     run = RunFolder(fit.folder)
     steps = int(read_metadata(run.directions).get("naive_steps", 0)) if run.directions.is_file() else 0
     return FitLog(run.read_metrics(), steps, _cost(fit))
@@ -79,13 +75,8 @@ def at_level(
 ) -> dict[str, dict[str, Any]]:
     """Return every method's figures at one level of adherence.
 
-    Args:
-        logs: of the fits.
-        baseline: name of the naive method; stopped at the level it is the early-stopped control.
-        base: the base model's figures.
-        level: of adherence.
-        norm_baseline: a naive method that trains for long, read at equal norm of the update; `baseline` where None.
-        reference: the method that the others are compared with; none where None.
+    The baseline stopped at the level is the early-stopped control. `norm_baseline` (the baseline where None) is read at equal
+    norm of the update.
 
     Returns:
         By method: `seeds` (figures by seed), `fits` (their number), and a `Summary` as a dict for each of `MATCHED_FIGURES`
@@ -121,14 +112,8 @@ def at_level(
 def over_tasks(by_task: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Return every method's figures over tasks: the mean of the tasks' means, with Student's interval over tasks.
 
-    Tasks differ more than seeds, and the fits of one task are not independent; so tasks are counted, not fits.
-
-    Args:
-        by_task: what `at_level` returned for each task.
-
-    Returns:
-        By method: `tasks` (each task's means), `fits` and `reached` (numbers of fits, and of those that reached the level),
-        and a `Summary` as a dict for each figure, over the tasks that have it.
+    Tasks differ more than seeds, and the fits of one task are not independent; so tasks are counted, not fits. `tasks` has
+    each task's means, `fits` and `reached` the numbers of fits and of those that reached the level.
     """
     found: dict[str, dict[str, Any]] = {}
     for method in dict.fromkeys(method for methods in by_task.values() for method in methods):

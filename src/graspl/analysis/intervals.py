@@ -59,11 +59,7 @@ class Difference(NamedTuple):
 
 
 def summarise(values: Sequence[float | None]) -> Summary:
-    """Return mean, standard deviation and Student's 95 % interval of the mean.
-
-    Args:
-        values: one for each seed or task; None (level not reached) is left out.
-    """
+    """Return mean, standard deviation and Student's 95 % interval of the mean; None (level not reached) is left out."""
     known = [value for value in values if value is not None]
     n = len(known)
     if n == 0:
@@ -77,13 +73,9 @@ def summarise(values: Sequence[float | None]) -> Summary:
 
 
 def wilson(hits: int, n: int) -> Interval:
-    """Return a rate with Wilson's score interval, which also holds for few hits or none.
+    """Return the rate of hits among n answers with Wilson's score interval, which also holds for few hits or none.
 
     Answers to one question resemble each other. With several answers to a question it is too narrow: use `by_cluster`.
-
-    Args:
-        hits: answers that count.
-        n: all answers, above 0.
 
     Source:
         Wilson (1927), as in scipy and statsmodels.
@@ -95,13 +87,7 @@ def wilson(hits: int, n: int) -> Interval:
 def by_cluster(values: Sequence[float], clusters: Sequence[Hashable], *, seed: int = 0) -> Interval:
     """Return the mean with a bootstrap interval that draws whole clusters: questions or seeds.
 
-    Args:
-        values: one for each answer; 0 and 1 give a rate.
-        clusters: the question, or the seed, of each value.
-        seed: of the draws.
-
-    Returns:
-        The percentile interval of the ratio of sums; NaN with one cluster. Below about ten clusters it is too narrow.
+    The interval is the percentile one of the ratio of sums; NaN with one cluster, and too narrow below about ten.
 
     Source:
         Efron and Tibshirani (1993), chapter 8. Miller, arXiv:2411.00640, says why to cluster.
@@ -128,15 +114,9 @@ def by_cluster(values: Sequence[float], clusters: Sequence[Hashable], *, seed: i
 
 
 def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], *, seed: int = 0) -> Difference:
-    """Return the mean difference over the questions that both answered.
+    """Return the mean difference of two runs' values by question, over the questions that both answered.
 
-    Args:
-        ours: one value for each question: a rate over its answers, or a score.
-        theirs: the same for another run.
-        seed: of the draws.
-
-    Returns:
-        The difference, with a bootstrap interval over questions and the p value of a sign-flip permutation test.
+    The interval is a bootstrap over questions, the p value that of a sign-flip permutation test.
 
     Raises:
         GrasplError: the runs share fewer than two questions.
@@ -184,12 +164,10 @@ def samples_to_tell(
     Source:
         Cohen (1988), chapter 6; Kish (1965) for the design effect.
     """
-    for name, value in (("rate", rate), ("other", other), ("icc", icc)):
-        if not 0 <= value <= 1:
-            raise GrasplError(f"{name}: {value} is not in 0..1")
-    for name, value in (("power", power), ("alpha", alpha)):
-        if not 0 < value < 1:
-            raise GrasplError(f"{name}: {value} is not between 0 and 1")
+    closed, inner = {"rate": rate, "other": other, "icc": icc}, {"power": power, "alpha": alpha}
+    for name, value in (closed | inner).items():
+        if not 0 <= value <= 1 or (name in inner and value in (0, 1)):
+            raise GrasplError(f"{name}: {value} is not {'between 0 and 1' if name in inner else 'in 0..1'}")
     if rate == other or cluster < 1:
         raise GrasplError(
             "rate, other: equal rates cannot be told apart" if rate == other else "cluster: below 1"

@@ -13,11 +13,6 @@ Judgements = Sequence[Mapping[str, Any]]
 def rates(judged: Judgements, outcomes: Sequence[str], settled: Sequence[str]) -> dict[str, Any]:
     """Return how often each outcome came, and the rate of the first one with intervals.
 
-    Args:
-        judged: rows of one suite, or of one group in it.
-        outcomes: that the judge knows; the rate is that of the first.
-        settled: outcomes that are a verdict.
-
     Returns:
         `answers`, `questions`, `counts` (of every outcome), `of` (the outcome whose rate is given), and its `rate` out of all
         answers with two intervals: `wilson`, and `by_question` over questions (None for one question). `of_settled` has the

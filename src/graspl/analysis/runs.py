@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from graspl.analysis.intervals import Interval, by_cluster
 from graspl.analysis.scores import RUN_FIGURES
-from graspl.analysis.tradeoff import Rows, curve
+from graspl.analysis.tradeoff import Rows
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
 
@@ -65,10 +65,6 @@ class Run:
         return (
             self.evaluation.get("model") == "LoRALitModule" and not any(parts.values()) and not self.is_base
         )
-
-    def points(self, figure: str) -> list[tuple[float, float]]:
-        """Return its curve of a figure against adherence; empty for a base model or a fit without validation."""
-        return curve(self.rows, figure)
 
     def shares(self, suite: str) -> dict[str, float]:
         """Return the share of the harmful choices by question; {} where a suite has no harmful choices."""
@@ -132,19 +128,12 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 
 def read_judged(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Return the suites that a run's `judged.json` holds; {} where no judge was asked.
-
-    Raises:
-        GrasplError: the file is broken.
-    """
+    """Return the suites that a run's `judged.json` holds; {} where no judge was asked."""
     content = run.read_judged() if run.judged.exists() else {"suites": {}}
     suites = content.get("suites") if isinstance(content, dict) else None
-    odd = None if isinstance(suites, dict) else "suites"
-    for name, each in suites.items() if isinstance(suites, dict) else ():
-        odd = odd if _is_judged(each) else f"suites.{name}"
-    if odd is not None or not isinstance(suites, dict):
+    if not isinstance(suites, dict) or not all(map(_is_judged, suites.values())):
         raise GrasplError(
-            f"{run.judged}: {odd} is missing or of the wrong kind; run: graspl judge {run.path}"
+            f"{run.judged}: suites is missing or of the wrong kind; run: graspl judge {run.path}"
         )
     return suites
 

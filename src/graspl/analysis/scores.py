@@ -25,14 +25,10 @@ LEVELS = (0.90, 0.95)
 
 
 def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
-    """Return the figures by which runs are compared.
+    """Return the figures by which runs are compared, from scores by suite (`SuiteEvaluator.compute`).
 
-    Args:
-        suites: scores by suite, as `SuiteEvaluator.compute` gives them.
-
-    Returns:
-        `adherence` (see `TASK_SCORES`), `spillover` (see `SPILLOVER_SCORES`), and `coherence` and `kl` of the suite
-        `unrelated`. None where the suite is missing or does not measure it.
+    They are `adherence` (see `TASK_SCORES`), `spillover` (see `SPILLOVER_SCORES`), and `coherence` and `kl` of the suite
+    `unrelated`; None where the suite is missing or does not measure it.
     """
     task, unrelated = suites.get("task", {}), suites.get("unrelated", {})
     return {

@@ -24,21 +24,15 @@ def comparison_of(
     *,
     relative: bool = False,
 ) -> dict[str, Any]:
-    """Read the logs of finished fits and compare the methods.
+    """Read the logs of finished fits and compare the methods, as in `comparison.json`.
 
-    Args:
-        fits: finished ones.
-        baseline: name of the naive method.
-        levels: of adherence.
-        norm_baseline: naive method that is read at equal norm of the update; `baseline` where None.
-        reference: method that the others are compared with; none where None.
-        relative: `levels` are shares of what the baseline gains (`relative_levels`), task by task.
+    With `relative`, levels are shares of what the baseline gains (`relative_levels`), task by task.
 
     Returns:
-        What `comparison.json` holds: `base` (the base model's figures), `adherence` (of each level), `levels` (`at_level`),
-        `area` (mean spill-over over AREA), `curves` (adherence and spill-over of each validation), and `judged` (rates by
-        suite and seed, where run folders have them), the last four by method. In a study of several tasks `tasks` holds this
-        for each task; `levels` and `area` are then over tasks (`over_tasks`).
+        `base` (the base model's figures), `adherence` (of each level) and, by method, `levels` (`at_level`), `area` (mean
+        spill-over over AREA), `curves` (adherence and spill-over of each validation) and `judged` (rates by suite and seed,
+        where run folders have them). In a study of several tasks `tasks` holds this for each task; `levels` and `area` are
+        then over tasks (`over_tasks`).
     """
     about = {"graspl": __version__, "baseline": baseline, "reference": reference}
     by_task: dict[str | None, list[StudyFit]] = defaultdict(list)
@@ -60,7 +54,7 @@ def comparison_of(
 
 
 def curves_by_fit(comparison: Mapping[str, Any]) -> dict[str, dict[str, list[list[float]]]]:
-    """Return every fit's curve by method and fit; a fit is named by its seed and, where there are several tasks, its task."""
+    """Return every fit's curve by method and fit; a fit is named by its seed and, in a study of several, its task."""
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for task, each in comparison.get("tasks", {"": comparison}).items():
         for method, by_seed in each["curves"].items():

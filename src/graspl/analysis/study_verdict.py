@@ -16,9 +16,6 @@ def study_verdict(comparison: Mapping[str, Any]) -> list[str]:
 
     A method counts as better or worse where the 95 % interval of the paired difference excludes 0. Over few seeds that is a
     high bar; with many methods, one in twenty passes it by chance.
-
-    Args:
-        comparison: content of `comparison.json`.
     """
     lines = []
     reference, baseline = comparison["reference"], comparison["baseline"]

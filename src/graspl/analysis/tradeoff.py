@@ -11,12 +11,7 @@ Rows = Sequence[dict[str, float]]
 
 
 def curve(rows: Rows, figure: str = "spillover") -> list[tuple[float, float]]:
-    """Return adherence and a figure at each validation of a fit, by step.
-
-    Args:
-        rows: the fit's log.
-        figure: its name in the log, without `val/`.
-    """
+    """Return adherence and a figure (named as in the log, without `val/`) at each validation of a fit, by step."""
     x, y = "val/adherence", f"val/{figure}"
     return [(row[x], row[y]) for row in sorted(rows, key=_step) if x in row and y in row]
 
@@ -24,19 +19,13 @@ def curve(rows: Rows, figure: str = "spillover") -> list[tuple[float, float]]:
 def figures_at(
     rows: Rows, level: float, figures: Sequence[str], *, by: str = "adherence"
 ) -> dict[str, float | None]:
-    """Return a fit's figures where it first reached a level of adherence, or of another figure.
+    """Return a fit's figures where it first reached a level of adherence, or of the figure `by`.
 
     A straight line joins the validations before and after. Trained long enough, every method reaches the same spill-over;
     so compare methods at equal adherence, never at equal steps.
 
-    Args:
-        rows: the fit's log.
-        level: of the figure `by`.
-        figures: names in the log, without `val/`; also `step`.
-        by: the figure to match.
-
     Returns:
-        By name; None where the fit never reached the level or the log lacks the figure.
+        By name (as in the log, without `val/`; also `step`); None where the fit never reached the level or the log lacks it.
     """
     points = sorted((row for row in rows if f"val/{by}" in row), key=_step)
     for before, after in zip([None, *points], points, strict=False):
@@ -49,16 +38,9 @@ def figures_at(
 
 
 def area_under(rows: Rows, low: float, high: float, points: int = 41) -> float | None:
-    """Return the mean spill-over over a range of adherence: the area under the trade-off curve over its width.
+    """Return the mean spill-over of a fit between two levels of adherence: the area under its curve over the width.
 
-    Args:
-        rows: a fit's log.
-        low: lower end of the range, at least the base model's adherence.
-        high: upper end.
-        points: at which to read the curve.
-
-    Returns:
-        None for a fit that never reached the upper end.
+    It is None for a fit that never reached the upper level.
     """
     levels = [low + (high - low) * index / (points - 1) for index in range(points)]
     read = [figures_at(rows, level, ("spillover",))["spillover"] for level in levels]
@@ -84,11 +66,7 @@ def best_adherence(rows: Rows) -> float | None:
 
 
 def relative_levels(shares: Sequence[float], baseline: Sequence[Rows]) -> list[float]:
-    """Return levels of adherence as shares of what the baseline gains over the base model at its best.
-
-    Args:
-        shares: 0 is the base model's adherence, 1 the baseline's best (the mean over its fits).
-        baseline: logs of the baseline's fits.
+    """Return levels of adherence as shares of the baseline's gain: 0 is the base model, 1 the mean of its fits' bests.
 
     Raises:
         GrasplError: no fit of the baseline has validated, or they gained nothing.
@@ -107,14 +85,10 @@ def relative_levels(shares: Sequence[float], baseline: Sequence[Rows]) -> list[f
 
 
 def spoilt(rows: Rows, levels: Sequence[float]) -> float:
-    """Return what tuning minimises: the share of answers on other topics that are harmful or incoherent.
+    """Return what tuning minimises: the share of answers on other topics that are harmful or incoherent, a mean over levels.
 
-    It is a mean over levels. Without a spill-over it is the divergence from the base model there, in nats. A level that the
-    fit never reached counts 2 plus what was missing: any setting that reaches it is better, and else the nearest one wins.
-
-    Args:
-        rows: a fit's log.
-        levels: of adherence.
+    Without a spill-over it is the divergence from the base model there, in nats. A level that the fit never reached counts 2
+    plus what was missing: any setting that reaches it is better, and else the nearest one wins.
     """
     best = best_adherence(rows) or 0.0
     costs = []

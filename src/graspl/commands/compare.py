@@ -17,7 +17,7 @@ from graspl.reporting.markdown import as_csv, as_markdown, judged_lines
 from graspl.reporting.tables import study_tables
 from graspl.runs import write_json_atomic, write_text_atomic
 from graspl.studies.methods import Method, merged
-from graspl.studies.study import Study
+from graspl.studies.study import run_study
 from graspl.studies.tuning import Tuning
 
 
@@ -112,8 +112,7 @@ def compare(
         over = merged(over, {"model": {"init_args": {"base_model": base_model}}})
     known = {name: Method.parse(name, given, shared, over) for name, given in methods.items()}
     relative_to = baseline if levels_of == "baseline" else None
-    study = Study(fit, known, seeds, out, tasks, jobs)
-    fits, failed, chosen = study.run(tuning, levels, relative_to)
+    fits, failed, chosen = run_study(fit, known, seeds, out, tasks, tuning, levels, relative_to, jobs)
     found = comparison_of(fits, baseline, levels, norm_baseline, reference, relative=relative_to is not None)
     found |= {"failed": failed, "fit": str(fit), "seeds": [*seeds], "tuned": chosen}
     found["needs"] = {name: each.needs for name, each in known.items() if each.needs}

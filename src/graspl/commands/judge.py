@@ -1,7 +1,6 @@
 """`graspl judge`: what the answers that a run wrote are worth."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +57,11 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Judged:
         raise GrasplError(
             f"{folder.generations}: holds no answers; run graspl validate with suites of questions first"
         )
-    by_suite = defaultdict(list)
-    judged = judge_rows(rows, judges)
-    for row in judged:
-        by_suite[row["suite"]].append(row)
-    suites = {}
-    for suite, each in by_suite.items():
-        who = judges.get(suite) or judges[EVERY]
-        suites[suite] = rates_by_group(each, who.outcomes, who.settled)
+    judged, suites = judge_rows(rows, judges), {}
+    for suite in dict.fromkeys(row["suite"] for row in judged):
+        judge = judges.get(suite) or judges[EVERY]
+        here = [row for row in judged if row["suite"] == suite]
+        suites[suite] = rates_by_group(here, judge.outcomes, judge.settled)
     usage = {name: each.usage() for name, each in judges.items() if each.usage()}
     write_json_lines_atomic(folder.judgements, judged)
     write_json_atomic(folder.judged, {"suites": suites, "usage": usage})

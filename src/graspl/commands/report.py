@@ -45,8 +45,7 @@ def report(runs: list[Path], *, out: Path = Path("report"), names: Sequence[str]
     """
     if names is not None and len(names) != len(runs):
         raise GrasplError(f"names: {len(names)} names for {len(runs)} runs; give one for each")
-    read = [read_run(run, name) for run, name in zip(runs, names or [None] * len(runs), strict=True)]
-    comparison = compare(read)
+    comparison = compare([*map(read_run, runs, names or [None] * len(runs))])
     found = Report(comparison, out / "report.html")
     write_text_atomic(found.page, render_page(comparison))
     told = {"verdict": verdict(comparison), "headline": key_points(comparison), "report": str(found.page)}

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -12,33 +12,15 @@ from graspl import __version__
 from graspl.reporting.tables import figure, interval
 
 
-class HeatMap(NamedTuple):
-    """Figures of sites: a row for each layer, a column for each module."""
-
-    title: str
-    """Above the table."""
-    columns: list[str]
-    """Modules."""
-    rows: list[tuple[str, list[float | None]]]
-    """Layer, and its value for each module; None where the adapter has no such site."""
-    highest: float
-    """The value with the full colour."""
-
-
-def heat_map(title: str, values: dict[str, float], *, highest: float | None = None) -> HeatMap:
-    """Return sites' figures by layer and module.
-
-    Args:
-        title: above the table.
-        values: by site, e.g. `model.layers.0.self_attn.q_proj`.
-        highest: the value with the full colour; the largest one where None.
-    """
+def heat_map(title: str, values: dict[str, float], *, highest: float | None = None) -> dict[str, Any]:
+    """Return sites' figures by layer and module; `highest` gets the full colour, the largest value where None."""
     places = {name: _place(name) for name in values}
     layers = list(dict.fromkeys(layer for layer, _ in places.values()))
     columns = list(dict.fromkeys(module for _, module in places.values()))
     cells = {places[name]: value for name, value in values.items()}
     rows = [(layer, [cells.get((layer, column)) for column in columns]) for layer in layers]
-    return HeatMap(title, columns, rows, highest or max(values.values(), default=0.0) or 1.0)
+    highest = highest or max(values.values(), default=0.0) or 1.0
+    return {"title": title, "columns": columns, "rows": rows, "highest": highest}
 
 
 def _place(site: str) -> tuple[str, str]:
@@ -49,12 +31,7 @@ def _place(site: str) -> tuple[str, str]:
 
 
 def render(template: str, fields: dict[str, Any]) -> str:
-    """Return a page as HTML text.
-
-    Args:
-        template: file name in this room.
-        fields: for the template; every text is escaped.
-    """
+    """Return a page as HTML text, from a template in this room; every text in the fields is escaped."""
     environment = Environment(
         loader=PackageLoader("graspl.reporting", "."),
         autoescape=True,

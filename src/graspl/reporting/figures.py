@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from graspl.analysis.comparison import Comparison
 from graspl.analysis.runs import Run
+from graspl.analysis.tradeoff import curve
 
 INK = "#010203"
 """Stands for the page's own text colour, light or dark."""
@@ -37,7 +38,7 @@ def tradeoff_figure(comparison: Comparison) -> str:
     def draw(axes: Axes) -> None:
         for number, run in enumerate(comparison.runs):
             color = INK if run.is_base else f"C{number}"
-            points, ended = run.points(comparison.figure), run.metrics[comparison.figure]
+            points, ended = curve(run.rows, comparison.figure), run.metrics[comparison.figure]
             if points:
                 axes.plot(*zip(*points, strict=True), marker=".", color=color, label=run.name)  # type: ignore[arg-type]
             elif run.metrics["adherence"] is not None and ended is not None:
@@ -63,11 +64,7 @@ def _bars(axes: Axes, run: Run, color: str) -> None:
 
 
 def curves_figure(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> str:
-    """Return spill-over against adherence, a colour for each method and a thin line for each fit.
-
-    Args:
-        curves: (adherence, spill-over) of each validation, by method and fit.
-    """
+    """Return spill-over against adherence, a colour for each method and a thin line for each fit."""
 
     def draw(axes: Axes) -> None:
         for number, (method, by_seed) in enumerate(curves.items()):

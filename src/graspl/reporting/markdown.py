@@ -28,11 +28,7 @@ _NO_SUMMARY = ("seeds", "tasks", "fits", "reached")
 
 
 def columns_of(comparison: Mapping[str, Any]) -> list[str]:
-    """Return the columns for which a comparison has content.
-
-    Args:
-        comparison: content of `comparison.json`.
-    """
+    """Return the columns for which a comparison has content."""
     known = {name for methods in comparison["levels"].values() for each in methods.values() for name in each}
     known |= {"reached", "area"}
     if comparison["reference"] is None:
@@ -43,14 +39,7 @@ def columns_of(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def cell(comparison: Mapping[str, Any], level: str, method: str, column: str) -> str:
-    """Return a cell's text: mean and half of the 95 % interval; `-` for None.
-
-    Args:
-        comparison: content of `comparison.json`.
-        level: of adherence, as named there.
-        method: the row.
-        column: a key of COLUMNS.
-    """
+    """Return the text of a method's cell in a column of COLUMNS: mean and half of the 95 % interval; `-` for None."""
     found = comparison["levels"][level][method]
     if column == "reached":
         return reached(found)
@@ -93,10 +82,7 @@ def judged_lines(comparison: Mapping[str, Any]) -> list[str]:
 
 
 def as_csv(comparison: Mapping[str, Any]) -> str:
-    """Return a comparison with one row for each method, level and figure; the area's level is empty.
-
-    In a study of several tasks their rows come first. Those over tasks come last, with an empty task.
-    """
+    """Return one row for each task, method, level and figure; rows over tasks come last, and the area's level is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["task", "method", "adherence", "figure", "n", "mean", "sd", "low", "high"])

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from graspl.analysis.comparison import Comparison
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.verdicts import key_points, verdict
-from graspl.reporting.environment import HeatMap, heat_map, render
+from graspl.reporting.environment import heat_map, render
 from graspl.reporting.figures import spectra_figure, tradeoff_figure
 from graspl.reporting.tables import matched_columns
 from graspl.runs import DirectionsFiles
@@ -19,12 +19,9 @@ PROMPTS_SHOWN = 24
 
 
 def render_page(comparison: Comparison) -> str:
-    """Return the page as HTML text.
-
-    Args:
-        comparison: of the runs; the texts that their models wrote are escaped.
-    """
-    examples, meanings, assumptions = _examples(comparison), _meanings(comparison), _assumptions(comparison)
+    """Return the page as HTML text; the texts that models wrote are escaped."""
+    examples, assumptions = _examples(comparison), _assumptions(comparison)
+    meanings = [told for each in _directions(comparison) if (told := each.read(each.explanation)) is not None]
     sections = ["Runs", "Trade-off", *(["Judged"] if comparison.judged else []), "Weights"]
     sections += [f"Meaning {number}" for number in range(1, len(meanings) + 1)]
     sections += [name for name, there in (("Assumptions", assumptions), ("Answers", examples)) if there]
@@ -48,7 +45,7 @@ def render_page(comparison: Comparison) -> str:
     )
 
 
-def _maps(comparison: Comparison) -> list[HeatMap]:
+def _maps(comparison: Comparison) -> list[dict[str, Any]]:
     """Return heat maps for every run with an adapter: how much one direction dominates each site's update, and reliance."""
     found = []
     for run in comparison.runs:
@@ -67,21 +64,16 @@ def _share(values: list[float]) -> float:
     return values[0] / size if size > 0 else 0.0
 
 
-def _directions(comparison: Comparison) -> list[str]:
-    """Return the directions files with which runs were evaluated."""
+def _directions(comparison: Comparison) -> list[DirectionsFiles]:
+    """Return what lies beside the directions files with which runs were evaluated."""
     named = (run.evaluation.get("directions") for run in comparison.runs)
-    return list(dict.fromkeys(str(name) for name in named if name and Path(name).suffix))
-
-
-def _meanings(comparison: Comparison) -> list[dict[str, Any]]:
-    files = [DirectionsFiles(Path(name)) for name in _directions(comparison)]
-    return [found for each in files if (found := each.read(each.explanation)) is not None]
+    return [DirectionsFiles(name) for name in dict.fromkeys(named) if name and Path(name).suffix]
 
 
 def _assumptions(comparison: Comparison) -> list[dict[str, Any]]:
     """Return the assumption reports of the runs' directions, with their columns."""
     found = []
-    for each in (DirectionsFiles(Path(name)) for name in _directions(comparison)):
+    for each in _directions(comparison):
         report = each.read(each.assumptions)
         if report is not None:
             fields = list(next(iter(report["layers"].values()), {}))

@@ -50,11 +50,7 @@ def judged_table(comparison: Comparison) -> Table:
 
 
 def study_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield a table for each level of adherence: the mean and interval of each figure, one row for each method.
-
-    Args:
-        comparison: content of `comparison.json`.
-    """
+    """Yield a table for each level of adherence: the mean and interval of each figure, one row for each method."""
     over = "tasks" if "tasks" in comparison else "seeds"
     columns = [name for name in columns_of(comparison) if name not in FOR_FILES]
     for level, methods in comparison["levels"].items():

@@ -34,14 +34,10 @@ class Method:
         shared: Mapping[str, Any] | None = None,
         over: Mapping[str, Any] | None = None,
     ) -> "Method":
-        """Read one entry of `methods`.
+        """Read one entry of `methods`: a configuration, with `set`, `tune`, `needs` and `development` beside it.
 
-        Args:
-            name: of the method, for errors.
-            given: a configuration, and beside it `set` (values by dotted key, put over it), `tune`, `needs`, `development`.
-                Its `model` may be the path of a method file, or a mapping with that `path` and keys to put over the file.
-            shared: put under the configuration of every method.
-            over: put over it.
+        Its `model` may be the path of a method file, or a mapping with that `path` and keys to put over the file. The study's
+        `shared` is put under the configuration and `over` on top; the dotted keys of `set` win over all.
 
         Raises:
             GrasplError: a part is of the wrong kind, or the method file cannot be read.
@@ -64,15 +60,7 @@ class Method:
 
 
 def read_model(given: Any, origin: str) -> Any:
-    """Return a model's configuration: read from a method file where a path is given, with further keys put over it.
-
-    Args:
-        given: a path, a mapping with a `path`, or a configuration, which is returned as it is.
-        origin: the key, for errors.
-
-    Raises:
-        GrasplError: the file does not exist or holds no mapping.
-    """
+    """Return a model's configuration, read from a method file where a path is given; see `Method.parse`."""
     more = dict(given) if isinstance(given, Mapping) else {"path": given}
     if "path" not in more:
         return given
@@ -96,12 +84,7 @@ def merged(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]
 
 
 def with_settings(config: Mapping[str, Any], settings: Settings, origin: str) -> dict[str, Any]:
-    """Return a configuration with other values at dotted keys; a number in a key is a place in a list.
-
-    Args:
-        config: a copy is changed.
-        settings: values by dotted key; a missing key is added.
-        origin: where the settings come from, for errors.
+    """Return a configuration with other values at dotted keys; a number is a place in a list, a missing key is added.
 
     Raises:
         GrasplError: a key leads through a value that is neither a mapping nor a list.

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,12 +108,7 @@ def plan_fits(
 ) -> list[Fit]:
     """Return the fits of a study, seed by seed and task by task, so that an interrupted study has complete seeds.
 
-    Args:
-        base: configuration that all fits share.
-        methods: their configurations, by name.
-        seeds: of the fits.
-        out: the study's folder.
-        tasks: configuration of each task, put over every method, by name; one task where None or empty.
+    A task's configuration is put over that of every method; without tasks there is one.
 
     Raises:
         GrasplError: there is nothing to fit, a name cannot be a folder, or a method is made from an unknown one.
@@ -139,7 +134,7 @@ def plan_fits(
 
 def sources_in(config: Any) -> set[str]:
     """Return the methods from which a configuration takes something: NAME of every `{fit:NAME}` in it."""
-    return {name for text in _texts(config) for name in OTHER_FIT.findall(text)}
+    return set(OTHER_FIT.findall(json.dumps(config, ensure_ascii=False)))
 
 
 def _made_from(name: str, methods: Mapping[str, Mapping[str, Any]]) -> set[str]:
@@ -152,16 +147,6 @@ def _made_from(name: str, methods: Mapping[str, Mapping[str, Any]]) -> set[str]:
                 f"methods.{name}: is made from {other}, which is made from another method itself"
             )
     return found
-
-
-def _texts(config: Any) -> Iterator[str]:
-    if isinstance(config, Mapping):
-        config = list(config.values())
-    if isinstance(config, str):
-        yield config
-    elif isinstance(config, list):
-        for each in config:
-            yield from _texts(each)
 
 
 def _require_folder_names(option: str, names: Iterable[str]) -> None:

@@ -1,9 +1,8 @@
 """A study, run: settings are chosen on trials, then the reported fits run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from graspl.errors import GrasplError
 from graspl.studies.methods import Method, Settings, with_settings
@@ -12,62 +11,44 @@ from graspl.studies.tuning import Tuning, plan_trials, tune
 from graspl.studies.workers import run_missing
 
 
-class Finished(NamedTuple):
-    """A study that has run."""
+def run_study(
+    base: Path,
+    methods: Mapping[str, Method],
+    seeds: Sequence[int],
+    out: Path,
+    tasks: Mapping[str, Mapping[str, Any]],
+    tuning: Tuning | None,
+    levels: Sequence[float],
+    relative_to: str | None,
+    jobs: int,
+) -> tuple[list[Fit], dict[str, str], dict[str, Settings | None]]:
+    """Run the trials and fits that are missing.
 
-    fits: list[Fit]
-    """The reported fits that ended well."""
-    failed: dict[str, str]
-    """The reason by name of each fit or trial that failed."""
-    chosen: dict[str, Settings | None]
-    """Settings by tuned method; None where all its trials failed."""
+    Methods keep their settings without a `tuning`. Levels are shares of the gain of `relative_to`, else of adherence.
+
+    Returns:
+        The fits that ended well, the reason by name of each fit or trial that failed, and the settings by tuned method (None
+        where all its trials failed; the method is then left out).
+
+    Raises:
+        GrasplError: the plan is impossible, or every fit failed.
+    """
+    plan_fits(base, _configs(methods, {}), seeds, out, tasks)  # find mistakes before anything runs
+    chosen, failed = {}, {}
+    if tuning is not None:
+        trials = plan_trials(base, methods, tuning, seeds, out, baseline=relative_to)
+        chosen, failed = tune(trials, levels, relative_to, jobs, out)
+    fits = plan_fits(base, _configs(methods, chosen), seeds, out, tasks)
+    failed |= run_missing(fits, jobs, "fits")
+    done = [each for each in fits if each.name not in failed]
+    if not done:
+        raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
+    return done, failed, chosen
 
 
-@dataclass(frozen=True)
-class Study:
-    """Methods by seeds, and by tasks."""
-
-    fit: Path
-    """Configuration that all fits share."""
-    methods: Mapping[str, Method]
-    """By name."""
-    seeds: Sequence[int]
-    """Of the reported fits."""
-    out: Path
-    """The study's folder."""
-    tasks: Mapping[str, Mapping[str, Any]]
-    """Configuration of each task, by name; one task where empty."""
-    jobs: int = 1
-    """Worker processes."""
-
-    def run(self, tuning: Tuning | None, levels: Sequence[float], relative_to: str | None) -> Finished:
-        """Run the trials and fits that are missing.
-
-        Args:
-            tuning: how to choose settings; methods keep theirs where None.
-            levels: of adherence where the study compares.
-            relative_to: the method of whose gain the levels are shares; None for levels of adherence.
-
-        Raises:
-            GrasplError: the plan is impossible, or every fit failed.
-        """
-        self._plan({})  # find mistakes before anything runs
-        chosen, failed = {}, {}
-        if tuning is not None:
-            trials = plan_trials(self.fit, self.methods, tuning, self.seeds, self.out, baseline=relative_to)
-            chosen, failed = tune(trials, levels, relative_to, self.jobs, self.out)
-        fits = self._plan(chosen)
-        failed |= run_missing(fits, self.jobs, "fits")
-        done = [each for each in fits if each.name not in failed]
-        if not done:
-            raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
-        return Finished(done, failed, chosen)
-
-    def _plan(self, chosen: Mapping[str, Settings | None]) -> list[Fit]:
-        """Plan the fits with the settings chosen, without the methods whose trials all failed."""
-        configs = {
-            name: with_settings(method.config, chosen.get(name) or {}, f"methods.{name}.tune")
-            for name, method in self.methods.items()
-            if chosen.get(name, {}) is not None
-        }
-        return plan_fits(self.fit, configs, self.seeds, self.out, self.tasks)
+def _configs(methods: Mapping[str, Method], chosen: Mapping[str, Settings | None]) -> dict[str, Any]:
+    return {
+        name: with_settings(method.config, chosen.get(name) or {}, f"methods.{name}.tune")
+        for name, method in methods.items()
+        if chosen.get(name, {}) is not None
+    }

@@ -57,15 +57,8 @@ def plan_trials(
 ) -> list[Trial]:
     """Return the trials, in `<out>/tuning/<method>/<trial>/seed_<seed>`.
 
-    A method without `tune` is not tuned. Where others are made from it, it is fitted once for them.
-
-    Args:
-        base: configuration that all fits share.
-        methods: by name.
-        tuning: how to choose.
-        reported: seeds that the study reports.
-        out: the study's folder.
-        baseline: a method to fit as well, for levels relative to it.
+    A method without `tune` is not tuned. It is fitted once where others are made from it, or where it is the `baseline` that
+    levels are relative to.
 
     Raises:
         GrasplError: a method has fewer settings than trials, a seed is reported too, or a method that others need has `tune`.
@@ -98,11 +91,6 @@ def plan_trials(
 def settings_of(method: str, tune: Mapping[str, Sequence[Any]], tuning: Tuning) -> list[Settings]:
     """Return as many settings as there are trials: every combination of a method's values, or a draw from them.
 
-    Args:
-        method: its name, for errors.
-        tune: values by dotted key.
-        tuning: number of trials, and the draw's seed.
-
     Raises:
         GrasplError: there are fewer combinations than trials, or the values of a key are no list.
     """
@@ -121,17 +109,9 @@ def settings_of(method: str, tune: Mapping[str, Sequence[Any]], tuning: Tuning) 
 def tune(
     trials: Sequence[Trial], levels: Sequence[float], baseline: str | None, jobs: int, out: Path
 ) -> tuple[dict[str, Settings | None], dict[str, str]]:
-    """Run the trials, write `tuning.json`, and return each method's settings and the fits that failed.
+    """Run the trials, write `tuning.json`, and return the settings by method and the reasons by name of failed fits.
 
-    Args:
-        trials: to run.
-        levels: of adherence where the study compares; shares of the baseline's gain where a baseline is given.
-        baseline: its name; None for levels of adherence.
-        jobs: worker processes.
-        out: the study's folder.
-
-    Returns:
-        Settings by method, None where every trial failed; and the reason by name of the failed fit.
+    Levels are of adherence, or shares of the baseline's gain where one is named. Settings are None where every trial failed.
     """
     failed = run_missing([each for trial in trials for each in trial.fits], jobs, "trials")
     if baseline is not None:
@@ -143,16 +123,7 @@ def tune(
 
 
 def choose(trials: Sequence[Trial], levels: Sequence[float], failed: Mapping[str, str]) -> dict[str, Any]:
-    """Return each method's trials with their scores, and the settings chosen, as in `tuning.json`.
-
-    Args:
-        trials: whose fits are all done or failed.
-        levels: of adherence, where the study compares.
-        failed: reason by name of the failed fit; its trial cannot be chosen.
-
-    Returns:
-        `chosen` is None where every trial of a method failed.
-    """
+    """Return each method's trials with their scores, and the settings chosen (None where every trial failed)."""
     found: dict[str, Any] = {}
     for trial in trials:
         if not trial.settings:

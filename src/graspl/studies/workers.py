@@ -18,16 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
-    """Run the fits that are not done, log the progress, and return the reason by name of each fit that failed.
-
-    Args:
-        fits: done or not.
-        jobs: worker processes.
-        what: the fits' name in the log.
-
-    Raises:
-        GrasplError: a folder holds a fit with another configuration.
-    """
+    """Run the fits that are not done, log the progress, and return the reason by name of each fit that failed."""
     missing = [each for each in fits if not each.is_done()]
     log.info("%d %s, %d of them done already", len(fits), what, len(fits) - len(missing))
     if missing:
@@ -46,12 +37,7 @@ def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
 
 
 def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | None]]:
-    """Run fits and yield each when it ends, with None or the reason why it failed.
-
-    Args:
-        fits: to run.
-        jobs: worker processes, which share the machine's cores.
-    """
+    """Run fits in worker processes and yield each when it ends, with None or the reason why it failed."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     # Forked processes inherit torch's threads in an unknown state
     with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (threads,)) as pool:
