@@ -1,4 +1,4 @@
-"""Draw which room of graspl imports which: `make docs` writes docs/imports.svg."""
+"""Draw which room of graspl imports which: `make docs` writes docs/images/imports.svg."""
 
 import re
 import tomllib
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 ROOT = Path(__file__).parents[1]
-TARGET = Path(__file__).with_name("imports.svg")
+TARGET = Path(__file__).with_name("images") / "imports.svg"
 
 
 def layers() -> list[list[str]]:
