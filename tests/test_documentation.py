@@ -1,6 +1,7 @@
-"""The documentation is built without a warning, and says what is there."""
+"""The documentation is built without a warning, and what it says is true and current."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -8,9 +9,32 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+RESULTS = sorted((ROOT / "results").glob("*.json"))
+
+
+def script(path):
+    """Return a script of the repository as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def named(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def sentences(text):
+    """Return a page's sentences and the cells of its tables, without code and marks."""
+    text = re.sub(r"```.*?```|<!--.*?-->|!\[.*?\]\(.*?\)", "", text, flags=re.DOTALL)
+    text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", text)
+    blocks = re.split(r"\n\s*\n|\n[-#|]|\n\d+\. |(?<=.)\|", text)
+    return [each for block in blocks for each in re.split(r"(?<=[.!?:])\s+", " ".join(block.split()))]
 
 
 @pytest.mark.slow
@@ -27,14 +51,24 @@ def test_the_site_is_built_without_a_warning(tmp_path):
 
 
 def test_the_picture_of_imports_is_that_of_the_code():
-    spec = importlib.util.spec_from_file_location("draw_imports", ROOT / "docs" / "draw_imports.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script(ROOT / "docs" / "draw_imports.py")
     drawn = set(re.findall(r'id="(\w+-imports-\w+)"', module.TARGET.read_text()))
     assert drawn == {f"{ours}-imports-{theirs}" for ours, theirs in module.edges()}, "run: make docs"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_room_is_in_the_list_of_the_architecture():
+    (listed,) = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "architecture.md").read_text(), flags=re.DOTALL)
+    rooms = {each.parent.name for each in (ROOT / "src" / "graspl").glob("*/__init__.py")}
+    assert {room for room in rooms if f"{room}/" not in listed} == set()
+    assert {room for room in re.findall(r"(\w+)/", listed) if room not in rooms} <= {"tasks", "suites"}
+
+
+def test_every_room_has_a_page_of_reference():
+    rooms = {each.parent.name for each in (ROOT / "src" / "graspl").glob("*/__init__.py")} - {"commands", "callbacks"}
+    assert rooms == {each.stem for each in (ROOT / "docs" / "reference").glob("*.md")}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_tests_and_files_that_a_page_names_are_there(page):
     text = page.read_text()
     functions = set(
@@ -42,11 +76,109 @@ def test_tests_and_files_that_a_page_names_are_there(page):
     )
     for name in re.findall(r"`(?:[\w/.]+::)?(test_\w+)`", text):
         assert name in functions, name
-    for name in re.findall(r"`((?:tests|configs|notebooks|benchmarks)/[\w/.]+?\.\w+)(?:::\w+)?`", text):
-        assert (ROOT / name).exists(), name
+    folders = "tests|configs|notebooks|benchmarks|results|src"
+    for name in re.findall(rf"`((?:{folders})/[\w/.-]+?\.\w+)(?:::\w+)?`", text):
+        assert (ROOT / name).exists() or "NAME" in name, name
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_name_beside_a_source_file_is_in_it(page):
+    for file, name in re.findall(r"`(src/[\w/]+\.py)`, `(\w+)`", page.read_text()):
+        assert re.search(rf"\b(def|class) {name}\b|^{name} ", (ROOT / file).read_text(), flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize("page", [README, ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md"], ids=named)
+def test_the_links_of_a_page_outside_the_site_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_python_in_a_page_is_python(page):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
         compile(block, page.name, "exec")
+
+
+def test_figures_in_pages_are_those_of_the_results():
+    insert = script(ROOT / "results" / "insert.py")
+    for page in insert.PAGES:
+        assert insert.current(page.read_text()) == page.read_text(), f"{named(page)}: run: make docs"
+
+
+def test_every_figure_of_a_percentage_is_a_result():
+    """An interval's own 95 % is none."""
+    insert = script(ROOT / "results" / "insert.py")
+    for page in insert.PAGES:
+        text = insert.MARK.sub("", page.read_text())
+        text = re.sub(r"```.*?```|95 % interval", "", text, flags=re.DOTALL)
+        assert re.findall(r"\S+ \d+ ?%", text) == [], named(page)
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda path: path.stem)
+def test_a_result_says_where_it_comes_from_and_is_shown(file):
+    kept = json.loads(file.read_text())
+    assert set(kept) - {"note"} == {"command", "commit", "date", "machine", "seeds", "figures"}
+    insert = script(ROOT / "results" / "insert.py")
+    assert any(f"results: {file.name} " in page.read_text() for page in insert.PAGES), "no page shows it"
+
+
+def test_a_figure_that_no_result_has_is_refused_and_digits_are_kept(tmp_path, monkeypatch):
+    insert = script(ROOT / "results" / "insert.py")
+    monkeypatch.setattr(insert, "RESULTS", tmp_path)
+    row = '{"run": "a", "removed": {"percent": 1.50, "low": 1, "high": 2}, "steps": {"mean": 3, "half_width": 0.10}, "x": null}'
+    (tmp_path / "one.json").write_text('{"figures": {"rows": {"a": ' + row + "}}}")
+    assert insert.current("is <!-- results: one.json rows/a/removed --><!-- /results -->.") == (
+        "is <!-- results: one.json rows/a/removed -->1.50 % (1 to 2)<!-- /results -->."
+    )
+    shown = insert.current("<!-- results: one.json rows | run, steps, x -->old<!-- /results -->")
+    assert "| a | 3 ± 0.10 | - |" in shown
+    assert "old" not in shown
+    assert insert.current(shown) == shown
+    with pytest.raises(KeyError, match="b"):
+        insert.current("<!-- results: one.json rows/b --><!-- /results -->")
+
+
+def test_the_readme_is_short_and_shows_python_soon():
+    text = README.read_text()
+    assert len(text.split()) <= 900
+    assert text[: text.index("```python")].count("\n") < 60
+    long = [each for each in sentences(text) if len(each.split()) > 30]
+    assert long == []
+
+
+def test_the_first_screen_says_what_is_known_of_gpus():
+    assert "GPU" in "\n".join(README.read_text().splitlines()[:30])
+
+
+def test_the_glossary_is_short_and_defines_each_term_once():
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", (ROOT / "docs" / "glossary.md").read_text(), flags=re.MULTILINE)
+    terms = rows[2:]
+    assert 0 < len(terms) <= 25
+    assert len(set(terms)) == len(terms)
+
+
+def test_every_decision_is_listed_and_has_its_parts():
+    folder = ROOT / "docs" / "decisions"
+    index, nav = (folder / "index.md").read_text(), (ROOT / "mkdocs.yml").read_text()
+    for page in folder.glob("0*.md"):
+        assert f"({page.name})" in index
+        assert f"decisions/{page.name}" in nav
+        assert re.findall(r"^## (.*)$", page.read_text(), flags=re.MULTILINE) == ["Context", "Decision", "Price"]
+
+
+def test_the_contract_lists_that_recipes_name_are_there():
+    recipes = re.findall(r"`([A-Z]+)` in `(tests/[\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert {name for name, _ in recipes} == {"PENALTIES", "CONSTRAINTS", "EDITS", "STARTS", "TRANSFORMS"}
+    for name, file in recipes:
+        assert re.search(rf"^{name} = ", (ROOT / file).read_text(), flags=re.MULTILINE), file
+
+
+def test_recipes_are_at_most_ten_lines():
+    for recipe in re.split(r"^## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)[1:]:
+        assert len([line for line in recipe.splitlines()[1:] if line]) <= 10, recipe.splitlines()[0]
+
+
+def test_pages_of_the_site_are_in_its_menu():
+    nav = yaml.safe_load(re.sub(r"!!python\S+", "", (ROOT / "mkdocs.yml").read_text()))["nav"]
+    listed = set(re.findall(r"[\w/-]+\.md", json.dumps(nav)))
+    assert listed == {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
