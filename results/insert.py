@@ -42,7 +42,11 @@ def cell(value: Any) -> str:
 def table(rows: dict[str, dict[str, Any]], columns: list[str]) -> str:
     """Return rows as a Markdown table."""
     columns = columns or list(next(iter(rows.values())))
-    lines = [columns, ["---"] * len(columns), *([cell(row[name]) for name in columns] for row in rows.values())]
+    lines = [
+        columns,
+        ["---"] * len(columns),
+        *([cell(row[name]) for name in columns] for row in rows.values()),
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

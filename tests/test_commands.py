@@ -31,35 +31,37 @@ SHORT = {
         "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", "--generations.sampling.max_new_tokens=4",
         "--generations.max_new_tokens=4", "--generations.prompts=1",
     ],
-    "interpolate": ["--at=[0, 1]"],
     # Two methods of the file's own, one seed, a few steps of a rate at which these teach something
     "compare": [
-        "--fast=true", '--fast_methods=["naive", "grasp"]', "--fast_seeds=[0]",
+        "--fast=true", "--fast_seeds=[0]",
         "--over=" + json.dumps({
             "trainer": {"max_steps": 8, "val_check_interval": 8, "accumulate_grad_batches": 1, "accelerator": "cpu"},
             "model": {"init_args": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}},
         }),
     ],
 }  # fmt: skip
+FAST = {
+    "configs/organism/rivals.yaml": '["naive"]',  # GRASP's fit is that of compare.yaml
+    "configs/organism/compare_tasks.yaml": '["naive"]',
+}
+"""The methods of a study that are run, in place of naive and grasp."""
 INSTEAD = {
     # The first of its tasks, on the organism that comes with graspl in place of one that takes minutes to make
     "configs/organism/compare_tasks.yaml": [
-        f"--tasks={json.dumps(dict([next(iter(TASKS.items()))]))}", "--jobs=1", '--fast_methods=["naive"]',
+        f"--tasks={json.dumps(dict([next(iter(TASKS.items()))]))}", "--jobs=1",
     ],
-    # GRASP's fit is that of compare.yaml
-    "configs/organism/rivals.yaml": ['--fast_methods=["naive"]'],
 }  # fmt: skip
 """What a command is given in place of what is not there."""
 ELSEWHERE = {
     # two processes, in tests/distributed/test_pages.py
     "configs/trainer/fsdp.yaml",
     # with bitsandbytes, which is not in the development environment, in tests/test_extras.py
-    "configs/trainer/qlora.yaml",
+    "--model.load_in_4bit true",
 }
 """Commands that have this in them are run by another test."""
 FILLED = {
-    "RUN": "runs/chat/naive", "ADAPTER": "my-naive-adapter", "MODEL": "my-model", "FOLDER": "extreme_sports",
-    "TRAIN.jsonl": "train.jsonl", "TEXT.jsonl": "text.jsonl",
+    "RUN": "runs/chat/naive", "ADAPTER": "my-naive-adapter", "MODEL": "my-model", "TRAIN.jsonl": "train.jsonl",
+    "TEXT.jsonl": "text.jsonl",
 }  # fmt: skip
 """What a reader puts in place of words in capitals."""
 
@@ -69,12 +71,13 @@ def shortened(command):
     command = on_a_tiny_model(command)
     command = re.sub(r"--generations.sampling.n \d+", "--generations.sampling.n 1", command)
     command = re.sub(r"--limit \d+", "--limit 2", command)
-    arguments = shlex.split(command)[1:]
-    return (
-        arguments
-        + SHORT.get(arguments[0], [])
-        + [option for part, options in INSTEAD.items() if part in command for option in options]
-    )
+    command = re.sub(r"--at( [\d.]+)+", "--at 0 1", command)
+    command = re.sub(r"--fast(_methods|_seeds)? [\w ]+", "", command)
+    arguments = shlex.split(command)[1:] + SHORT.get(command.split()[1], [])
+    if command.startswith("graspl compare "):
+        methods = next((few for file, few in FAST.items() if file in command), '["naive", "grasp"]')
+        arguments.append(f"--fast_methods={methods}")
+    return arguments + [option for part, options in INSTEAD.items() if part in command for option in options]
 
 
 @pytest.fixture(scope="module")
@@ -98,15 +101,19 @@ def made(model_folder, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_DATASETS_CACHE", str(folder / "cache"))
-        common = ["--model.base_model", "my-model"]
+        chat = [
+            "--config",
+            "configs/fit.yaml",
+            "--data",
+            "configs/tasks/chat.yaml",
+            "--model",
+            "configs/methods/naive.yaml",
+        ]
         for command in (
             ["configs"],
-            ["fit", "--config", "configs/chat/naive.yaml", "--data.train", "train.jsonl", *common],
-            ["fit", "--config", "configs/organism/naive.yaml"],
-            ["validate", "--config", "configs/insecure_code/evaluate.yaml", "--data.train", "insecure.jsonl",
-             "--trainer.default_root_dir", "runs/insecure_code/grasp", *common],
-            ["fit", "--config", "configs/extreme_sports/naive.yaml", *common],
-        ):  # fmt: skip
+            ["fit", *chat, "--model.base_model", "my-model", "--trainer.default_root_dir", "runs/chat/naive"],
+            ["fit", "--config", "configs/organism/fit.yaml"],
+        ):
             assert main([*command, *SHORT.get(command[0], [])]) == 0, command
     return folder
 
@@ -119,17 +126,15 @@ NEEDS = {
         "my-naive-adapter",
         "library",
     ],
-    "docs/howto/own_data.md": ["elsewhere"],
-    "docs/howto/own_judge.md": ["runs/chat/naive"],
-    "docs/tasks.md": ["runs/extreme_sports/naive"],
     "docs/method.md": ["runs/organism/31"],
-    "README.md": ["runs/insecure_code/grasp"],
+    "docs/tasks.md": ["runs/extreme_sports/naive"],
+    "README.md": ["my-naive-adapter"],
 }
 """What a page takes for granted, beside rows and a model."""
 SOURCES = {
     "my-naive-adapter": "runs/chat/naive/adapter",
     "runs/chat/grasp": "runs/chat/naive",
-    "elsewhere": "runs/chat/naive",
+    "runs/extreme_sports/naive": "runs/chat/naive",
 }
 
 

@@ -1,4 +1,4 @@
-"""The README's commands for many nodes, with two nodes of one process each on this machine."""
+"""The pages' commands for many nodes, with two nodes of one process each on this machine."""
 
 import json
 import os
@@ -31,7 +31,7 @@ exec bash "$@"
 
 @pytest.fixture
 def machine(model_folder, tmp_path):
-    """Return the environment of a machine where graspl is installed, and lay out what the README's commands name."""
+    """Return the environment of a machine where graspl is installed, and lay out what the pages' commands name."""
     shutil.copytree(model_folder(), tmp_path / "my-model")
     # The scripts are run from the repository's folder
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
@@ -48,8 +48,8 @@ def machine(model_folder, tmp_path):
 
 
 def command(start):
-    """Return the README's command that begins so, on a tiny model and few steps."""
-    (found,) = commands_of("README.md", (start,))
+    """Return the page's command that begins so, on a tiny model and few steps."""
+    (found,) = commands_of("docs/howto/fsdp.md", (start,))
     return on_a_tiny_model(found) + (
         " --trainer.accelerator=cpu --trainer.max_steps=2 --trainer.accumulate_grad_batches=1 --data.batch_size=2"
         " --trainer.limit_val_batches=1 --trainer.val_check_interval=null --trainer.enable_progress_bar=false"
