@@ -40,7 +40,7 @@ bench: $(STAMP) ## measure speed, ratios side by side in one run; DATA=rows.json
 	$(BIN)/python benchmarks/run.py
 	$(BIN)/python benchmarks/throughput.py $(if $(DATA),--data $(DATA))
 
-phase: $(STAMP) ## the phase diagram of identification on a grid of organisms, about an hour; writes docs/phase.*
+phase: $(STAMP) ## the phase diagram of identification on a grid of organisms, about an hour; writes results/phase.json
 	$(BIN)/python benchmarks/phase_diagram.py
 
 browser: ## install Chromium, where apt and the rights are there; without it the page's tests are skipped
@@ -63,7 +63,8 @@ extras: $(STAMP) ## install graspl's extras as the pages say, beside .venv, and 
 coverage: $(STAMP) ## run the test suite and say which lines no test reaches; about half as long again
 	$(WORKERS) --cov --cov-report=term:skip-covered
 
-docs: $(STAMP) ## build the documentation into site/, any warning is an error
+docs: $(STAMP) ## put figures into pages, draw imports, build the documentation into site/; any warning is an error
+	$(BIN)/python results/insert.py
 	$(BIN)/python docs/draw_imports.py
 	$(BIN)/mkdocs build --strict
 
@@ -85,7 +86,7 @@ lint: $(STAMP) ## format check, lint, types, import layers, spelling
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/codespell src tests docs configs README.md CHANGELOG.md
+	$(BIN)/codespell src tests docs configs results README.md CONTRIBUTING.md CHANGELOG.md
 
 clean: ## remove the environment and caches, keep runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build

@@ -139,7 +139,8 @@ def test_a_result_says_where_it_comes_from_and_is_named(file):
 def test_a_figure_that_no_result_has_is_refused_and_digits_are_kept(tmp_path, monkeypatch):
     insert = script(ROOT / "results" / "insert.py")
     monkeypatch.setattr(insert, "RESULTS", tmp_path)
-    row = '{"run": "a", "removed": {"percent": 1.50, "low": 1, "high": 2}, "steps": {"mean": 3, "half_width": 0.10}, "x": null}'
+    row = '{"run": "a", "removed": {"percent": 1.50, "low": 1, "high": 2},'
+    row += ' "steps": {"mean": 3, "half_width": 0.10}, "x": null}'
     (tmp_path / "one.json").write_text('{"figures": {"rows": {"a": ' + row + "}}}")
     assert insert.current("is <!-- results: one.json rows/a/removed --><!-- /results -->.") == (
         "is <!-- results: one.json rows/a/removed -->1.50 % (1 to 2)<!-- /results -->."
