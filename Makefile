@@ -19,17 +19,17 @@ $(STAMP): pyproject.toml constraints.txt
 
 DEMO := runs/demo
 DIRECTIONS := $(DEMO)/grasp/directions.safetensors
-EXPLAIN := $(BIN)/graspl explain $(DIRECTIONS) --text configs/organism/text.jsonl
-EVALUATE := $(BIN)/graspl validate --config configs/organism/evaluate.yaml --model.directions $(DIRECTIONS)
+EVALUATE := $(BIN)/graspl validate --config configs/organism/fit.yaml --model.directions $(DIRECTIONS)
 
 demo: $(STAMP) demo-commands ## the whole loop on the embedded organism: naive fit, assumption report, GRASP fit, validate, explain, report
 
 demo-commands:
 	rm -rf $(DEMO)
-	$(BIN)/graspl fit --config configs/organism/naive.yaml --trainer.default_root_dir $(DEMO)/naive
-	$(BIN)/graspl identify $(DEMO)/naive --config configs/organism/identify.yaml --out $(DEMO)/natural.safetensors
+	$(BIN)/graspl fit --config configs/organism/fit.yaml --trainer.default_root_dir $(DEMO)/naive
+	$(BIN)/graspl identify $(DEMO)/naive --method graspl.activations.NaturalDirections --method.text configs/organism/text.jsonl \
+		--rows configs/organism/rows.jsonl --out $(DEMO)/natural.safetensors
 	$(BIN)/graspl fit --config configs/organism/grasp.yaml --trainer.default_root_dir $(DEMO)/grasp
-	$(EXPLAIN)
+	$(BIN)/graspl identify $(DIRECTIONS) --explain.text configs/organism/text.jsonl
 	$(EVALUATE) --trainer.default_root_dir $(DEMO)/base
 	$(EVALUATE) --trainer.default_root_dir $(DEMO)/naive
 	$(EVALUATE) --trainer.default_root_dir $(DEMO)/grasp
