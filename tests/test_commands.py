@@ -220,7 +220,9 @@ def test_the_demo_does_what_it_says(graspl, tmp_path):
         check=True,
     )
     commands = [
-        line.removeprefix("bin/") for line in said.stdout.splitlines() if line.startswith("bin/graspl ")
+        line.removeprefix("bin/")
+        for line in said.stdout.replace("\\\n", " ").splitlines()
+        if line.startswith("bin/graspl ")
     ]
     assert len(commands) == 8
     for command in commands:
@@ -305,9 +307,10 @@ def test_the_phase_diagram_that_a_page_names_is_made(tmp_path):
     )
     few = ["--complexity", "12", "--prior", "0.08", "--seeds", "0"]
     run_well(
-        sys.executable, *line.split()[1:], "--work", tmp_path / "work", "--out", tmp_path, *few, seconds=500
-    )
-    (cell,) = json.loads((tmp_path / "phase.json").read_text())["cells"]
+        sys.executable, *line.split()[1:], "--work", tmp_path / "work", "--out", tmp_path,
+        "--picture", tmp_path / "phase.svg", *few, seconds=500,
+    )  # fmt: skip
+    (cell,) = json.loads((tmp_path / "phase.json").read_text())["figures"]["cells"]
     assert {each["identification"] for each in cell["verdicts"]} > {"NaturalDirections", "MeanShift"}
     assert cell["spillover"]["naive"]["spillover"]["mean"] > cell["spillover"]["grasp"]["spillover"]["mean"]
     assert "removed" in (tmp_path / "phase.svg").read_text()
