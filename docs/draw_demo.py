@@ -17,7 +17,14 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "runs" / "demo"
 IMAGES = Path(__file__).with_name("images")
-SHOWN = ("adherence", "spillover", "coherence", "kl", "rho_mean")
+SHOWN = {
+    "adherence": "adherence",
+    "spillover": "spill-over",
+    "coherence": "coherence",
+    "kl": "KL",
+    "rho_mean": "rho, mean",
+}
+RUNS = ("base", "naive", "grasp")
 INK = "#6e7781"
 """Readable on a light and on a dark page."""
 
@@ -32,7 +39,7 @@ def main() -> None:
     with sync_playwright() as driver:
         # As root Chromium has no sandbox; the page is our own
         opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        shown = opened.new_page(viewport={"width": 1000, "height": 900})
+        shown = opened.new_page(viewport={"width": 1000, "height": 690})
         shown.goto(page.as_uri())
         shown.screenshot(path=IMAGES / "report.png")
         opened.close()
@@ -43,8 +50,10 @@ def write_figures() -> None:
     """Keep the scores of the three runs."""
     summary = json.loads((DEMO / "summary.json").read_text())
     rows = {
-        name: {"run": name, **{key: round(run[key], 3) for key in SHOWN if run.get(key) is not None}}
-        for name, run in summary["runs"].items()
+        name: {"run": name}
+        | {title: _rounded(summary[name][key]) for key, title in SHOWN.items()}
+        | {f"spill-over at {level}": _rounded(found.get(name)) for level, found in summary["matched"].items()}
+        for name in RUNS
     }
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -58,6 +67,12 @@ def write_figures() -> None:
         "figures": {"runs": rows},
     }
     (ROOT / "results" / "demo.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def _rounded(value: float | None) -> float | None:
+    if value is None:
+        return None
+    return round(value, 3) if value >= 0.001 else float(f"{value:.2g}")
 
 
 if __name__ == "__main__":
