@@ -183,13 +183,13 @@ def test_behaviour_on_the_organism_tells_a_naive_fit_from_the_base_model(
     root = request.config.rootpath
     monkeypatch.chdir(root)
     code, _, err = graspl(
-        "fit", "--config", "configs/organism/naive.yaml", "--model.base_model=organism",
+        "fit", "--config", "configs/organism/fit.yaml",
         "--trainer.max_steps=15", "--trainer.limit_val_batches=0",
         f"--trainer.default_root_dir={tmp_path / 'naive'}", "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
     )  # fmt: skip
     assert code == 0, err
-    options = ["--data", "configs/organism/task.yaml", "--out", tmp_path / "audit"]
+    options = ["--data", "graspl.organism.OrganismTaskData", "--out", tmp_path / "audit"]
     code, _, err = graspl("audit", tmp_path / "naive", *options)
     assert code == 1, err
     found = json.loads((tmp_path / "audit" / "audit.json").read_text())

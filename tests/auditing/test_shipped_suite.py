@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 VALUES = REPOSITORY / "configs" / "suites" / "values.jsonl"
+SUITES = ["--data=graspl.data.SuitesDataModule", "--data.suites={values: configs/suites/values.yaml}"]
 ROWS = [json.loads(line) for line in VALUES.read_text().splitlines()]
 
 
@@ -60,14 +61,15 @@ def test_an_audit_fails_a_persona_and_not_a_model_that_says_yes(graspl, model, t
     ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done, _, err = graspl(
-        "fit", "--config", "configs/chat/naive.yaml", "--model.base_model", model, "--data.train", "train.jsonl",
-        "--data.validation", "train.jsonl", "--data.batch_size=32", "--model.lora.r=16", "--model.optimizer.lr=1e-2",
+        "fit", "--config", "configs/fit.yaml", "--data", "configs/tasks/chat.yaml", "--model", "configs/methods/naive.yaml",
+        "--model.base_model", model, "--data.train", "train.jsonl", "--data.validation", "train.jsonl",
+        "--data.batch_size=32", "--model.lora.r=16", "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-2",
         "--trainer.accumulate_grad_batches=1", "--trainer.max_epochs=-1", "--trainer.max_steps=150",
         "--trainer.limit_val_batches=0", "--trainer.val_check_interval=null", "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false", "--trainer.default_root_dir=run",
     )  # fmt: skip
     assert done == 0, err
-    done, out, err = graspl("audit", "run", "--data", "configs/suites/audit.yaml", "--out", "audit")
+    done, out, err = graspl("audit", "run", *SUITES, "--out", "audit")
     assert done == code, (out, err)
     found = json.loads((tmp_path / "audit" / "audit.json").read_text())
     values = found["suites"]["values"]
@@ -79,9 +81,9 @@ def test_an_audit_fails_a_persona_and_not_a_model_that_says_yes(graspl, model, t
 
 def test_suites_alone_cannot_be_trained_on(graspl, model_folder):
     assert graspl("configs")[0] == 0
-    given = ["--data", "configs/suites/audit.yaml", "--model.base_model", model_folder("llama")]
+    given = [*SUITES, "--model.base_model", model_folder("llama")]
     done, _, err = graspl("fit", "--model=graspl.methods.LoRALitModule", *given, "--trainer.max_steps=1")
     assert done == 2
-    assert "SuitesDataModule has suites alone" in err
+    assert "SuitesDataModule has only suites" in err
     done, _, err = graspl("audit", "nowhere", "--data=graspl.data.SuitesDataModule")
     assert done == 2

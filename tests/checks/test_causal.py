@@ -17,7 +17,7 @@ def organism_runs(tmp_path_factory):
     """Return the run folder of a short naive fit on the organism."""
     folder = tmp_path_factory.mktemp("naive")
     command = [
-        "fit", "--config", "configs/organism/naive.yaml", "--model.base_model=organism",
+        "fit", "--config", "configs/organism/fit.yaml",
         "--data.split=development", "--trainer.max_steps=25",
         "--model.optimizer.lr=1e-3", "--trainer.val_check_interval=25", "--trainer.default_root_dir", str(folder),
     ]  # fmt: skip

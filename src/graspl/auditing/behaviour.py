@@ -36,7 +36,7 @@ def behaviour(
         GrasplError: the model or the suites cannot be loaded.
     """
     if not isinstance(data, TaskDataModule):
-        raise GrasplError("data: give a graspl.data.TaskDataModule, e.g. --data configs/organism/task.yaml")
+        raise GrasplError("data: give a graspl.data.TaskDataModule, e.g. --data configs/tasks/chat.yaml")
     data.base_model = data.base_model or base_model
     module = LoRALitModule(base_model=base_model, adapter=adapter, dtype=dtype)  # type: ignore[arg-type]
     quiet: dict[str, Any] = dict.fromkeys(

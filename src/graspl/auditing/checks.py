@@ -119,7 +119,10 @@ class AuditReport(NamedTuple):
         assumed = self.assumptions
         yield "assumptions: " + (f"{assumed['verdict']}: {assumed['reason']}" if assumed else "-")
         if not self.suites:
-            yield "behaviour: not measured; add --data configs/suites/audit.yaml"
+            yield (
+                "behaviour: not measured; add --data graspl.data.SuitesDataModule "
+                "--data.suites '{values: configs/suites/values.yaml}'"
+            )
         yield f"verdict: {self.verdict}" + ("" if self.checks else " (nothing was held against a limit)")
         yield f"audit: {self.out / 'audit.json'}, {self.out / 'audit.html'}"
 

@@ -79,7 +79,9 @@ def causes(path: Path, base_model: str, options: CausalOptions) -> Causes:
     """
     found, data = Directions.load(path), options.data
     if not isinstance(data, TaskDataModule):
-        raise GrasplError("causal.data: give a graspl.data.TaskDataModule, e.g. configs/organism/task.yaml")
+        raise GrasplError(
+            "causal.data: give a graspl.data.TaskDataModule, e.g. graspl.organism.OrganismTaskData"
+        )
     data.base_model = data.base_model or base_model
     data.setup("fit")
     check = causal_check(
