@@ -44,9 +44,7 @@ class SaveDirections(Callback):
         self.method = method or TopSingular()
         self._written = False
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Write what the fit found itself, once."""
         if self._written or not _writes(pl_module, trainer):
             return

@@ -30,17 +30,13 @@ class MeasureCost(Callback):
             self._counting, self._start, self._steps = True, 0, 0
             self._open()
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Count the batch."""
         if self._counting:
             self._start += self._close()  # open before the first batch only
             self._open()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Add the batch, and write after enough steps."""
         if self._counting:
             self._steps += self._close()
@@ -63,11 +59,11 @@ class MeasureCost(Callback):
 
     def _close(self) -> int:
         """Return the operations since `_open`; 0 where nothing was open."""
-        counter, self._counter = self._counter, None
-        if counter is None:
+        if self._counter is None:
             return 0
-        counter.__exit__(None, None, None)
-        return counter.get_total_flops()
+        self._counter.__exit__(None, None, None)
+        counted, self._counter = self._counter.get_total_flops(), None
+        return counted
 
     def _write(self, trainer: Trainer) -> None:
         self._counting = False

@@ -33,6 +33,7 @@ class SaveEvaluation(Callback):
         suites = pl_module.validation.scores()
         reliance = module_reliance(pl_module)
         rho = [site["rho"] for site in reliance.values() if "rho" in site]
+        whole = {"rho_mean": sum(rho) / len(rho) if rho else None, "rho_max": max(rho, default=None)}
         content = {
             "graspl": __version__,
             "model": type(pl_module).__name__,
@@ -41,8 +42,7 @@ class SaveEvaluation(Callback):
             "adapter": pl_module.adapter,
             "checkpoint": trainer.ckpt_path,
             "directions": pl_module.directions if isinstance(pl_module.directions, str) else None,
-            "metrics": headline(suites)
-            | {"rho_mean": sum(rho) / len(rho) if rho else None, "rho_max": max(rho, default=None)},
+            "metrics": headline(suites) | whole,
             "suites": suites,
             "sites": _sites(pl_module, reliance),
         }
@@ -71,11 +71,8 @@ def _sites(module: LoRALitModule, reliance: dict[str, dict[str, float]]) -> dict
     sites = {}
     for site in module.whole_sites():
         spectrum = thin_svd(site.B.detach(), site.A.detach(), site.scaling, site=site.name).S
-        sites[site.name] = {
-            **reliance.get(site.name, {}),
-            "norm": update_norm(site.B, site.A, site.scaling),
-            "singular_values": spectrum.tolist(),
-        }
+        size = update_norm(site.B, site.A, site.scaling)
+        sites[site.name] = reliance.get(site.name, {}) | {"norm": size, "singular_values": spectrum.tolist()}
     return sites
 
 
@@ -109,13 +106,7 @@ class SaveGenerations(Callback):
         self._seen = {}
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Remember the batch's prompts."""
         if trainer.state.fn == "validate":

@@ -36,9 +36,7 @@ class SaveOnInterrupt(Callback):
         log.warning("interrupted: ending this step; once more to stop at once")
         self._restore()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Write and stop after a whole step.
 
         Raises:
