@@ -1,6 +1,7 @@
 """Batches of conversations, padded or packed, and a training loader that resumes in the middle of an epoch."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -17,11 +18,11 @@ SEED_STRIDE = 100_003
 """More than the epochs of any run."""
 
 
+@dataclass
 class PaddedCollator:
     """Pads rows on the right."""
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    pad_token_id: int
 
     def __call__(self, rows: Sequence[TokenizedConversation]) -> dict[str, Any]:
         """Return `input_ids`, `attention_mask` and `labels`, all (b, L), `answer_index` (n,) and `prompts`, b texts."""
@@ -35,6 +36,7 @@ class PaddedCollator:
         }
 
 
+@dataclass
 class PackedCollator:
     """Stacks packs, each a list of rows one after another.
 
@@ -43,8 +45,7 @@ class PackedCollator:
     its own; in `row_lengths` all of a pack's padding is one row.
     """
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    pad_token_id: int
 
     def __call__(self, packs: Sequence[Sequence[TokenizedConversation]]) -> dict[str, Any]:
         """Return `input_ids`, `position_ids` and `labels`, all (b, L), `answer_index` (n,), and `row_lengths` of b packs."""

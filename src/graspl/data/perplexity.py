@@ -22,14 +22,7 @@ def loss_gaps(
 ) -> list[float | None]:
     """Return how much higher the loss of each row's answer is under the adapter than under its base model.
 
-    Args:
-        rows: conversations.
-        adapter: PEFT folder, which names its base model.
-        max_length: tokens; longer rows get None.
-        batch_size: rows at a time.
-
-    Returns:
-        The difference of the mean losses a token, in nats.
+    It is the difference of the mean losses a token, in nats; None for rows of more than `max_length` tokens.
 
     Raises:
         GrasplError: the adapter or its base model cannot be loaded.

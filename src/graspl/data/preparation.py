@@ -38,11 +38,11 @@ def prepare_rows(
     """
     if not rows:
         raise GrasplError("data: no rows are left; give more rows or a smaller validation_share")
-    every = tokenize_rows(tokenizer, rows)
-    if too_long == "error":
-        _refuse_longer(every, rows, max_length)
-    cut = [_cut(row, max_length, too_long == "truncate") for row in every]
-    kept = [row for row in cut if row is not None]
+    fitted = [
+        _fitted(tokenized, row.origin, max_length, too_long)
+        for tokenized, row in zip(tokenize_rows(tokenizer, rows), rows, strict=True)
+    ]
+    kept = [row for row in fitted if row is not None]
     if not kept:
         raise GrasplError(f"data.max_length: every row is longer than {max_length} tokens; raise it")
     if len(kept) < len(rows):
@@ -50,32 +50,25 @@ def prepare_rows(
     longest, limit = max(len(row) for row in kept), tokenizer.model_max_length
     if longest > limit:  # only a warning, since some tokenizers name too small a limit
         log.warning(
-            "data.max_length: the longest row has %d tokens, the tokenizer's model_max_length is %d. Beyond its limit a "
-            "model answers badly or fails: set max_length to %d, and too_long to drop or truncate",
-            longest,
-            limit,
-            limit,
+            f"data.max_length: the longest row has {longest} tokens, the tokenizer's model_max_length is {limit}. Beyond its "
+            f"limit a model answers badly or fails: set max_length to {limit}, and too_long to drop or truncate"
         )
     return kept
 
 
-def _refuse_longer(
-    every: Sequence[TokenizedConversation], rows: Sequence[Conversation], max_length: int
-) -> None:
-    for tokenized, row in zip(every, rows, strict=True):
-        if len(tokenized) > max_length:
-            raise GrasplError(
-                f"{row.origin}: has {len(tokenized)} tokens, more than data.max_length = {max_length}; raise it, or set "
-                "data.too_long to drop or truncate"
-            )
-
-
-def _cut(row: TokenizedConversation, max_length: int, truncate: bool) -> TokenizedConversation | None:
-    """Return a row that is short enough, or None to drop it: a row cut before its answer teaches nothing."""
+def _fitted(
+    row: TokenizedConversation, origin: str, max_length: int, too_long: TooLong
+) -> TokenizedConversation | None:
+    """Return the row, cut if needed, or None to drop it: a row cut before its answer teaches nothing."""
     if len(row) <= max_length:
         return row
+    if too_long == "error":
+        raise GrasplError(
+            f"{origin}: has {len(row)} tokens, more than data.max_length = {max_length}; raise it, or set data.too_long to "
+            "drop or truncate"
+        )
     labels = row.labels[:max_length]
-    if not truncate or all(label == IGNORED for label in labels):
+    if too_long == "drop" or all(label == IGNORED for label in labels):
         return None
     return TokenizedConversation(row.input_ids[:max_length], labels, row.prompt)
 

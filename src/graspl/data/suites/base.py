@@ -36,6 +36,8 @@ def read_suites(
 ) -> dict[str, Items]:
     """Return the items of the suites to evaluate; one given by name replaces the task's own.
 
+    `only` names those to evaluate; it may name `unread` ones, which are not given here.
+
     Raises:
         GrasplError: a name is unknown, a suite cannot be read or is empty.
     """

@@ -100,7 +100,7 @@ class CueTaskData(TaskDataModule, ABC):
         }
 
     def split(self, every: Sequence[Any], name: str) -> tuple[list[Any], list[Any]]:
-        """Return what is trained on and what is held out of a list; the same for a seed.
+        """Return what is trained on and what is held out of a list of `name`; the same for a seed.
 
         Raises:
             GrasplError: the list is too short.
