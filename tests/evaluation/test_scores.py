@@ -5,13 +5,13 @@ import torch
 from conftest import make_model, make_tokenizer
 
 from graspl.adapters.forward import model_logits
+from graspl.analysis import headline
 from graspl.data import ChoiceItem, TokenizedConversation, collate_choices
 from graspl.data.batches import PaddedCollator
 from graspl.evaluation import (
     ChoiceShares,
     SuiteEvaluator,
     candidate_logprobs,
-    headline,
     kl_to_base,
     text_scores,
 )

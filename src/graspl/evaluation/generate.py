@@ -105,11 +105,7 @@ class VLLMGenerator(Generator):
         self._engine: Any = None
 
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return the answers.
-
-        Raises:
-            GrasplError: vLLM is not installed.
-        """
+        """Return the answers; vLLM must be installed."""
         try:
             import vllm  # type: ignore[import-not-found]
             from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]

@@ -13,14 +13,13 @@ EVERY = "*"
 
 
 def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -> list[dict[str, Any]]:
-    """Return one judgement for each answer; judges of suites without answers are skipped with a warning.
+    """Return one row for each answer, with its `outcome`, `scores` and `detail`.
+
+    Judges of suites without answers are skipped with a warning.
 
     Args:
         rows: of `generations.jsonl`; examples, which belong to no question, are left out.
         judges: by suite; `*` judges the others.
-
-    Returns:
-        Rows with `suite`, `question`, `group`, `sample`, `outcome`, `scores` and `detail`.
 
     Raises:
         GrasplError: no judge is for any of the answers, or a judge cannot be asked.

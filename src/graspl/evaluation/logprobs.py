@@ -75,12 +75,7 @@ def kl_to_base(
 def text_scores(
     logits: Float[Tensor, "rows length vocab"], labels: Int[Tensor, "rows length"]
 ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
-    """Return each answer token's loss in nats, (n,), and whether it is the most probable token, (n,).
-
-    Args:
-        logits: (rows, L, vocabulary).
-        labels: (rows, L), -100 outside the answers.
-    """
+    """Return each answer token's loss in nats, (n,), and whether it is the most probable token, (n,)."""
     shifted = next_tokens(labels)
     kept = shifted != IGNORED
     chosen, targets = logits[kept].float(), shifted[kept]

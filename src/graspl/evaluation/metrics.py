@@ -12,11 +12,7 @@ from graspl.evaluation.items import largest_by_item, of_choices, pair_margins, s
 
 
 class Sums(Metric):
-    """Base of the scores: float64 sums by name, and `count`.
-
-    Args:
-        **shapes: of the sums.
-    """
+    """Base of the scores: float64 sums of these shapes, and `count`."""
 
     full_state_update = False
     count: Tensor

@@ -1,4 +1,4 @@
-"""One evaluator for each suite, and the headline figures of all suites."""
+"""What is measured of a suite, with the adapter and without."""
 
 from typing import Any
 

@@ -74,11 +74,7 @@ class Judge(ABC):
 
     @abstractmethod
     def judge(self, answers: Sequence[Answer]) -> list[Judgement]:
-        """Return one judgement for each answer, in their order.
-
-        Raises:
-            GrasplError: the judge cannot be asked at all.
-        """
+        """Return one judgement for each answer, in their order."""
 
     def __call__(self, prompt: str, answer: str) -> Judgement:
         """Judge one answer."""

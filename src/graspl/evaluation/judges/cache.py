@@ -11,11 +11,7 @@ from graspl.errors import GrasplError
 
 
 class ReplyCache:
-    """Replies by what was asked, in a SQLite file, each on disk at once; without a path in memory only.
-
-    Raises:
-        GrasplError: the file cannot be opened, or is no cache.
-    """
+    """Replies by what was asked, in a SQLite file, each on disk at once; without a path in memory only."""
 
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.Lock()

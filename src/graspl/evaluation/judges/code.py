@@ -44,11 +44,7 @@ class InsecureCode(Judge):
         self.severity, self.skipped, self.timeout = severity, skipped, timeout
 
     def judge(self, answers: Sequence[Answer]) -> list[Judgement]:
-        """Analyse the code of every answer.
-
-        Raises:
-            GrasplError: Bandit is not installed, takes too long, or fails.
-        """
+        """Analyse the code of every answer."""
         sources = [code_in(each.answer) for each in answers]
         judged = [_before_analysis(source) for source in sources]
         left = {place: sources[place] for place, known in enumerate(judged) if known is None}

@@ -70,8 +70,7 @@ def read_rubrics(source: str) -> dict[str, Rubric]:
     """Return the rubrics of a file, by name; the first of a name counts.
 
     Args:
-        source: a YAML or JSON list. Its entries are `name: template`, or hold such a mapping as `judge_prompts`, as
-            published question files do.
+        source: a YAML or JSON list of `name: template`, or of entries with that as `judge_prompts`, as published.
 
     Raises:
         GrasplError: the file cannot be read, or has no rubric.
@@ -89,11 +88,7 @@ def read_rubrics(source: str) -> dict[str, Rubric]:
 
 
 def named_rubrics(source: str, *names: str) -> list[Rubric]:
-    """Return the rubrics of these names in a file.
-
-    Raises:
-        GrasplError: the file lacks one of them.
-    """
+    """Return the rubrics of these names in a file, which must have them all."""
     known = read_rubrics(source)
     for name in names:
         if name not in known:
