@@ -49,7 +49,8 @@ def leave_process_group() -> None:
     if distributed.is_available() and distributed.is_initialized():
         # The traceback just printed holds the model, and the model holds the connections
         for name in ("last_exc", "last_value", "last_traceback"):
-            vars(sys).pop(name, None)
+            if hasattr(sys, name):
+                delattr(sys, name)
         gc.collect()
         distributed.destroy_process_group()
 
@@ -141,12 +142,9 @@ class GrasplCLI(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Build model, data and trainer, and fill in what follows from the others."""
+        """Build model, data and trainer; a validation takes the run folder's adapter and directions."""
         super().instantiate_classes()
-        data, model = self.datamodule, self.model
-        for name in ("base_model", "world"):
-            if hasattr(data, name) and getattr(data, name) is None:
-                setattr(data, name, getattr(model, name, None))
+        model = self.model
         if not isinstance(model, LoRALitModule):
             return
         if self.config.subcommand == "fit" and model.adapter is not None:

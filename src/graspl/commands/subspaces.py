@@ -83,8 +83,11 @@ def subspaces(
     folders = {str(path): read_adapter(adapter_of(path)) for path in adapters}
     if len(folders) < len(adapters):
         raise GrasplError("adapters: one is named twice; name each once")
-    pairs = {names: shared(*(folders[name] for name in names), k=k) for names in combinations(folders, 2)}
-    between = {place: _between(*folders.values(), place, out) for place in at}
+    pairs = {
+        (ours, theirs): shared(folders[ours], folders[theirs], k=k)
+        for ours, theirs in combinations(folders, 2)
+    }
+    between = {place: _between([*folders.values()], place, out) for place in at}
     scores = {}
     if evaluate is not None:
         base_model = next(iter(folders.values())).base_model
@@ -94,8 +97,9 @@ def subspaces(
     return Subspaces(pairs, out, between, scores)
 
 
-def _between(first: AdapterFolder, second: AdapterFolder, place: float, out: Path) -> RunFolder:
+def _between(adapters: list[AdapterFolder], place: float, out: Path) -> RunFolder:
     """Write the adapter at a place on the line between two."""
+    first, second = adapters
     if first.base_model != second.base_model:
         raise GrasplError(
             f"adapters: {second.path} was trained on {second.base_model}, {first.path} on {first.base_model}"
