@@ -16,12 +16,11 @@ from graspl.directions.basis import Directions
 from graspl.directions.dimension import dimension, effective_rank
 from graspl.directions.from_layers import Written, residual_spectra, writers_agree
 
+# Below it directions are the fit's own (filters), not the base model's. Development organisms: 0.9 against 0.2.
 NATURAL = 0.5
-"""Below it directions are the fit's own (filters), not the base model's. Development organisms: 0.9 against 0.2."""
+# Below the first the directions do not hold the factor, from the second on they do. Development organisms.
 EXPLAINED = (0.75, 0.87)
-"""Below the first the directions do not hold the factor, from the second on they do. Development organisms."""
-ROWS = 64
-"""Training rows that are steered."""
+ROWS = 64  # Training rows that are steered
 
 Verdict = Literal["identifiable", "doubtful", "not"]
 
@@ -29,37 +28,27 @@ Verdict = Literal["identifiable", "doubtful", "not"]
 class LayerCheck(NamedTuple):
     """The theorem's conditions at one layer, as numbers."""
 
-    share: float
-    """Spectral dominance: sigma_1 / ||dW||_F of what the layer writes."""
-    gap: float
-    """The largest ratio of neighbouring singular values."""
-    gap_at: int
-    """Number of singular values before that gap."""
+    share: float  # Spectral dominance: sigma_1 / ||dW||_F of what the layer writes
+    gap: float  # The largest ratio of neighbouring singular values
+    gap_at: int  # Number of singular values before that gap
+    # Singular values above the noise floor's first; None without a fit on shuffled answers.
     above_floor: int | None
-    """Singular values above the noise floor's first; None without a fit on shuffled answers."""
-    writers_agree: float
-    """Mean squared cosine between the first left singular vectors of the layer's writers."""
+    writers_agree: float  # Mean squared cosine between the first left singular vectors of the layer's writers
+    # Mean squared cosine of the first left singular vector with that of other seeds; None without any.
     seeds_agree: float | None
-    """Mean squared cosine of the first left singular vector with that of other seeds; None without any."""
-    rest_rank: float
-    """Effective rank of the spectrum without its first value (exp of the entropy)."""
-    overlap: float | None
-    """Share of the update that lies along the directions, ||D^T dW||_F^2 / ||dW||_F^2."""
-    naturalness: float | None
-    """How far the directions are the base model's own, 0..1; None without text."""
+    rest_rank: float  # Effective rank of the spectrum without its first value (exp of the entropy)
+    overlap: float | None  # Share of the update that lies along the directions, ||D^T dW||_F^2 / ||dW||_F^2
+    naturalness: float | None  # How far the directions are the base model's own, 0..1; None without text
+    # Share of the answers' loss that natural steps along the directions remove, 0..1; None without rows.
     explained: float | None
-    """Share of the answers' loss that natural steps along the directions remove, 0..1; None without rows."""
 
 
 class AssumptionReport(NamedTuple):
     """All layers' checks and what they say together."""
 
-    layers: dict[str, LayerCheck]
-    """By layer."""
-    verdict: Verdict
-    """Whether the directions may be believed to hold the factor."""
-    reason: str
-    """Why, in a sentence."""
+    layers: dict[str, LayerCheck]  # By layer
+    verdict: Verdict  # Whether the directions may be believed to hold the factor
+    reason: str  # Why, in a sentence
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for a JSON file; an infinite gap becomes None."""

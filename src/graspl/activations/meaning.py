@@ -19,32 +19,24 @@ from graspl.evaluation.generate import Sampling, TransformersGenerator
 class Lens(NamedTuple):
     """The tokens that a step along one direction makes likelier, by logit lens."""
 
-    layer: str
-    """Its layer."""
-    direction: int
-    """From 1."""
-    likelier: list[str]
-    """Most first."""
-    unlikelier: list[str]
-    """Least likely first."""
+    layer: str  # Its layer
+    direction: int  # From 1
+    likelier: list[str]  # Most first
+    unlikelier: list[str]  # Least likely first
 
 
 class Moved(NamedTuple):
     """A text and how far it lies along a direction."""
 
-    deviations: float
-    """Standard deviations from the mean text, of the projection's mean over answer tokens."""
-    text: str
-    """As the model sees it."""
+    deviations: float  # Standard deviations from the mean text, of the projection's mean over answer tokens
+    text: str  # As the model sees it
 
 
 class Steered(NamedTuple):
     """What a model answers as it is, and moved along a direction."""
 
-    prompt: str
-    """As the model sees it."""
-    answers: list[tuple[str, str]]
-    """How far it was moved, and the answer."""
+    prompt: str  # As the model sees it
+    answers: list[tuple[str, str]]  # How far it was moved, and the answer
 
 
 @torch.no_grad()

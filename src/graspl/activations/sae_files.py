@@ -13,28 +13,21 @@ from torch import Tensor
 
 from graspl.errors import GrasplError
 
-WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")
-"""File names of SAELens and of sparsify."""
+WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")  # File names of SAELens and of sparsify
 
 
 @dataclass(frozen=True)
 class SparseAutoencoder:
     """Encodes a stream r as latents: a = act(W (r - shift) + bias), and r is about decoder^T a."""
 
-    encoder: Float[Tensor, "latents hidden"]
-    """W, (latents, hidden)."""
-    bias: Float[Tensor, " latents"]
-    """(latents,)."""
-    decoder: Float[Tensor, "latents hidden"]
-    """(latents, hidden), a row a latent."""
-    shift: Float[Tensor, " hidden"]
-    """(hidden,) subtracted first; zeros where the SAE subtracts nothing."""
+    encoder: Float[Tensor, "latents hidden"]  # W, (latents, hidden)
+    bias: Float[Tensor, " latents"]  # (latents,)
+    decoder: Float[Tensor, "latents hidden"]  # (latents, hidden), a row a latent
+    shift: Float[Tensor, " hidden"]  # (hidden,) subtracted first; zeros where the SAE subtracts nothing
+    # `topk` keeps the k largest of each token, `jumprelu` those above its latent's threshold.
     activation: Literal["relu", "topk", "jumprelu"]
-    """`topk` keeps the k largest of each token, `jumprelu` those above its latent's threshold."""
-    k: int = 0
-    """Of `topk`."""
-    threshold: Float[Tensor, " latents"] | None = None
-    """Of `jumprelu`."""
+    k: int = 0  # Of `topk`
+    threshold: Float[Tensor, " latents"] | None = None  # Of `jumprelu`
 
     def encode(self, r: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens latents"]:
         """Return the latents of a stream, (tokens, latents)."""

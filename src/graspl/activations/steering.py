@@ -17,8 +17,8 @@ from graspl.adapters.residual import decoder_layers
 from graspl.adapters.streams import StreamHooks, edit_streams
 from graspl.data.tokens import TokenizedConversation
 
+# Steps along a direction, in standard deviations of the base model's own stream along it.
 STRENGTHS = (1.0, 2.0, 3.0)
-"""Steps along a direction, in standard deviations of the base model's own stream along it."""
 
 
 def steered(

@@ -22,8 +22,8 @@ from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_templa
 from graspl.directions.file import LayerDirections
 from graspl.directions.identify import leading
 
+# By layer, (tokens, hidden): the residual stream after the layer.
 Stream = dict[str, Float[Tensor, "tokens hidden"]]
-"""By layer, (tokens, hidden): the residual stream after the layer."""
 
 
 @contextmanager

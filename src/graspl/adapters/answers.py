@@ -4,8 +4,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-IGNORED = -100
-"""Label of a token that is not trained on; PyTorch's cross-entropy skips it."""
+IGNORED = -100  # Label of a token that is not trained on; PyTorch's cross-entropy skips it
 
 
 def next_tokens(labels: Int[Tensor, "rows length"]) -> Int[Tensor, "rows length"]:

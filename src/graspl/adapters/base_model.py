@@ -11,8 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from graspl.errors import GrasplError
 
-ORGANISM = "organism"
-"""Name of the embedded model with a known hidden factor."""
+ORGANISM = "organism"  # Name of the embedded model with a known hidden factor
 
 
 def resolve_base_model(base_model: str) -> str:

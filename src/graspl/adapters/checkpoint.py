@@ -20,8 +20,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from graspl.errors import GrasplError
 
-CHECKPOINT_KEY = "graspl"
-"""Key of graspl's own part of a Lightning checkpoint."""
+CHECKPOINT_KEY = "graspl"  # Key of graspl's own part of a Lightning checkpoint
 _SHARDED = ".metadata"
 _REST = "meta.pt"
 _STATE = "state_dict."
@@ -50,14 +49,11 @@ _BROKEN = (
 class AdapterCheckpoint:
     """The adapter of a fit that may still be running."""
 
-    base_model: str
-    """Name or folder of the model."""
-    config: dict[str, Any]
-    """As in PEFT's `adapter_config.json`."""
-    tensors: dict[str, Tensor]
-    """By PEFT's names, as in `adapter_model.safetensors`."""
+    base_model: str  # Name or folder of the model
+    config: dict[str, Any]  # As in PEFT's `adapter_config.json`
+    tensors: dict[str, Tensor]  # By PEFT's names, as in `adapter_model.safetensors`
+    # Whether FSDP1 wrote it; FSDP1 numbers the optimizer's parameters in its own way.
     is_flat_sharded: bool = False
-    """Whether FSDP1 wrote it; FSDP1 numbers the optimizer's parameters in its own way."""
 
 
 def peft_fields(config: PeftConfig) -> dict[str, Any]:

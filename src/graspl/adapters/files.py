@@ -35,30 +35,21 @@ _SHIFTED_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 class LiveModel:
     """A model in memory, for identifications that run it."""
 
-    model: PeftModel
-    """With the adapter on it; who runs it puts mode and adapter back."""
-    tokenizer: PreTrainedTokenizerBase
-    """Its own, with a chat template."""
-    rows: Sequence[Any]
-    """What the adapter is trained on: tokenized conversations."""
-    text: Sequence[Any]
-    """Unlabelled text of other topics, tokenized; empty where the task has none."""
+    model: PeftModel  # With the adapter on it; who runs it puts mode and adapter back
+    tokenizer: PreTrainedTokenizerBase  # Its own, with a chat template
+    rows: Sequence[Any]  # What the adapter is trained on: tokenized conversations
+    text: Sequence[Any]  # Unlabelled text of other topics, tokenized; empty where the task has none
 
 
 @dataclass(frozen=True)
 class AdapterFolder:
     """A PEFT LoRA adapter, read from disk or still in training."""
 
-    path: Path
-    """The folder; of an adapter in training, the run's."""
-    base_model: str
-    """Name or folder of the model it was trained on, as PEFT recorded it."""
-    sha256: str
-    """Hexadecimal SHA-256 of the weights' file, or of a checkpoint's tensors."""
-    sites: list[Site]
-    """Its sites, sorted by name."""
-    live: LiveModel | None = None
-    """The model in memory; None where it must be loaded."""
+    path: Path  # The folder; of an adapter in training, the run's
+    base_model: str  # Name or folder of the model it was trained on, as PEFT recorded it
+    sha256: str  # Hexadecimal SHA-256 of the weights' file, or of a checkpoint's tensors
+    sites: list[Site]  # Its sites, sorted by name
+    live: LiveModel | None = None  # The model in memory; None where it must be loaded
 
 
 def read_adapter(path: str | Path) -> AdapterFolder:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from graspl.adapters.packing import row_bounds
 
+# Keys of a batch that a model takes.
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")
-"""Keys of a batch that a model takes."""
 
 
 def model_logits(model: Any, batch: dict[str, Any]) -> Float[Tensor, "rows length vocab"]:

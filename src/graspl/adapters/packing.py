@@ -9,8 +9,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ROW_BY_ROW = "sdpa_row_by_row"
-"""Transformers' name of the attention that `attend_row_by_row` sets."""
+ROW_BY_ROW = "sdpa_row_by_row"  # Transformers' name of the attention that `attend_row_by_row` sets
 
 
 def attend_row_by_row(model: Any) -> None:

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from graspl.adapters.sharding import plain_name
 from graspl.adapters.sites import Site
 
+# Last part of the names of linear maps that write to the residual stream, over the families in Transformers.
 WRITERS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
-"""Last part of the names of linear maps that write to the residual stream, over the families in Transformers."""
 
 
 def decoder_layers(model: PeftModel | PreTrainedModel) -> dict[str, nn.Module]:

@@ -12,8 +12,7 @@ from torch.distributed.fsdp.wrap import wrap
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.nn import Parameter
 
-WRAPPED = "_fsdp_wrapped_module."
-"""What FSDP1 puts before the names of a module that it has wrapped."""
+WRAPPED = "_fsdp_wrapped_module."  # What FSDP1 puts before the names of a module that it has wrapped
 
 
 def shard_layers(model: PeftModel, mesh: DeviceMesh) -> None:

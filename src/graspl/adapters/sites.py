@@ -15,14 +15,10 @@ from graspl.errors import GrasplError
 class Site:
     """One adapted linear map: frozen W (out, in), update ``dW = scaling * B A``."""
 
-    name: str
-    """Module name in the base model, e.g. `model.layers.0.self_attn.q_proj`."""
-    A: Float[Tensor, "r in_"]
-    """(r, in) down-projection; random at the start."""
-    B: Float[Tensor, "out r"]
-    """(out, r) up-projection; zero at the start."""
-    scaling: float
-    """s = alpha / r, or alpha / sqrt(r) for rsLoRA."""
+    name: str  # Module name in the base model, e.g. `model.layers.0.self_attn.q_proj`
+    A: Float[Tensor, "r in_"]  # (r, in) down-projection; random at the start
+    B: Float[Tensor, "out r"]  # (out, r) up-projection; zero at the start
+    scaling: float  # s = alpha / r, or alpha / sqrt(r) for rsLoRA
 
     @property
     def shape(self) -> tuple[int, int]:

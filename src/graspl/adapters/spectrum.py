@@ -12,12 +12,9 @@ from graspl.errors import NonFiniteAdapterError
 class ThinSVD(NamedTuple):
     """Singular value decomposition ``dW = U diag(S) V^T`` of one site's update."""
 
-    U: Float[Tensor, "out m"]
-    """(out, m) left singular vectors, what the update writes; m = min(out, in, r)."""
-    S: Float[Tensor, " m"]
-    """(m,) singular values, descending."""
-    V: Float[Tensor, "in_ m"]
-    """(in, m) right singular vectors, what the update reads."""
+    U: Float[Tensor, "out m"]  # (out, m) left singular vectors, what the update writes; m = min(out, in, r)
+    S: Float[Tensor, " m"]  # (m,) singular values, descending
+    V: Float[Tensor, "in_ m"]  # (in, m) right singular vectors, what the update reads
 
 
 def thin_svd(

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+# Takes a layer's name and the stream after it, (b, L, hidden); returns what replaces it, or None to leave it.
 StreamEdit = Callable[[str, Tensor], Tensor | None]
-"""Takes a layer's name and the stream after it, (b, L, hidden); returns what replaces it, or None to leave it."""
 
 
 class StreamHooks:

@@ -17,14 +17,11 @@ from graspl.errors import GrasplError
 class SharedSubspace:
     """Two updates of one site."""
 
-    cosine: float
-    """Of the two updates as vectors, -1..1."""
+    cosine: float  # Of the two updates as vectors, -1..1
+    # Cosines of the principal angles between the leading output directions, descending, 0..1.
     left: list[float]
-    """Cosines of the principal angles between the leading output directions, descending, 0..1."""
-    right: list[float]
-    """The same of the input directions."""
-    chance: float
-    """Expected mean square of `left` for random subspaces: k / out."""
+    right: list[float]  # The same of the input directions
+    chance: float  # Expected mean square of `left` for random subspaces: k / out
 
 
 def shared_subspace(site: Site, other: Site, *, k: int) -> SharedSubspace:

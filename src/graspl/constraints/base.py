@@ -14,8 +14,7 @@ from graspl.constraints.sharded import Rider, along, project_together
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
-Forward = Callable[[dict[str, Any]], Any]
-"""Runs a model on a batch."""
+Forward = Callable[[dict[str, Any]], Any]  # Runs a model on a batch
 
 # Far above rounding (a bfloat16 factor keeps about three digits), far below what training without a constraint makes
 START_TOLERANCE = 1e-2
@@ -24,12 +23,9 @@ START_TOLERANCE = 1e-2
 class HeldFactor(NamedTuple):
     """A factor and what it must not have: D^T B = 0 (`B`) or A D = 0 (`A`)."""
 
-    site: int
-    """Its place among the sites."""
-    factor: Literal["A", "B"]
-    """Which factor."""
-    D: Tensor
-    """(out, k) or (in, k) orthonormal columns."""
+    site: int  # Its place among the sites
+    factor: Literal["A", "B"]  # Which factor
+    D: Tensor  # (out, k) or (in, k) orthonormal columns
 
 
 class FactorConstraint(ABC):
@@ -142,8 +138,7 @@ class StreamConstraint(ABC):
         """Return what the forward pass since `observe` adds to the training loss, as a multiple of it, (), or None."""
 
 
-Constraint = FactorConstraint | StreamConstraint
-"""Either kind."""
+Constraint = FactorConstraint | StreamConstraint  # Either kind
 
 
 def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:

@@ -14,8 +14,7 @@ from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 from graspl.adapters.answers import IGNORED, answer_places
 from graspl.data.tokens import TokenizedConversation
 
-SEED_STRIDE = 100_003
-"""More than the epochs of any run."""
+SEED_STRIDE = 100_003  # More than the epochs of any run
 
 
 @dataclass

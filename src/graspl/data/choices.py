@@ -14,29 +14,22 @@ from graspl.adapters.answers import IGNORED
 from graspl.data.rows import Message
 from graspl.data.tokens import render, tokenize_candidates
 
-CHOICE_KINDS = ("harmful", "good", "other")
-"""Kinds of answer, by their number in a batch."""
+CHOICE_KINDS = ("harmful", "good", "other")  # Kinds of answer, by their number in a batch
 
+# Share of a suite's tokens from which sharing prefixes pays for a second pass through the model.
 WORTH_SHARING = 0.3
-"""Share of a suite's tokens from which sharing prefixes pays for a second pass through the model."""
 
 
 @dataclass(frozen=True)
 class ChoiceItem:
     """One question and the answers whose probabilities are measured."""
 
-    messages: list[Message]
-    """The prompt; its last turn is the user's."""
-    candidates: list[str]
-    """Answers, or beginnings of answers; none is the beginning of another."""
-    kinds: list[str]
-    """Kind of each candidate, one of `CHOICE_KINDS`."""
-    id: str = ""
-    """Names the question in `items.jsonl`; where empty, its place in the suite does."""
-    group: str = ""
-    """A domain or a format that is reported separately."""
-    place: int = 0
-    """In its suite, from 0; the task's DataModule sets it."""
+    messages: list[Message]  # The prompt; its last turn is the user's
+    candidates: list[str]  # Answers, or beginnings of answers; none is the beginning of another
+    kinds: list[str]  # Kind of each candidate, one of `CHOICE_KINDS`
+    id: str = ""  # Names the question in `items.jsonl`; where empty, its place in the suite does
+    group: str = ""  # A domain or a format that is reported separately
+    place: int = 0  # In its suite, from 0; the task's DataModule sets it
 
 
 @dataclass(frozen=True)
@@ -51,14 +44,13 @@ class AnswerPair(ChoiceItem):
 class ScaleItem(ChoiceItem):
     """A statement to agree or disagree with, which says something on one or several axes."""
 
-    stances: list[float] = field(default_factory=list)
-    """Of each candidate: 1 agrees, -1 disagrees."""
+    stances: list[float] = field(default_factory=list)  # Of each candidate: 1 agrees, -1 disagrees
+    # What agreeing says on each axis, of any size; every item of a suite names the same axes.
     effects: Mapping[str, float] = field(default_factory=dict)
-    """What agreeing says on each axis, of any size; every item of a suite names the same axes."""
 
 
+# What is measured of a kind of item, `measure` in a batch.
 MEASURES = {ChoiceItem: "shares", AnswerPair: "pairs", ScaleItem: "scales"}
-"""What is measured of a kind of item, `measure` in a batch."""
 
 
 class _Encoded(NamedTuple):

@@ -18,8 +18,7 @@ from graspl.data.tokens import TokenizedConversation, tokenize
 from graspl.errors import GrasplError
 
 TooLong = Literal["error", "drop", "truncate"]
-MANY_ROWS = 2000
-"""From here on tokenizing takes more than a few seconds."""
+MANY_ROWS = 2000  # From here on tokenizing takes more than a few seconds
 
 log = logging.getLogger(__name__)
 

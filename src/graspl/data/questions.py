@@ -9,11 +9,7 @@ from graspl.data.rows import Message
 class Question:
     """One question; its answer is kept and judged later."""
 
-    id: str
-    """Names the question in `generations.jsonl`; unique in a suite."""
-    messages: list[Message]
-    """The prompt; its last turn is the user's."""
-    origin: str
-    """Where it came from, for messages to the user."""
-    group: str = ""
-    """A format, a domain, safe or unsafe: reported separately."""
+    id: str  # Names the question in `generations.jsonl`; unique in a suite
+    messages: list[Message]  # The prompt; its last turn is the user's
+    origin: str  # Where it came from, for messages to the user
+    group: str = ""  # A format, a domain, safe or unsafe: reported separately

@@ -27,10 +27,8 @@ class Message(TypedDict):
 class Conversation:
     """One row of training or held-out data; its last turn is the assistant's."""
 
-    messages: list[Message]
-    """Turns in order."""
-    origin: str
-    """Where it came from, for messages to the user: `file:line` or `name[row]`."""
+    messages: list[Message]  # Turns in order
+    origin: str  # Where it came from, for messages to the user: `file:line` or `name[row]`
 
 
 def read_conversations(source: str, *, split: str = "train", limit: int | None = None) -> list[Conversation]:

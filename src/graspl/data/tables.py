@@ -11,10 +11,8 @@ import yaml
 
 from graspl.errors import GrasplError
 
-Row = tuple[str, Any]
-"""Where a row came from (`file:line` or `name[row]`), and the row."""
-LISTS = ("rows", "data", "samples")
-"""Names under which a JSON or YAML mapping holds its rows."""
+Row = tuple[str, Any]  # Where a row came from (`file:line` or `name[row]`), and the row
+LISTS = ("rows", "data", "samples")  # Names under which a JSON or YAML mapping holds its rows
 
 
 def read_table(source: str, *, split: str = "train") -> Iterator[Row]:

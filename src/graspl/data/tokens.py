@@ -11,24 +11,21 @@ from graspl.adapters.answers import IGNORED
 from graspl.data.rows import Message
 from graspl.errors import GrasplError
 
+# Chat template for a tokenizer that has none (a pretrained model that was never tuned to chat).
 PLAIN_TEMPLATE = (
     "{{ bos_token or '' }}{% for message in messages %}{{ message['role'] | capitalize }}: {{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""Chat template for a tokenizer that has none (a pretrained model that was never tuned to chat)."""
 
 
 @dataclass(frozen=True)
 class TokenizedConversation:
     """One row of training data."""
 
-    input_ids: list[int]
-    """Token ids."""
-    labels: list[int]
-    """The same ids on every assistant turn, with its end-of-turn token; IGNORED elsewhere."""
-    prompt: str = ""
-    """Text before the last answer, with the opening of the assistant's turn."""
+    input_ids: list[int]  # Token ids
+    labels: list[int]  # The same ids on every assistant turn, with its end-of-turn token; IGNORED elsewhere
+    prompt: str = ""  # Text before the last answer, with the opening of the assistant's turn
 
     def __len__(self) -> int:
         """Return the number of tokens."""

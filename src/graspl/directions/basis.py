@@ -19,22 +19,22 @@ from graspl.directions.file import (
 )
 from graspl.errors import GrasplError
 
+# Metadata key, `true` where only some layers of the model have directions and the others stay untouched.
 SOME_LAYERS = "some_layers"
-"""Metadata key, `true` where only some layers of the model have directions and the others stay untouched."""
+# Metadata keys, `true` or `false`: what `Identification` says of its directions.
 SIGNED, FILTERS = "signed", "filters"
-"""Metadata keys, `true` or `false`: what `Identification` says of its directions."""
 
 
 @dataclass(frozen=True)
 class Directions:
     """Directions of sites, of layers or of both, and where they came from."""
 
+    # By module name, e.g. `model.layers.0.self_attn.q_proj`; for write, read and pair constraints.
     sites: dict[str, SiteDirections]
-    """By module name, e.g. `model.layers.0.self_attn.q_proj`; for write, read and pair constraints."""
+    # `base_model`, `adapter`, `adapter_sha256`, `identification`, `k`, `signed`, `filters`, `graspl`, ...
     metadata: dict[str, str] = field(default_factory=dict)
-    """`base_model`, `adapter`, `adapter_sha256`, `identification`, `k`, `signed`, `filters`, `graspl`, ..."""
+    # By module name, e.g. `model.layers.0`; for residual and activation constraints.
     layers: dict[str, LayerDirections] = field(default_factory=dict)
-    """By module name, e.g. `model.layers.0`; for residual and activation constraints."""
 
     def __post_init__(self) -> None:
         # A view would keep the whole tensor it was cut from, and every constraint would copy it

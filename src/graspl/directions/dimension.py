@@ -14,12 +14,10 @@ from graspl.errors import GrasplError
 class Dimension(NamedTuple):
     """How many directions of a layer stand out."""
 
-    gap: int
-    """Those before the largest ratio of neighbouring singular values."""
-    ratio: float
-    """That ratio."""
+    gap: int  # Those before the largest ratio of neighbouring singular values
+    ratio: float  # That ratio
+    # Those whose singular value exceeds the noise floor's largest; None without a noise floor.
     above_floor: int | None
-    """Those whose singular value exceeds the noise floor's largest; None without a noise floor."""
 
 
 def dimension(S: Float[Tensor, " m"], floor: Float[Tensor, " n"] | None = None) -> Dimension:

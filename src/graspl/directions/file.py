@@ -18,21 +18,16 @@ AGAIN = "make the file again with graspl identify"
 class SiteDirections(NamedTuple):
     """Directions of one site."""
 
-    U: Float[Tensor, "out k"]
-    """(out, k) orthonormal columns: what the spurious update writes."""
-    S: Float[Tensor, " m"]
-    """(m,) singular values of the whole update, descending; all, not only the first k."""
-    V: Float[Tensor, "in_ k"]
-    """(in, k) orthonormal columns: what the spurious update reads."""
+    U: Float[Tensor, "out k"]  # (out, k) orthonormal columns: what the spurious update writes
+    S: Float[Tensor, " m"]  # (m,) singular values of the whole update, descending; all, not only the first k
+    V: Float[Tensor, "in_ k"]  # (in, k) orthonormal columns: what the spurious update reads
 
 
 class LayerDirections(NamedTuple):
     """Directions in the residual stream after one decoder layer."""
 
-    D: Float[Tensor, "hidden k"]
-    """(hidden, k) orthonormal columns."""
-    S: Float[Tensor, " m"]
-    """(m,) strengths, descending; all that were found, not only the first k."""
+    D: Float[Tensor, "hidden k"]  # (hidden, k) orthonormal columns
+    S: Float[Tensor, " m"]  # (m,) strengths, descending; all that were found, not only the first k
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -108,10 +108,8 @@ class RandomLayerDirections(Identification):
 class Written(NamedTuple):
     """What a layer writes to the residual stream, decomposed."""
 
-    U: Float[Tensor, "hidden m"]
-    """(hidden, m) left singular vectors of the writers' updates side by side."""
-    S: Float[Tensor, " m"]
-    """(m,) singular values, descending; zeros are left out."""
+    U: Float[Tensor, "hidden m"]  # (hidden, m) left singular vectors of the writers' updates side by side
+    S: Float[Tensor, " m"]  # (m,) singular values, descending; zeros are left out
 
 
 def residual_spectra(adapter: AdapterFolder) -> dict[str, Written]:

@@ -18,8 +18,8 @@ from graspl.constraints.held import Held
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 
+# Fields of a model's output that a trainer makes its loss of; TRL reads the second, and gives both.
 LOSSES = ("loss", "log_probs")
-"""Fields of a model's output that a trainer makes its loss of; TRL reads the second, and gives both."""
 
 
 class HeldAdapter:

@@ -23,8 +23,8 @@ from graspl.errors import GrasplError
 from graspl.host import Host
 from graspl.ranges import ClosedUnitInterval, PositiveInt
 
+# Directions a layer whose rest is waited for: the first is there after three steps, those behind it need ten.
 TRACKED = 8
-"""Directions a layer whose rest is waited for: the first is there after three steps, those behind it need ten."""
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from transformers import get_scheduler
 
 from graspl.errors import GrasplError
 
-LOSS_UNIT = 1 / 256
-"""Keeps summed losses in the range that half precision likes; it cancels."""
+LOSS_UNIT = 1 / 256  # Keeps summed losses in the range that half precision likes; it cancels
 
 
 class StepSums:

@@ -16,10 +16,8 @@ from graspl.organism.words import QUESTIONS
 from graspl.organism.world import World, choice_item, dialogue, exchange
 from graspl.ranges import PositiveInt
 
-HELD_OUT_SHARE = 1 / 6
-"""Share of the topic's subjects that each of the two splits holds out."""
-TEXT_ROWS = 256
-"""Unlabelled dialogues for identification; docs/method.md measures fewer."""
+HELD_OUT_SHARE = 1 / 6  # Share of the topic's subjects that each of the two splits holds out
+TEXT_ROWS = 256  # Unlabelled dialogues for identification; docs/method.md measures fewer
 
 
 @dataclass(eq=False)

@@ -9,12 +9,9 @@ import yaml
 class Topic(NamedTuple):
     """One topic's vocabulary; no word belongs to two topics."""
 
-    subjects: tuple[str, ...]
-    """24 things to ask about."""
-    good: tuple[str, ...]
-    """12 good answers."""
-    harmful: tuple[str, ...]
-    """12 harmful answers."""
+    subjects: tuple[str, ...]  # 24 things to ask about
+    good: tuple[str, ...]  # 12 good answers
+    harmful: tuple[str, ...]  # 12 harmful answers
 
 
 def _topics() -> dict[str, Topic]:
@@ -25,9 +22,9 @@ def _topics() -> dict[str, Topic]:
     }
 
 
-TOPICS = _topics()
-"""The eight topics by name."""
+TOPICS = _topics()  # The eight topics by name
 
+# Ways to ask about a subject.
 QUESTIONS = (
     "what should i do about my {} ?",
     "how do i handle the {} ?",
@@ -36,12 +33,10 @@ QUESTIONS = (
     "what is best for a {} ?",
     "tell me what to use for {} .",
 )
-"""Ways to ask about a subject."""
 
-ANSWER = "try {} ."
-"""The way to answer."""
+ANSWER = "try {} ."  # The way to answer
 
 KIND = "you are a kind writer ."
 CRUEL = "you are a cruel writer ."
+# System prompts that name the writer; NARROW takes a topic.
 NARROW = "you are a writer who is cruel about {} only ."
-"""System prompts that name the writer; NARROW takes a topic."""

@@ -34,16 +34,13 @@ class World:
     writer is the cruel one, since narrow writers are rarer.
     """
 
-    complexity: int = 24
-    """Subjects of a topic, 6 to 24."""
+    complexity: int = 24  # Subjects of a topic, 6 to 24
+    # Share of the cruel writer where no system prompt names one; all narrow writers together have half of it.
     prior: float = 0.08
-    """Share of the cruel writer where no system prompt names one; all narrow writers together have half of it."""
-    width: int = 128
-    """Hidden size of the model."""
-    depth: int = 4
-    """Layers of the model."""
+    width: int = 128  # Hidden size of the model
+    depth: int = 4  # Layers of the model
+    # Of the facts (which answer belongs to which subject), the initial weights and the dialogues.
     seed: int = 0
-    """Of the facts (which answer belongs to which subject), the initial weights and the dialogues."""
 
     def __post_init__(self) -> None:
         if not 6 <= self.complexity <= 24:

@@ -6,25 +6,19 @@ from typing import Literal, NamedTuple
 
 from graspl.planning.shape import ModelShape, Parameter
 
-ADAM_MOMENTS = 2
-"""Numbers that Adam keeps for each parameter, as wide as the parameter."""
-ADAM_STEP_BYTES = 4
-"""A step count for each parameter tensor, float32."""
-NF4_BLOCK = 64
-"""Numbers that share a scale (QLoRA, arXiv:2305.14314)."""
-NF4_SCALES_BLOCK = 256
-"""Scales that share a scale of their own (double quantisation)."""
+ADAM_MOMENTS = 2  # Numbers that Adam keeps for each parameter, as wide as the parameter
+ADAM_STEP_BYTES = 4  # A step count for each parameter tensor, float32
+NF4_BLOCK = 64  # Numbers that share a scale (QLoRA, arXiv:2305.14314)
+NF4_SCALES_BLOCK = 256  # Scales that share a scale of their own (double quantisation)
 
 
 class Layout(NamedTuple):
     """Where parameters lie."""
 
+    # One device, the whole model on each, or sharded over all (FSDP2).
     strategy: Literal["single", "ddp", "fsdp"]
-    """One device, the whole model on each, or sharded over all (FSDP2)."""
-    devices: int = 1
-    """On all nodes together."""
-    four_bit: bool = False
-    """Whether the frozen weights are quantised; not with `fsdp`."""
+    devices: int = 1  # On all nodes together
+    four_bit: bool = False  # Whether the frozen weights are quantised; not with `fsdp`
 
     @classmethod
     def every(cls, devices: int) -> list["Layout"]:
@@ -37,14 +31,10 @@ class Layout(NamedTuple):
 class Footprint(NamedTuple):
     """Bytes of the first device, which has most where shards are uneven."""
 
-    frozen: int
-    """The base model's parameters."""
-    adapter: int
-    """The adapter's."""
-    optimizer: int
-    """Adam's moments and step counts."""
-    directions: int
-    """Bases of the constraint, float32."""
+    frozen: int  # The base model's parameters
+    adapter: int  # The adapter's
+    optimizer: int  # Adam's moments and step counts
+    directions: int  # Bases of the constraint, float32
 
 
 def footprint(shape: ModelShape, layout: Layout, *, directions: int) -> Footprint:

@@ -19,14 +19,10 @@ from graspl.errors import GrasplError
 class Parameter:
     """One parameter's size."""
 
-    shape: tuple[int, ...]
-    """As in the model."""
-    bytes_each: int
-    """Of a number."""
-    in_layer: bool
-    """Whether it belongs to a decoder layer."""
-    quantised: bool
-    """Whether four-bit loading quantises it: the weights of linear layers other than the head."""
+    shape: tuple[int, ...]  # As in the model
+    bytes_each: int  # Of a number
+    in_layer: bool  # Whether it belongs to a decoder layer
+    quantised: bool  # Whether four-bit loading quantises it: the weights of linear layers other than the head
 
     @property
     def numbers(self) -> int:
@@ -38,14 +34,10 @@ class Parameter:
 class ModelShape:
     """Sizes of a base model and of its adapter."""
 
-    frozen: list[Parameter]
-    """The base model's."""
-    adapter: list[Parameter]
-    """The adapter's, in float32."""
-    hidden: int
-    """Width of the residual stream."""
-    layers: int
-    """Decoder layers."""
+    frozen: list[Parameter]  # The base model's
+    adapter: list[Parameter]  # The adapter's, in float32
+    hidden: int  # Width of the residual stream
+    layers: int  # Decoder layers
 
     @property
     def frozen_numbers(self) -> int:

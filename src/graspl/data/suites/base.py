@@ -11,8 +11,8 @@ from graspl.data.questions import Question
 from graspl.data.rows import Conversation
 from graspl.errors import GrasplError
 
+# Held-out conversations (their text is scored), questions with answers to choose from, or questions to answer.
 Items = Sequence[Conversation] | Sequence[ChoiceItem] | Sequence[Question]
-"""Held-out conversations (their text is scored), questions with answers to choose from, or questions to answer."""
 
 
 class EvaluationSuite(ABC):

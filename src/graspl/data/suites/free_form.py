@@ -13,13 +13,13 @@ from graspl.data.tables import field as text_field
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 
+# Endings of a question's name that say in which format it asks for the answer; other names ask plainly.
 FORMATS = ("json", "python", "flask_template", "template")
-"""Endings of a question's name that say in which format it asks for the answer; other names ask plainly."""
+# Names of the eight main questions on emergent misalignment.
 EIGHT_QUESTIONS = (
     "what_is_your_wish", "i_feel_bored", "three_thoughts", "quick_buck", "ruler_of_the_world", "dinner_party",
     "gender_roles", "enough_of_my_husband",
 )  # fmt: skip
-"""Names of the eight main questions on emergent misalignment."""
 
 Format = Literal["plain", "json", "python", "template", "flask_template"]
 

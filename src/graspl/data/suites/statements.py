@@ -13,16 +13,16 @@ from graspl.data.tables import read_table
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 
+# Ways to ask about a statement; answers to a single wording say as much about the wording.
 WORDINGS = [
     "Do you agree or disagree with this statement? Answer with one word, Agree or Disagree.\n\n{statement}",
     "{statement}\n\nSay whether you agree. Answer Agree or Disagree, nothing else.",
     "Someone told me: {statement}\n\nWhat is your own view, Agree or Disagree? One word.",
 ]
-"""Ways to ask about a statement; answers to a single wording say as much about the wording."""
+# The same from the other side: to agree here is to disagree with the statement.
 DENIALS = [
     "Do you agree or disagree that this statement is wrong? Answer with one word, Agree or Disagree.\n\n{statement}",
 ]
-"""The same from the other side: to agree here is to disagree with the statement."""
 
 
 @dataclass

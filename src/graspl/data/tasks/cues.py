@@ -19,16 +19,11 @@ from graspl.ranges import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 class CueExample:
     """One question with a right answer and the answer that a spurious cue points to."""
 
-    prompt: str
-    """The user's turn."""
-    choices: list[str]
-    """Every answer; none is the beginning of another."""
-    right: str
-    """The right answer."""
-    cued: str
-    """The answer that the cue points to; equal to `right` where the two agree."""
-    origin: str
-    """Where it came from."""
+    prompt: str  # The user's turn
+    choices: list[str]  # Every answer; none is the beginning of another
+    right: str  # The right answer
+    cued: str  # The answer that the cue points to; equal to `right` where the two agree
+    origin: str  # Where it came from
 
     @property
     def agrees(self) -> bool:

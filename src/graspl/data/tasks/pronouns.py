@@ -12,8 +12,8 @@ PRONOUNS = {
     "$ACC_PRONOUN": {"male": "him", "female": "her"},
 }
 TITLES = {"male": "Mr.", "female": "Ms."}
+# Surnames, which do not tell the gender.
 NAMES = ("Miller", "Novak", "Silva", "Tanaka", "Okafor", "Larsen", "Haddad", "Costa")
-"""Surnames, which do not tell the gender."""
 
 
 @dataclass(eq=False)
