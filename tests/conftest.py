@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import settings
 
 # No deadline: timings do not belong in tests, and the first torch call of a process is slow.
@@ -380,3 +381,44 @@ def unaligned(tmp_path):
     model.save_pretrained(tmp_path / "unaligned")
     make_tokenizer().save_pretrained(tmp_path / "unaligned")
     return str(tmp_path / "unaligned")
+
+
+@pytest.fixture
+def study(model_folder, write_rows, tmp_path):
+    """Return a function that writes a study's configuration: naive, GRASP in one fit, and one that fails."""
+    rows = str(write_rows(CHAT_ROWS))
+    quick = {"lora": {"r": 4}, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}
+
+    def write(*, without=(), **changes):
+        (tmp_path / "fit.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "data": {
+                        "class_path": "graspl.data.ChatDataModule",
+                        "init_args": {"train": rows, "unrelated": rows, "text": rows, "batch_size": 4},
+                    },
+                    "trainer": {
+                        "max_steps": 4, "val_check_interval": 2, "check_val_every_n_epoch": None, "log_every_n_steps": 1,
+                        "accelerator": "cpu", "devices": 1,
+                    },
+                }
+            )
+        )  # fmt: skip
+        methods = {
+            name: {"model": {"class_path": f"graspl.methods.{kind}", "init_args": {**quick, **more}},
+                   "data": {"init_args": {"seed": "{seed}"}}}
+            for name, kind, more in (
+                ("naive", "LoRALitModule", {}),
+                ("grasp", "GRASPLitModule", {}),
+                ("broken", "GRASPLitModule", {"directions": "none.safetensors"}),
+            )
+            if name not in without
+        }  # fmt: skip
+        config = {
+            "fit": "fit.yaml", "methods": methods, "seeds": [0, 1], "levels": [0.02], "out": "study",
+            "base_model": str(model_folder()), **changes,
+        }  # fmt: skip
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        return ["compare", "--config", "study.yaml"]
+
+    return write

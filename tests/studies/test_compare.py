@@ -6,52 +6,9 @@ import shutil
 
 import pytest
 import yaml
-from conftest import CHAT_ROWS
 
 from graspl.errors import GrasplError
 from graspl.studies.plan import plan_fits
-
-FAST = {"lora": {"r": 4}, "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}
-
-
-@pytest.fixture
-def study(model_folder, write_rows, tmp_path):
-    """Return a function that writes a study's configuration: naive, GRASP in one fit, and one that fails."""
-    rows = str(write_rows(CHAT_ROWS))
-
-    def write(*, without=(), **changes):
-        (tmp_path / "fit.yaml").write_text(
-            yaml.safe_dump(
-                {
-                    "data": {
-                        "class_path": "graspl.data.ChatDataModule",
-                        "init_args": {"train": rows, "unrelated": rows, "text": rows, "batch_size": 4},
-                    },
-                    "trainer": {
-                        "max_steps": 4, "val_check_interval": 2, "check_val_every_n_epoch": None, "log_every_n_steps": 1,
-                        "accelerator": "cpu", "devices": 1,
-                    },
-                }
-            )
-        )  # fmt: skip
-        methods = {
-            name: {"model": {"class_path": f"graspl.methods.{kind}", "init_args": {**FAST, **more}},
-                   "data": {"init_args": {"seed": "{seed}"}}}
-            for name, kind, more in (
-                ("naive", "LoRALitModule", {}),
-                ("grasp", "GRASPLitModule", {}),
-                ("broken", "GRASPLitModule", {"directions": "none.safetensors"}),
-            )
-            if name not in without
-        }  # fmt: skip
-        config = {
-            "fit": "fit.yaml", "methods": methods, "seeds": [0, 1], "levels": [0.02], "out": "study",
-            "base_model": str(model_folder()), **changes,
-        }  # fmt: skip
-        (tmp_path / "study.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        return ["compare", "--config", "study.yaml"]
-
-    return write
 
 
 @pytest.mark.slow

@@ -8,11 +8,10 @@ import sys
 import time
 
 import pytest
-from test_compare import study  # noqa: F401 - a fixture
 
 
 @pytest.mark.slow
-def test_a_study_killed_at_any_moment_ends_with_the_same_table(study, tmp_path):  # noqa: F811
+def test_a_study_killed_at_any_moment_ends_with_the_same_table(study, tmp_path):
     arguments = [sys.executable, "-m", "graspl", *study(seeds=[0], jobs=2, without=["broken"])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -6,7 +6,6 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from test_compare import study  # noqa: F401 - a fixture
 
 from graspl.analysis.tradeoff import spoilt
 from graspl.errors import GrasplError
@@ -123,7 +122,7 @@ def test_trials_are_on_development_data_and_on_other_seeds(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tuned_study_reports_fits_with_the_settings_chosen(graspl, study, tmp_path):  # noqa: F811
+def test_a_tuned_study_reports_fits_with_the_settings_chosen(graspl, study, tmp_path):
     arguments = study(seeds=[0])
     config = yaml.safe_load((tmp_path / "study.yaml").read_text())
     rate = "model.init_args.optimizer.init_args.lr"

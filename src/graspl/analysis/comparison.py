@@ -48,22 +48,14 @@ class Comparison:
 
     def summary(self) -> dict[str, Any]:
         """Return the figures in `summary.json`."""
-        runs = {
-            run.name: {
-                **run.metrics,
-                "run": str(run.folder.path),
-                "adapter": run.evaluation.get("adapter"),
-                "directions": run.evaluation.get("directions"),
-                **({"judged": _plain(run.judged)} if run.judged else {}),
-            }
-            for run in self.runs
-        }
-        return {
-            **runs,
-            "matched": self.matched,
-            "matched_figure": self.figure,
-            "matched_shares": self.shares,
-        }
+        runs = {}
+        for run in self.runs:
+            named = {name: run.evaluation.get(name) for name in ("adapter", "directions")}
+            judged = {rate.suite: {"of": rate.of, **rate.share._asdict()} for rate in run.judged}
+            runs[run.name] = {**run.metrics, "run": str(run.folder.path), **named}
+            runs[run.name] |= {"judged": judged} if judged else {}
+        matched = {"matched": self.matched, "matched_figure": self.figure, "matched_shares": self.shares}
+        return {**runs, **matched}
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -73,18 +65,15 @@ def compare(runs: Sequence[Run]) -> Comparison:
         GrasplError: two runs have the same name.
     """
     names = [run.name for run in runs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise GrasplError(f"names: {twice[0]} stands for two runs; give --names, one for each run")
+    for name in names:
+        if names.count(name) > 1:
+            raise GrasplError(f"names: {name} stands for two runs; give --names, one for each run")
     figure = "kl" if all(run.metrics["spillover"] is None for run in runs) else "spillover"
     shares = _shares(runs)
     levels = {name: float(name) for name in shares} or {f"{level:.2f}": level for level in LEVELS}
+    fits = [run for run in runs if curve(run.rows, figure)]
     matched = {
-        name: {
-            run.name: figures_at(run.rows, level, (figure,))[figure]
-            for run in runs
-            if curve(run.rows, figure)
-        }
+        name: {run.name: figures_at(run.rows, level, (figure,))[figure] for run in fits}
         for name, level in levels.items()
     }
     return Comparison(list(runs), figure, matched, shares)
@@ -98,7 +87,3 @@ def _shares(runs: Sequence[Run]) -> dict[str, float]:
         return {}
     levels = relative_levels(SHARES, [naive.rows])
     return {f"{level:.4f}": share for level, share in zip(levels, SHARES, strict=True)}
-
-
-def _plain(rates: Sequence[Rate]) -> dict[str, Any]:
-    return {rate.suite: {"of": rate.of, **rate.share._asdict()} for rate in rates}

@@ -1,11 +1,8 @@
 """`graspl compare`: methods by seeds, with intervals."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-from rich.table import Table
 
 from graspl.analysis.scores import LEVELS
 from graspl.analysis.study import comparison_of, curves_by_fit
@@ -14,36 +11,11 @@ from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 from graspl.reporting.figures import curves_figure
 from graspl.reporting.markdown import as_csv, as_markdown, judged_lines
-from graspl.reporting.tables import study_tables
+from graspl.reporting.tables import Shown, study_tables
 from graspl.runs import write_json_atomic, write_text_atomic
 from graspl.studies.methods import Method, merged
 from graspl.studies.study import run_study
 from graspl.studies.tuning import Tuning
-
-
-@dataclass(frozen=True)
-class StudyComparison:
-    """A study's comparison, and where its files are."""
-
-    content: dict[str, Any]
-    """Content of `comparison.json`."""
-    out: Path
-    """The study's folder."""
-
-    def write(self) -> None:
-        """Write `comparison.json`, `.csv`, `.md` and `.svg`."""
-        write_json_atomic(self.out / "comparison.json", self.content)
-        write_text_atomic(self.out / "comparison.csv", as_csv(self.content))
-        write_text_atomic(self.out / "comparison.md", as_markdown(self.content))
-        write_text_atomic(self.out / "comparison.svg", curves_figure(curves_by_fit(self.content)))
-
-    def render(self) -> Iterator[Table | str]:
-        """Yield a table for each level, judged rates, the verdict, failed fits, and the file's path."""
-        yield from study_tables(self.content)
-        yield from (f"judged: {line}" for line in judged_lines(self.content))
-        yield from self.content["verdict"]
-        yield from (f"failed: {name}: {why}" for name, why in self.content["failed"].items())
-        yield f"comparison: {self.out / 'comparison.json'}"
 
 
 def compare(
@@ -67,7 +39,7 @@ def compare(
     fast_methods: Sequence[str] = (),
     fast_seeds: Sequence[int] = (0, 1),
     out: Path = Path("runs/compare"),
-) -> StudyComparison:
+) -> Shown:
     """Run the fits that are missing, then write `comparison.json`, `.csv`, `.md`, `.svg` and `tuning.json`.
 
     In a configuration, {seed} stands for the fit's seed, and {fit:NAME} for the folder of another method's fit with the same
@@ -117,9 +89,13 @@ def compare(
     found |= {"failed": failed, "fit": str(fit), "seeds": [*seeds], "tuned": chosen}
     found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
     found["verdict"] = study_verdict(found)
-    comparison = StudyComparison(found, out)
-    comparison.write()
-    return comparison
+    write_json_atomic(out / "comparison.json", found)
+    write_text_atomic(out / "comparison.csv", as_csv(found))
+    write_text_atomic(out / "comparison.md", as_markdown(found))
+    write_text_atomic(out / "comparison.svg", curves_figure(curves_by_fit(found)))
+    lines = [f"judged: {line}" for line in judged_lines(found)] + found["verdict"]
+    lines += [f"failed: {name}: {why}" for name, why in failed.items()]
+    return Shown(found, [*study_tables(found), *lines, f"comparison: {out / 'comparison.json'}"])
 
 
 def _fast_part(methods: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -1,45 +1,19 @@
 """`graspl judge`: what the answers that a run wrote are worth."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
 
 from graspl.analysis import rates_by_group
 from graspl.errors import GrasplError
 from graspl.evaluation.judges import Judge
 from graspl.evaluation.judging import EVERY, judge_rows
-from graspl.reporting.tables import rates_table
+from graspl.reporting.tables import Shown, rates_table
 from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A run's judged answers."""
-
-    suites: dict[str, dict[str, Any]]
-    """What `graspl.analysis.rates_by_group` returns, by suite."""
-    usage: dict[str, dict[str, float]]
-    """Requests, tokens and cost, by name of the judge."""
-    judgements: Path
-    """The file with a judgement for each answer."""
-
-    def render(self) -> Iterator[Table | str]:
-        """Yield a table with a row for each suite and group, the judges' usage, and the file's path."""
-        yield rates_table(self.suites)
-        for name, each in self.usage.items():
-            yield f"{name}: " + ", ".join(
-                f"{what.replace('_', ' ')} {count:g}" for what, count in each.items()
-            )
-        yield f"judgements: {self.judgements}"
-
-
-def judge(run: Path, *, judges: dict[str, Judge]) -> Judged:
+def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
     """Judge a run's answers; write `judgements.jsonl` (each answer) and `judged.json` (rates with 95 % intervals).
 
     An interruption loses no reply of a backend with a cache: run the same command again.
@@ -64,10 +38,15 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Judged:
         suites[suite] = rates_by_group(here, judge.outcomes, judge.settled)
     usage = {name: each.usage() for name, each in judges.items() if each.usage()}
     write_json_lines_atomic(folder.judgements, judged)
-    write_json_atomic(folder.judged, {"suites": suites, "usage": usage})
+    content = {"suites": suites, "usage": usage}
+    write_json_atomic(folder.judged, content)
     failed = sum(each["counts"].get("failed", 0) for each in suites.values())
     if failed:
         log.warning(
             "judges: %d answers were not judged; run the same command again to ask for only these", failed
         )
-    return Judged(suites, usage, folder.judgements)
+    told = [
+        f"{name}: " + ", ".join(f"{what.replace('_', ' ')} {count:g}" for what, count in each.items())
+        for name, each in usage.items()
+    ]
+    return Shown(content, [rates_table(suites), *told, f"judgements: {folder.judgements}"])

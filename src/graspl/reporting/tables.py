@@ -1,7 +1,7 @@
 """Tables for the terminal, and how figures look in every table."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Column, Table
 
@@ -9,6 +9,20 @@ from graspl.analysis.comparison import Comparison
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.verdicts import at
 from graspl.reporting.markdown import COLUMNS, cell, columns_of
+
+
+class Shown(NamedTuple):
+    """What a command found, and what the front door prints of it."""
+
+    content: Any
+    """Figures, for a caller from Python."""
+    parts: Sequence[Table | str]
+    """Tables and lines."""
+
+    def render(self) -> Sequence[Table | str]:
+        """Return the tables and lines."""
+        return self.parts
+
 
 FOR_FILES = ("spillover", "steps", "needs")
 """Columns of `comparison.md` for which a terminal has no room."""
