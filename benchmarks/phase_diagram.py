@@ -1,8 +1,8 @@
-"""Phase diagram of claim 1: `make phase` writes docs/phase.json and docs/phase.svg.
+"""Phase diagram of claim 1: `make phase` writes results/phase.json and docs/images/phase.svg.
 
-A grid of organisms, over task complexity and the prior of the broad factor. On each: is the true direction found, how
-much of the spill-over goes, does the assumption report know? About an hour on 2 cores, mostly pretraining; what is
-under --work already is not made again.
+A grid of organisms, over task complexity and the prior of the broad factor. Each cell says whether the true direction is
+found, how much spill-over GRASP removes, and whether the assumption report tells. About an hour on 2 cores, mostly
+pretraining; organisms and fits that are under --work are used again.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,6 +30,9 @@ from graspl.organism.world import exchange
 from graspl.runs import write_json_atomic, write_text_atomic
 
 NAIVE_STEPS = 10
+TRAINER = {"max_steps": 100, "val_check_interval": 10, "log_every_n_steps": 10, "callbacks": []}
+"""Of the compared fits: short, since the simplest tasks end on a plateau, and never stopped earlier."""
+OPTIMIZER = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 4e-4, "weight_decay": 0.0, "fused": True}}
 LEVEL = 0.7
 """Of adherence; the simplest tasks hold out a single subject, and few fits on them come much further."""
 
@@ -53,20 +57,11 @@ def organism(complexity: int, prior: float, work: Path) -> Path:
 def spillover(model: Path, name: str, seeds: list[int], work: Path) -> dict[str, Any]:
     """Return what GRASP removes of the naive fit's excess spill-over, from a study of both."""
     out = work / "studies" / name
-    options = [
-        "--base_model",
-        str(model),
-        "--out",
-        str(out),
-        "--fast",
-        "true",
-        "--fast_methods",
-        '["naive", "grasp"]',
-    ]
-    given = ["--fast_seeds", json.dumps(seeds)]
-    shared = ["--fit", "benchmarks/phase_fit.yaml"]
-    levels = ["--levels", json.dumps([0.5, LEVEL, 0.8, 0.9])]
-    study = ["compare", "--config", "configs/organism/compare.yaml", *options, *given, *levels, *shared]
+    study = [
+        "compare", "--config", "configs/organism/compare.yaml", "--base_model", str(model), "--out", str(out),
+        "--fast", "true", "--fast_methods", "naive", "grasp", "--fast_seeds", *map(str, seeds),
+        "--levels", "0.5", str(LEVEL), "0.8", "0.9", "--over", json.dumps({"trainer": TRAINER}),
+    ]  # fmt: skip
     subprocess.run([sys.executable, "-m", "graspl", *study], check=True)
     found = json.loads((out / "comparison.json").read_text())["levels"][f"{LEVEL:.2f}"]
     return {method: {key: each[key] for key in ("spillover", "removed")} for method, each in found.items()}
@@ -77,9 +72,10 @@ def naive_adapter(model: Path, seed: int, work: Path) -> AdapterFolder:
     folder = work / "naive" / f"{model.parent.name}_{seed}"
     if not (folder / "adapter").is_dir():
         run = [
-            "fit", "--config", "configs/organism/naive.yaml", f"--model.base_model={model}", f"--seed_everything={seed}",
+            "fit", "--config", "configs/organism/fit.yaml", f"--model.base_model={model}", f"--seed_everything={seed}",
             f"--trainer.max_steps={NAIVE_STEPS}", "--trainer.limit_val_batches=0", f"--trainer.default_root_dir={folder}",
-            "--model.optimizer.lr=4e-4", f"--data.seed={seed}", "--identify.method=graspl.directions.LayerSingular",
+            f"--model.optimizer={json.dumps(OPTIMIZER)}", f"--data.seed={seed}",
+            "--identify.method=graspl.directions.LayerSingular",
         ]  # fmt: skip
         subprocess.run([sys.executable, "-m", "graspl", *run], check=True)
     return read_adapter(folder / "adapter")
@@ -189,7 +185,8 @@ def main() -> None:
     """Make what is missing, measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--work", type=Path, default=Path("runs/phase"), help="organisms and runs")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder for phase.json and phase.svg")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for phase.json")
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/phase.svg"), help="the heat maps")
     parser.add_argument("--complexity", type=int, nargs="*", default=[6, 12, 24], help="of the tasks")
     parser.add_argument(
         "--prior", type=float, nargs="*", default=[0.03, 0.08, 0.2], help="of the broad factor"
@@ -220,8 +217,12 @@ def main() -> None:
         for verdict, says in (("identifiable", True), ("not", False))
         for cases in [[each for each in every if each["verdict"] == verdict]]
     }
-    write_json_atomic(options.out / "phase.json", {"agreement": agreement, "cells": cells})
-    write_text_atomic(options.out / "phase.svg", figure(cells))
+    results = {
+        "command": "make phase", "commit": None, "date": date.today().isoformat(), "machine": None,
+        "seeds": options.seeds, "figures": {"agreement": agreement, "cells": cells},
+    }  # fmt: skip
+    write_json_atomic(options.out / "phase.json", results)
+    write_text_atomic(options.picture, figure(cells))
     print(json.dumps(agreement, indent=2))
 
 

@@ -19,17 +19,10 @@ from rich.table import Table
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from graspl.adapters import AdapterFolder, LoraOptions, Site, adapter_off, decoder_layers, lora_sites
-from graspl.constraints import (
-    ActivationConstraint,
-    Constraint,
-    ReadConstraint,
-    ResidualConstraint,
-    WriteConstraint,
-)
+from graspl.adapters.forward import model_logits
+from graspl.constraints import ActivationConstraint, Held, ReadConstraint, ResidualConstraint, WriteConstraint
 from graspl.directions import Directions, LayerDirections, LayerSingular, SiteDirections, TopSingular
-from graspl.evaluation import model_logits
 from graspl.methods import LoRALitModule
-from graspl.methods.grasp import default_constraint
 from graspl.organism import OrganismTaskData
 from graspl.runs import write_json_atomic
 
@@ -45,17 +38,17 @@ LAYER_7B = {
 }
 LAYERS_7B, RANK = 28, 32
 CONSTRAINTS = {
-    "write": lambda: WriteConstraint(k=1),
-    "read": lambda: ReadConstraint(k=1),
-    "residual": lambda: ResidualConstraint(k=6),
-    "activation": lambda: ActivationConstraint(k=6, tolerance=0.04),  # as GRASP has it by default
-    "activation_cut": lambda: ActivationConstraint(k=6),
-    "default": default_constraint,
+    "write": lambda: Held([WriteConstraint(k=1)]),
+    "read": lambda: Held([ReadConstraint(k=1)]),
+    "residual": lambda: Held([ResidualConstraint(k=6)]),
+    "activation": lambda: Held([ActivationConstraint(k=6, tolerance=0.04)]),  # as GRASP has it by default
+    "activation_cut": lambda: Held([ActivationConstraint(k=6)]),
+    "default": Held,
 }
 
 
 def directions_for(sites: list[Site], layers: list[str], hidden: int) -> Directions:
-    """Return random directions: one a site and six a layer."""
+    """Return random directions: one per site and six per layer."""
     basis = lambda size, k: torch.linalg.qr(torch.randn(size, k))[0]  # noqa: E731
     found = {
         site.name: SiteDirections(basis(site.shape[0], 1), torch.ones(1), basis(site.shape[1], 1))
@@ -86,39 +79,36 @@ class Steps:
         with adapter_off(self.model):
             return model_logits(self.model, batch)
 
-    def step(self, constraint: Constraint | None, number: int = 0) -> None:
+    def step(self, held: Held | None, number: int = 0) -> None:
         """Take one whole step: forward, backward, projections and optimizer."""
         self.optimizer.zero_grad()
-        if constraint is not None:
-            constraint.observe(self.batch, number, self.forward, self.base_forward)
+        if held is not None:
+            held.observe(self.batch, number, self.base_forward)
         logits = self.forward(self.batch)[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), self.batch["labels"][:, 1:].flatten())
-        penalty = constraint.penalty() if constraint is not None else None
-        (loss if penalty is None else loss + loss.detach() * penalty).backward()
-        if constraint is not None:
-            constraint.project_gradients(self.sites)
+        (loss if held is None else held.with_penalty(loss)).backward()
+        if held is not None:
+            held.project_gradients(self.sites)
         self.optimizer.step()
-        if constraint is not None:
-            constraint.project_step(self.sites)
+        if held is not None:
+            held.project_step(self.sites)
 
-    def ratios(self, constraints: dict[str, Constraint], repeats: int) -> dict[str, float]:
-        """Return the price of a step under each constraint over a naive one, from steps of all kinds in turns.
+    def ratios(self, constraints: dict[str, Held], repeats: int) -> dict[str, float]:
+        """Return the time of a step under each constraint over a naive step, from steps of all kinds in turns.
 
-        A kind's price is its lower quartile: what else the machine does only ever adds. What is done at every n-th step
-        counts for an n-th.
+        The price is the lower quartile of the kind's times, since other work on the machine only adds. What happens at
+        every n-th step counts for an n-th.
         """
         with torch.no_grad():
             for site in self.sites:
                 site.B.zero_()
-        kinds: dict[tuple[str, int], Constraint | None] = {("naive", 0): None}
+        kinds: dict[tuple[str, int], Held | None] = {("naive", 0): None}
         every: dict[str, int] = {}
-        for name, constraint in constraints.items():
-            constraint.bind(self.sites, self.directions)
-            # A constraint of several parts has no number of its own
-            every[name] = max(
-                getattr(part, "every", 1) for part in getattr(constraint, "parts", [constraint])
-            )
-            kinds |= {(name, number): constraint for number in range(min(every[name], 2))}
+        for name, held in constraints.items():
+            held.bind(self.sites, self.layers, self.directions)
+            held.release()
+            every[name] = max(getattr(part, "every", 1) for part in held.constraints)
+            kinds |= {(name, number): held for number in range(min(every[name], 2))}
         taken: dict[tuple[str, int], list[float]] = {kind: [] for kind in kinds}
         draw = random.Random(0)
         for index in range(repeats + 2):  # the first two warm up
@@ -127,18 +117,18 @@ class Steps:
                 seconds = self._seconds(kinds[kind], kind[1])
                 taken[kind] += [seconds] if index >= 2 else []
         price = {kind: statistics.quantiles(times, n=4)[0] for kind, times in taken.items()}
-        held = {name: (price[name, 0] + (n - 1) * price.get((name, 1), 0.0)) / n for name, n in every.items()}
-        return {name: each / price["naive", 0] for name, each in held.items()}
+        mean = {name: (price[name, 0] + (n - 1) * price.get((name, 1), 0.0)) / n for name, n in every.items()}
+        return {name: each / price["naive", 0] for name, each in mean.items()}
 
-    def _seconds(self, constraint: Constraint | None, number: int) -> float:
-        """Return what a step takes of this process's time, which other processes take less from than from the clock."""
-        if constraint is not None:
-            constraint.attach(self.layers)
+    def _seconds(self, held: Held | None, number: int) -> float:
+        """Return a step's time on this process's clock, which other processes disturb less than the wall clock."""
+        for stream in [] if held is None else held.streams:
+            stream.attach(self.layers, self.directions)
         start = time.process_time()
-        self.step(constraint, number)
+        self.step(held, number)
         seconds = time.process_time() - start
-        if constraint is not None:
-            constraint.detach()
+        if held is not None:
+            held.release()
         return seconds
 
 
@@ -152,7 +142,7 @@ def organism_steps() -> Steps:
     """Return steps of the organism on its task."""
     data = OrganismTaskData(base_model="organism")
     data.setup("fit")
-    module = LoRALitModule(lora=LoraOptions(r=32, lora_alpha=64))
+    module = LoRALitModule(base_model="organism")
     module.configure_model()
     return Steps(module.model, next(iter(data.train_dataloader())))
 
@@ -175,7 +165,7 @@ SHAPES = {"organism": (organism_steps, 1), "0p5b": (half_billion_steps, 15)}
 
 
 def extra_memory_share(steps: Steps) -> float:
-    """Return what a constraint keeps beyond adapter and directions, as a share of these, in bytes of tensors; the largest."""
+    """Return the most bytes that a constraint keeps beyond adapter and directions, as a share of these."""
     given = [p for site in steps.sites for p in (site.A, site.B)] + _tensors(steps.directions)
     counted = {tensor.data_ptr() for tensor in given}
     kept = 0
@@ -183,14 +173,12 @@ def extra_memory_share(steps: Steps) -> float:
         for site in steps.sites:
             site.B.zero_()
     for make in CONSTRAINTS.values():
-        constraint = make()
-        constraint.bind(steps.sites, steps.directions)
-        constraint.attach(steps.layers)
-        constraint.observe(steps.batch, 0, steps.forward, steps.base_forward)
-        held = _tensors(constraint)
-        distinct = {tensor.data_ptr(): tensor.nbytes for tensor in held if tensor.data_ptr() not in counted}
+        held = make()
+        held.bind(steps.sites, steps.layers, steps.directions)
+        held.observe(steps.batch, 0, steps.base_forward)
+        distinct = {each.data_ptr(): each.nbytes for each in _tensors(held) if each.data_ptr() not in counted}
         kept = max(kept, sum(distinct.values()))
-        constraint.detach()
+        held.release()
     return kept / sum(tensor.nbytes for tensor in given)
 
 

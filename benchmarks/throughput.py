@@ -181,19 +181,17 @@ def fit(setting: Setting, *options: str) -> Clock:
 NAIVE = "--model=graspl.methods.LoRALitModule"
 
 
-def grasp(setting: Setting, constraint: dict[str, Any], *options: str) -> Clock:
-    """Run `graspl fit` under a constraint, with directions of a file."""
+def grasp(setting: Setting, constraints: list[dict[str, Any]] | None = None) -> Clock:
+    """Run `graspl fit` under constraints, the default ones where None, on a directions file."""
     directions = setting.folder / "directions.safetensors"
     if not directions.exists():
         write_directions(setting, directions)
-    return fit(
-        setting, "--model=graspl.methods.GRASPLitModule", f"--model.directions={directions}",
-        f"--model.constraint={json.dumps(constraint)}", *options,
-    )  # fmt: skip
+    given = [] if constraints is None else [f"--model.constraints={json.dumps(constraints)}"]
+    return fit(setting, "--model=graspl.methods.GRASPLitModule", f"--model.directions={directions}", *given)
 
 
 def write_directions(setting: Setting, path: Path) -> None:
-    """Write random directions: six a layer."""
+    """Write random directions, six per layer."""
     from graspl.adapters import decoder_layers
     from graspl.directions import Directions, LayerDirections
 
@@ -206,16 +204,7 @@ def write_directions(setting: Setting, path: Path) -> None:
     Directions({}, {"base_model": str(setting.model)}, layers).save(path)
 
 
-def part(kind: str, **options: Any) -> dict[str, Any]:
-    """Return a constraint's configuration."""
-    return {"class_path": f"graspl.constraints.{kind}Constraint", "init_args": {"k": 6} | options}
-
-
-RESIDUAL = part("Residual")
-DEFAULT = {
-    "class_path": "graspl.constraints.CombinedConstraint",
-    "init_args": {"parts": [part("Activation", tolerance=0.04), part("Residual")]},
-}
+RESIDUAL = [{"class_path": "graspl.constraints.ResidualConstraint", "init_args": {"k": 6}}]
 
 
 def trl(setting: Setting, **options: Any) -> Clock:
@@ -305,7 +294,7 @@ CONTENDERS: dict[str, Callable[[Setting], Clock]] = {
     "graspl packed": lambda s: fit(s, NAIVE, "--data.packing=true"),
     "trl packed": lambda s: trl(s, packing=True),
     "grasp residual": lambda s: grasp(s, RESIDUAL),
-    "grasp default": lambda s: grasp(s, DEFAULT),
+    "grasp default": grasp,
 }
 RATIOS = {
     "naive_over_bare": ("graspl, no grouping", "bare loop"),
