@@ -33,7 +33,7 @@ SHORT = {
     ],
     # Two methods of the file's own, one seed, a few steps of a rate at which these teach something
     "compare": [
-        "--fast=true", "--fast_seeds=[0]",
+        "--fast=true", "--fast_seeds", "0",
         "--over=" + json.dumps({
             "trainer": {"max_steps": 8, "val_check_interval": 8, "accumulate_grad_batches": 1, "accelerator": "cpu"},
             "model": {"init_args": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}},
@@ -41,8 +41,8 @@ SHORT = {
     ],
 }  # fmt: skip
 FAST = {
-    "configs/organism/rivals.yaml": '["naive"]',  # GRASP's fit is that of compare.yaml
-    "configs/organism/compare_tasks.yaml": '["naive"]',
+    "configs/organism/rivals.yaml": ["naive"],  # GRASP's fit is that of compare.yaml
+    "configs/organism/compare_tasks.yaml": ["naive"],
 }
 """The methods of a study that are run, in place of naive and grasp."""
 INSTEAD = {
@@ -75,8 +75,8 @@ def shortened(command):
     command = re.sub(r"--fast(_methods|_seeds)? [\w ]+", "", command)
     arguments = shlex.split(command)[1:] + SHORT.get(command.split()[1], [])
     if command.startswith("graspl compare "):
-        methods = next((few for file, few in FAST.items() if file in command), '["naive", "grasp"]')
-        arguments.append(f"--fast_methods={methods}")
+        methods = next((few for file, few in FAST.items() if file in command), ["naive", "grasp"])
+        arguments += ["--fast_methods", *methods]
     return arguments + [option for part, options in INSTEAD.items() if part in command for option in options]
 
 
