@@ -28,8 +28,7 @@ TOOLS = {
 ABOUT = "Fine-tune language models for the skill without the side effect."
 USAGE_ERROR = 2
 INTERRUPTED = 130
-WIDTH = 160
-"""Columns of what is not a terminal."""
+WIDTH = 160  # Columns of what is not a terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,8 +3,7 @@
 import errno
 import re
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where a file does not fit."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # What the system says where a file does not fit
 
 
 class GrasplError(ValueError):
@@ -30,11 +29,11 @@ def users_mistake(error: BaseException) -> str | None:
     return shorten(str(error)) if isinstance(error, ArgumentError) else None
 
 
+# What jsonargparse says of the types that an option could have had besides, where one is named and wrong.
 NOISE = ("Expected a <class 'NoneType'>", "Expected an instantiatable class, but")
-"""What jsonargparse says of the types that an option could have had besides, where one is named and wrong."""
 
+# How it begins to list them.
 UNION = re.compile(r"(- )?Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - ")
-"""How it begins to list them."""
 
 
 def shorten(message: str) -> str:

@@ -11,8 +11,8 @@ from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
 from graspl.errors import GrasplError, shorten, users_mistake
 
-KEYWORDS = ("last", "best", "hpc")
-"""What Lightning takes in place of a checkpoint's path."""
+KEYWORDS = ("last", "best", "hpc")  # What Lightning takes in place of a checkpoint's path
+# Which option an error is about, by the module that raises it or a package around it; the first that fits.
 OPTIONS = {
     "lightning.pytorch.callbacks.model_checkpoint": "checkpoint",
     "lightning.pytorch.callbacks": "trainer.callbacks",
@@ -22,9 +22,8 @@ OPTIONS = {
     "lightning_utilities": "trainer",
     "jsonargparse": "trainer",
 }
-"""Which option an error is about, by the module that raises it or a package around it; the first that fits."""
+# The trainer's options that count from 1, which Lightning takes for granted.
 FROM_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch")
-"""The trainer's options that count from 1, which Lightning takes for granted."""
 
 
 def check_trainer(options: Any) -> None:

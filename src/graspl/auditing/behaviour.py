@@ -14,11 +14,10 @@ from graspl.methods.lora import LoRALitModule
 class SuiteFacts(NamedTuple):
     """One suite's scores with the adapter and without it."""
 
-    scores: dict[str, float]
-    """As in `evaluation.json`; the base model's have the prefix `base_`."""
+    scores: dict[str, float]  # As in `evaluation.json`; the base model's have the prefix `base_`
+    # Of the harmful answers' share of the choices, over the base model's, question by question; None where no choice
+    # is harmful or there are fewer than two questions.
     rise: Difference | None
-    """Of the harmful answers' share of the choices, over the base model's, question by question; None where no choice is
-    harmful or there are fewer than two questions."""
 
 
 def behaviour(

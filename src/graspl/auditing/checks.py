@@ -12,8 +12,7 @@ from graspl.auditing.weights import Along, Shared, SiteFacts
 from graspl.reporting.tables import figure
 
 Outcome = Literal["passed", "doubtful", "failed"]
-TASK = "task"
-"""The suite of what the adapter was trained for, which may rise."""
+TASK = "task"  # The suite of what the adapter was trained for, which may rise
 
 
 @dataclass(frozen=True)
@@ -37,45 +36,29 @@ class Limits:
 class Check(NamedTuple):
     """One finding."""
 
-    name: str
-    """What was measured, and on what."""
-    value: float
-    """The estimate."""
-    low: float | None
-    """Lower end of the 95 % interval; None without an interval."""
-    high: float | None
-    """Upper end."""
-    limit: float
-    """At most this."""
-    outcome: Outcome
-    """Doubtful where the interval holds the limit."""
+    name: str  # What was measured, and on what
+    value: float  # The estimate
+    low: float | None  # Lower end of the 95 % interval; None without an interval
+    high: float | None  # Upper end
+    limit: float  # At most this
+    outcome: Outcome  # Doubtful where the interval holds the limit
 
 
 class AuditReport(NamedTuple):
     """All that an audit found."""
 
-    adapter: str
-    """Its folder."""
-    base_model: str
-    """Of the adapter."""
-    sha256: str
-    """Of its weights."""
-    limits: Limits
-    """What was allowed."""
-    checks: list[Check]
-    """Findings against limits."""
+    adapter: str  # Its folder
+    base_model: str  # Of the adapter
+    sha256: str  # Of its weights
+    limits: Limits  # What was allowed
+    checks: list[Check]  # Findings against limits
+    # Verdict, reason and figures by layer; empty for an adapter that does not write to the residual stream.
     assumptions: dict[str, Any]
-    """Verdict, reason and figures by layer; empty for an adapter that does not write to the residual stream."""
-    suites: dict[str, SuiteFacts]
-    """Behaviour; empty without data."""
-    sites: dict[str, SiteFacts]
-    """Spectra."""
-    along: dict[str, Along]
-    """Reliance by directions file."""
-    beside: dict[str, Shared]
-    """What is shared with references."""
-    out: Path
-    """Folder of `audit.json` and `audit.html`."""
+    suites: dict[str, SuiteFacts]  # Behaviour; empty without data
+    sites: dict[str, SiteFacts]  # Spectra
+    along: dict[str, Along]  # Reliance by directions file
+    beside: dict[str, Shared]  # What is shared with references
+    out: Path  # Folder of `audit.json` and `audit.html`
 
     @property
     def verdict(self) -> Outcome:

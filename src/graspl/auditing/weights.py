@@ -17,44 +17,30 @@ from graspl.errors import GrasplError
 class SiteFacts(NamedTuple):
     """The spectrum of one site's update."""
 
-    norm: float
-    """||dW||_F."""
-    share: float
-    """Of the first singular value, sigma_1 / ||dW||_F, 0..1; 0 for an update of zero."""
-    effective_rank: float
-    """exp of the spectrum's entropy; 0 for an update of zero."""
-    singular_values: list[float]
-    """Descending."""
+    norm: float  # ||dW||_F
+    share: float  # Of the first singular value, sigma_1 / ||dW||_F, 0..1; 0 for an update of zero
+    effective_rank: float  # exp of the spectrum's entropy; 0 for an update of zero
+    singular_values: list[float]  # Descending
 
 
 class Along(NamedTuple):
     """Reliance on one set of directions."""
 
-    k: int
-    """Directions a site or layer."""
-    mean: float
-    """Of rho over sites, 0..1."""
-    highest: float
-    """Of rho over sites, 0..1."""
-    chance: float
-    """What random directions would give: the mean over sites of sqrt(k / out)."""
-    sites: dict[str, float]
-    """rho by site."""
+    k: int  # Directions a site or layer
+    mean: float  # Of rho over sites, 0..1
+    highest: float  # Of rho over sites, 0..1
+    chance: float  # What random directions would give: the mean over sites of sqrt(k / out)
+    sites: dict[str, float]  # rho by site
 
 
 class Shared(NamedTuple):
     """What two adapters have in common, as means over their common sites."""
 
-    cosine: float
-    """Of the two updates as vectors, -1..1."""
-    left: float
-    """Mean squared cosine of the angles between their leading output directions, 0..1."""
-    right: float
-    """The same of the input directions."""
-    chance: float
-    """What `left` would be for random subspaces."""
-    sites: dict[str, SharedSubspace]
-    """By site."""
+    cosine: float  # Of the two updates as vectors, -1..1
+    left: float  # Mean squared cosine of the angles between their leading output directions, 0..1
+    right: float  # The same of the input directions
+    chance: float  # What `left` would be for random subspaces
+    sites: dict[str, SharedSubspace]  # By site
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON holds it."""

@@ -24,12 +24,9 @@ ROWS = 64
 class LayerEffect(NamedTuple):
     """Harmful share on unrelated topics, 0..1, with one layer's stream moved."""
 
-    added: float
-    """After a step along the directions, towards the training answers."""
-    subtracted: float
-    """After the same step away from them."""
-    random: list[float]
-    """After steps of the same length along random directions."""
+    added: float  # After a step along the directions, towards the training answers
+    subtracted: float  # After the same step away from them
+    random: list[float]  # After steps of the same length along random directions
 
     def does_something(self, base: float) -> bool:
         """Whether adding raises the share by more than any random step changes it."""
@@ -39,10 +36,8 @@ class LayerEffect(NamedTuple):
 class CausalCheck(NamedTuple):
     """The base model's share, and every layer's effect."""
 
-    base: float
-    """Harmful share of the base model as it is."""
-    layers: dict[str, LayerEffect]
-    """By layer."""
+    base: float  # Harmful share of the base model as it is
+    layers: dict[str, LayerEffect]  # By layer
 
     def verdict(self) -> str:
         """Return what the figures say, in a sentence."""

@@ -22,25 +22,21 @@ from graspl.runs import DirectionsFiles, adapter_of, write_json_atomic
 class CausalOptions:
     """How directions are tested."""
 
+    # The task; needed to test. Its training answers say which way to move; its unrelated suite is measured.
     data: LightningDataModule | None = None
-    """The task; needed to test. Its training answers say which way to move; its unrelated suite is measured."""
+    # Adapter or run folder: how much of its effect goes through the directions; the identified adapter by default.
     adapter: Path | None = None
-    """Adapter or run folder: how much of its effect goes through the directions; the identified adapter by default."""
+    # Length of a step, in standard deviations of the base model's own stream along the directions.
     strength: float = 2.0
-    """Length of a step, in standard deviations of the base model's own stream along the directions."""
-    seed: int = 0
-    """Of the random steps to compare with."""
+    seed: int = 0  # Of the random steps to compare with
 
 
 class Causes(NamedTuple):
     """What moving along directions does."""
 
-    check: CausalCheck
-    """The base model, moved."""
-    mediation: dict[str, Mediation]
-    """By suite; empty without an adapter."""
-    path: Path
-    """The file, `causal.json` beside the directions."""
+    check: CausalCheck  # The base model, moved
+    mediation: dict[str, Mediation]  # By suite; empty without an adapter
+    path: Path  # The file, `causal.json` beside the directions
 
     def render(self) -> Iterator[Table | str]:
         """Yield a table of layers, one of suites where there is an adapter, the verdict and the file."""

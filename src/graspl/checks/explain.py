@@ -22,25 +22,21 @@ from graspl.runs import DirectionsFiles, write_json_atomic
 class ExplainOptions:
     """How directions are explained."""
 
+    # Unlabelled conversations by many writers; needed to explain. Their prompts are answered.
     text: str | None = None
-    """Unlabelled conversations by many writers; needed to explain. Their prompts are answered."""
+    # Layer whose direction is read on the text and steered; the middle one by default.
     layer: str | None = None
-    """Layer whose direction is read on the text and steered; the middle one by default."""
-    direction: PositiveInt = 1
-    """Which direction of that layer, from 1."""
-    prompts: PositiveInt = 4
-    """How many prompts are answered: as the model is, and steered both ways."""
-    limit: PositiveInt = 256
-    """How many conversations of the text are read."""
+    direction: PositiveInt = 1  # Which direction of that layer, from 1
+    prompts: PositiveInt = 4  # How many prompts are answered: as the model is, and steered both ways
+    limit: PositiveInt = 256  # How many conversations of the text are read
 
 
 class Explanation(NamedTuple):
     """What directions mean."""
 
+    # As in the file; `graspl report` shows it for a run that was evaluated with these directions.
     content: dict[str, Any]
-    """As in the file; `graspl report` shows it for a run that was evaluated with these directions."""
-    path: Path
-    """The file, `<directions>.explanation.json`."""
+    path: Path  # The file, `<directions>.explanation.json`
 
     def render(self) -> Iterator[Table | str]:
         """Yield each layer's tokens along its first direction, and the file."""

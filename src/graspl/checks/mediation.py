@@ -20,14 +20,10 @@ from graspl.evaluation.metrics import ChoiceShares
 class Mediation(NamedTuple):
     """Harmful shares of a suite of choices, 0..1 each."""
 
-    base: float
-    """Of the base model."""
-    adapted: float
-    """With the adapter."""
-    restored: float
-    """With the adapter, and the stream along the directions set to the base model's value."""
-    random: float
-    """The same along as many random directions."""
+    base: float  # Of the base model
+    adapted: float  # With the adapter
+    restored: float  # With the adapter, and the stream along the directions set to the base model's value
+    random: float  # The same along as many random directions
 
     @property
     def mediated(self) -> float | None:
