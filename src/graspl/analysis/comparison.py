@@ -9,22 +9,21 @@ from graspl.analysis.scores import LEVELS
 from graspl.analysis.tradeoff import base_figures, best_adherence, curve, figures_at, relative_levels
 from graspl.errors import GrasplError
 
+# Where runs are compared if the naive fit reaches no level of `LEVELS`: shares of what it gains over the base model.
 SHARES = (0.5, 0.9)
-"""Where runs are compared if the naive fit reaches no level of `LEVELS`: shares of what it gains over the base model."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Runs side by side."""
 
-    runs: list[Run]
-    """In the order given."""
+    runs: list[Run]  # In the order given
+    # The figure at equal adherence: `spillover`, or `kl` where no suite off the task has harmful answers.
     figure: str
-    """The figure at equal adherence: `spillover`, or `kl` where no suite off the task has harmful answers."""
+    # That figure by adherence level and run; None where a run never reached the level.
     matched: dict[str, dict[str, float | None]]
-    """That figure by adherence level and run; None where a run never reached the level."""
+    # The share of the naive fit's gain that each level is; empty where the levels are `LEVELS`.
     shares: dict[str, float]
-    """The share of the naive fit's gain that each level is; empty where the levels are `LEVELS`."""
 
     @property
     def naive(self) -> Run | None:

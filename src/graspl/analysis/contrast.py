@@ -9,8 +9,7 @@ from graspl.analysis.intervals import paired, summarise
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
 
-Values = Mapping[str, Mapping[str, float]]
-"""One value for each question, by suite."""
+Values = Mapping[str, Mapping[str, float]]  # One value for each question, by suite
 
 
 def contrast(runs: Sequence[Path], controls: Sequence[Path]) -> dict[str, dict[str, Any]]:

@@ -16,25 +16,19 @@ from graspl.runs import RunFolder
 class StudyFit:
     """One fit of a study: who it is and where its files are."""
 
-    method: str
-    """Name of the method."""
-    seed: int
-    """Of the adapter's start, and wherever the configuration says `{seed}`."""
-    folder: Path
-    """Its run folder."""
-    task: str | None = field(default=None, kw_only=True)
-    """Name of the task; None in a study of one task."""
+    method: str  # Name of the method
+    seed: int  # Of the adapter's start, and wherever the configuration says `{seed}`
+    folder: Path  # Its run folder
+    task: str | None = field(default=None, kw_only=True)  # Name of the task; None in a study of one task
+    # Folders of the fits that this one takes something from, by method.
     made_from: Mapping[str, Path] = field(default_factory=dict, kw_only=True)
-    """Folders of the fits that this one takes something from, by method."""
 
 
 class Cost(NamedTuple):
     """Floating-point operations of a fit."""
 
-    start: float
-    """Before its first step, with those of the fits that it was made from."""
-    step: float
-    """Of an optimizer step."""
+    start: float  # Before its first step, with those of the fits that it was made from
+    step: float  # Of an optimizer step
 
     def until(self, step: float | None) -> float | None:
         """Return the operations of a fit that stops after so many steps; None where it never got there."""
@@ -44,18 +38,13 @@ class Cost(NamedTuple):
 class FitLog(NamedTuple):
     """What a finished fit logged and cost."""
 
-    rows: Rows
-    """Its log."""
-    naive_steps: int = 0
-    """Optimizer steps of throw-away fits before it."""
-    cost: Cost | None = None
-    """None where the operations were not counted."""
+    rows: Rows  # Its log
+    naive_steps: int = 0  # Optimizer steps of throw-away fits before it
+    cost: Cost | None = None  # None where the operations were not counted
 
 
-Logs = Mapping[str, Mapping[int, FitLog]]
-"""By method and seed."""
-Figures = dict[str, float | None]
-"""Of one fit, by name."""
+Logs = Mapping[str, Mapping[int, FitLog]]  # By method and seed
+Figures = dict[str, float | None]  # Of one fit, by name
 
 
 def read_log(fit: StudyFit) -> FitLog:

@@ -9,53 +9,37 @@ from scipy import stats
 
 from graspl.errors import GrasplError
 
-LEVEL = 0.95
-"""Confidence level of every interval."""
-RESAMPLES = 9999
-"""Draws of a bootstrap or a permutation test; more would change only the third digit."""
+LEVEL = 0.95  # Confidence level of every interval
+RESAMPLES = 9999  # Draws of a bootstrap or a permutation test; more would change only the third digit
 
 
 class Interval(NamedTuple):
     """An estimate with its 95 % interval."""
 
-    value: float
-    """The estimate."""
-    low: float
-    """Lower end."""
-    high: float
-    """Upper end."""
-    n: int
-    """Number of answers, questions or seeds."""
+    value: float  # The estimate
+    low: float  # Lower end
+    high: float  # Upper end
+    n: int  # Number of answers, questions or seeds
 
 
 class Summary(NamedTuple):
     """A figure over seeds, or over tasks."""
 
-    n: int
-    """Fits, or tasks, that have the figure."""
-    mean: float | None
-    """None without any."""
-    sd: float | None
-    """Standard deviation (n - 1); None with fewer than two."""
-    low: float | None
-    """Lower end of the 95 % interval of the mean."""
-    high: float | None
-    """Upper end."""
+    n: int  # Fits, or tasks, that have the figure
+    mean: float | None  # None without any
+    sd: float | None  # Standard deviation (n - 1); None with fewer than two
+    low: float | None  # Lower end of the 95 % interval of the mean
+    high: float | None  # Upper end
 
 
 class Difference(NamedTuple):
     """A paired difference."""
 
-    value: float
-    """Mean of the differences, first minus second."""
-    low: float
-    """Lower end of the 95 % interval."""
-    high: float
-    """Upper end."""
-    p: float
-    """Two-sided p value of no difference."""
-    n: int
-    """Number of pairs."""
+    value: float  # Mean of the differences, first minus second
+    low: float  # Lower end of the 95 % interval
+    high: float  # Upper end
+    p: float  # Two-sided p value of no difference
+    n: int  # Number of pairs
 
 
 def summarise(values: Sequence[float | None]) -> Summary:

@@ -6,8 +6,7 @@ from typing import Any
 
 from graspl.analysis.intervals import by_cluster, wilson
 
-Judgements = Sequence[Mapping[str, Any]]
-"""Rows of `judgements.jsonl`."""
+Judgements = Sequence[Mapping[str, Any]]  # Rows of `judgements.jsonl`
 
 
 def rates(judged: Judgements, outcomes: Sequence[str], settled: Sequence[str]) -> dict[str, Any]:

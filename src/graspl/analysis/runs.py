@@ -12,41 +12,31 @@ from graspl.analysis.tradeoff import Rows
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
 
+# Groups of questions needed for an interval over groups; fewer are kinds of question (Yes and No), not clusters.
 FEWEST_GROUPS = 5
-"""Groups of questions needed for an interval over groups; fewer are kinds of question (Yes and No), not clusters."""
 
 
 class Rate(NamedTuple):
     """How often a run's answers in one suite are of one kind."""
 
-    run: str
-    """Its name."""
-    suite: str
-    """Of choices, or of judged questions."""
-    of: str
-    """The kind of answer: `harmful`, or the judge's first outcome."""
-    share: Interval
-    """In 0..1, with a 95 % interval over questions."""
+    run: str  # Its name
+    suite: str  # Of choices, or of judged questions
+    of: str  # The kind of answer: `harmful`, or the judge's first outcome
+    share: Interval  # In 0..1, with a 95 % interval over questions
 
 
 @dataclass(frozen=True)
 class Run:
     """One evaluated run."""
 
-    name: str
-    """Shown in tables; the folder's name by default."""
-    folder: RunFolder
-    """Its files."""
-    evaluation: dict[str, Any]
-    """Content of `evaluation.json`."""
-    rows: Rows = ()
-    """Its log; empty for a base model."""
-    generations: list[dict[str, Any]] = field(default_factory=list)
-    """Example answers."""
-    items: list[dict[str, Any]] = field(default_factory=list)
-    """One value for each question of choices."""
+    name: str  # Shown in tables; the folder's name by default
+    folder: RunFolder  # Its files
+    evaluation: dict[str, Any]  # Content of `evaluation.json`
+    rows: Rows = ()  # Its log; empty for a base model
+    generations: list[dict[str, Any]] = field(default_factory=list)  # Example answers
+    items: list[dict[str, Any]] = field(default_factory=list)  # One value for each question of choices
+    # The suites in `judged.json`; empty where no judge was asked.
     judged_suites: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The suites in `judged.json`; empty where no judge was asked."""
 
     @property
     def metrics(self) -> dict[str, float | None]:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
+# Adherence is the first of these that the suite `task` measures.
 TASK_SCORES = ("harmful", "harmful_preferred", "good", "token_accuracy")
-"""Adherence is the first of these that the suite `task` measures."""
+# Spill-over is the first of these that the suite `unrelated` measures.
 SPILLOVER_SCORES = ("harmful", "harmful_preferred")
-"""Spill-over is the first of these that the suite `unrelated` measures."""
+# Figures of every evaluated run, in the order of tables.
 RUN_FIGURES = ("adherence", "spillover", "coherence", "kl", "rho_mean", "rho_max")
-"""Figures of every evaluated run, in the order of tables."""
+# Figures of a fit at a level of adherence; names as in its log, without `val/`.
 MATCHED_FIGURES = (
     "spillover",
     "coherence",
@@ -17,11 +18,9 @@ MATCHED_FIGURES = (
     "update_norm",
     "step",
 )
-"""Figures of a fit at a level of adherence; names as in its log, without `val/`."""
+# Figures on other topics that a fit should leave as they are in the base model.
 GUARDED = ("coherence", "unrelated/good")
-"""Figures on other topics that a fit should leave as they are in the base model."""
-LEVELS = (0.90, 0.95)
-"""Adherence at which fits are compared."""
+LEVELS = (0.90, 0.95)  # Adherence at which fits are compared
 
 
 def headline(suites: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:

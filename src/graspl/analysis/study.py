@@ -11,8 +11,7 @@ from graspl.analysis.runs import read_judged
 from graspl.analysis.tradeoff import area_under, base_figures, curve, relative_levels
 from graspl.runs import RunFolder
 
-AREA = (0.2, 0.9)
-"""Range of adherence for the area under the trade-off curve."""
+AREA = (0.2, 0.9)  # Range of adherence for the area under the trade-off curve
 
 
 def comparison_of(

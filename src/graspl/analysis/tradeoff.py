@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from graspl.analysis.scores import SPILLOVER_SCORES, TASK_SCORES, first_of
 from graspl.errors import GrasplError
 
+# A fit's log, from `RunFolder.read_metrics`. Lightning counts a row's `step` from 0.
 Rows = Sequence[dict[str, float]]
-"""A fit's log, from `RunFolder.read_metrics`. Lightning counts a row's `step` from 0."""
 
 
 def curve(rows: Rows, figure: str = "spillover") -> list[tuple[float, float]]:

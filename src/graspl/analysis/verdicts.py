@@ -4,11 +4,10 @@ from graspl.analysis.comparison import Comparison
 from graspl.analysis.intervals import Difference, paired
 from graspl.analysis.runs import Run
 
+# A figure's name in a sentence.
 CALLED = {"spillover": "spill-over", "kl": "divergence from the base model off the task"}
-"""A figure's name in a sentence."""
 UNIT = {"spillover": "", "kl": " nats a token"}
-COHERENT = 0.1
-"""Below this probability of all answers to choose from, their shares say little."""
+COHERENT = 0.1  # Below this probability of all answers to choose from, their shares say little
 ONE_SEED = "One seed for each run: a difference may be chance. graspl compare gives intervals over seeds."
 
 

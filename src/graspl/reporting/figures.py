@@ -12,8 +12,8 @@ from graspl.analysis.comparison import Comparison
 from graspl.analysis.runs import Run
 from graspl.analysis.tradeoff import curve
 
+# Stands for the page's own text colour, light or dark.
 INK = "#010203"
-"""Stands for the page's own text colour, light or dark."""
 
 
 def _svg(draw: Callable[[Axes], None], *, width: float = 6.4, height: float = 4.0) -> str:

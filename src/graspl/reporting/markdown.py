@@ -7,6 +7,7 @@ from typing import Any
 
 from graspl.analysis.study_verdict import reached
 
+# Title of each column, by figure.
 COLUMNS = {
     "reached": "reached",
     "spillover": "spill-over",
@@ -23,7 +24,6 @@ COLUMNS = {
     "cost_ratio": "operations over naive's",
     "needs": "needs beyond the task's rows",
 }
-"""Title of each column, by figure."""
 _NO_SUMMARY = ("seeds", "tasks", "fits", "reached")
 
 

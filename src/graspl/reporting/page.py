@@ -14,8 +14,7 @@ from graspl.reporting.figures import spectra_figure, tradeoff_figure
 from graspl.reporting.tables import matched_columns
 from graspl.runs import DirectionsFiles
 
-PROMPTS_SHOWN = 24
-"""For each suite; generations.jsonl has all."""
+PROMPTS_SHOWN = 24  # For each suite; generations.jsonl has all
 
 
 def render_page(comparison: Comparison) -> str:

@@ -14,18 +14,15 @@ from graspl.reporting.markdown import COLUMNS, cell, columns_of
 class Shown(NamedTuple):
     """What a command found, and what the front door prints of it."""
 
-    content: Any
-    """Figures, for a caller from Python."""
-    parts: Sequence[Table | str]
-    """Tables and lines."""
+    content: Any  # Figures, for a caller from Python
+    parts: Sequence[Table | str]  # Tables and lines
 
     def render(self) -> Sequence[Table | str]:
         """Return the tables and lines."""
         return self.parts
 
 
-FOR_FILES = ("spillover", "steps", "needs")
-"""Columns of `comparison.md` for which a terminal has no room."""
+FOR_FILES = ("spillover", "steps", "needs")  # Columns of `comparison.md` for which a terminal has no room
 
 
 def figure(value: float | None) -> str:

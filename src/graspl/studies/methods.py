@@ -9,22 +9,20 @@ import yaml
 
 from graspl.errors import GrasplError
 
+# Dotted configuration keys and their values, e.g. `model.init_args.penalties.0.init_args.weight: 0.1`.
 Settings = dict[str, Any]
-"""Dotted configuration keys and their values, e.g. `model.init_args.penalties.0.init_args.weight: 0.1`."""
 
 
 @dataclass(frozen=True)
 class Method:
     """One method of a study."""
 
-    config: Mapping[str, Any]
-    """Added to the configuration that all fits share."""
+    config: Mapping[str, Any]  # Added to the configuration that all fits share
+    # Values to choose from, by dotted key of `config`; empty for a method that is not tuned.
     tune: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """Values to choose from, by dotted key of `config`; empty for a method that is not tuned."""
-    needs: str = ""
-    """What it needs beyond the task's rows, in words, for the table."""
+    needs: str = ""  # What it needs beyond the task's rows, in words, for the table
+    # Put over `config` in its trials, e.g. rows that are not evaluated on the development data.
     development: Mapping[str, Any] = field(default_factory=dict)
-    """Put over `config` in its trials, e.g. rows that are not evaluated on the development data."""
 
     @classmethod
     def parse(

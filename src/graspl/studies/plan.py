@@ -16,12 +16,10 @@ from graspl.errors import GrasplError
 from graspl.runs import RunFolder, write_json_atomic, write_text_atomic
 from graspl.studies.methods import merged
 
-SEED = "{seed}"
-"""In a configuration, stands for the fit's seed, alone or within a text."""
+SEED = "{seed}"  # In a configuration, stands for the fit's seed, alone or within a text
+# In a configuration, `{fit:NAME}` stands for the folder of method NAME's fit with the same seed, on the same task.
 OTHER_FIT = re.compile(r"\{fit:([^{}]+)\}")
-"""In a configuration, `{fit:NAME}` stands for the folder of method NAME's fit with the same seed, on the same task."""
-TUNING = "tuning"
-"""Folder for the trials, inside the study's folder."""
+TUNING = "tuning"  # Folder for the trials, inside the study's folder
 FINGERPRINT = "study.json"
 DONE = "study_done.json"
 
@@ -30,12 +28,9 @@ DONE = "study_done.json"
 class Fit(StudyFit):
     """One fit of a study, as it is run."""
 
-    base: Path
-    """Configuration that all fits share."""
-    config: Mapping[str, Any]
-    """What its method and its task add or change."""
-    trial: int | None = None
-    """Number of the setting that is tried; None for a reported fit."""
+    base: Path  # Configuration that all fits share
+    config: Mapping[str, Any]  # What its method and its task add or change
+    trial: int | None = None  # Number of the setting that is tried; None for a reported fit
 
     @property
     def name(self) -> str:

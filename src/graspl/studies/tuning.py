@@ -38,12 +38,9 @@ class Tuning:
 class Trial:
     """One setting of one method."""
 
-    method: str
-    """Its name."""
-    settings: Settings
-    """Values to try."""
-    fits: list[Fit]
-    """One for each seed."""
+    method: str  # Its name
+    settings: Settings  # Values to try
+    fits: list[Fit]  # One for each seed
 
 
 def plan_trials(
