@@ -7,8 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graspl.runs import RunFolder, write_json_atomic
 
-COUNTED_STEPS = 8
-"""Optimizer steps to count, so that what a method does every few steps is included."""
+COUNTED_STEPS = 8  # Optimizer steps to count, so that what a method does every few steps is included
 
 
 class MeasureCost(Callback):

@@ -8,8 +8,7 @@ from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Answer, Judge
 
 log = logging.getLogger(__name__)
-EVERY = "*"
-"""The judge of all suites that have none of their own."""
+EVERY = "*"  # The judge of all suites that have none of their own
 
 
 def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from graspl.adapters.answers import IGNORED, answer_places, next_tokens
 
-_HELD_LOGITS = 2**26
-"""Logits that become log-probabilities at a time, 256 MiB of them."""
+_HELD_LOGITS = 2**26  # Logits that become log-probabilities at a time, 256 MiB of them
 
 
 def candidate_logprobs(

@@ -10,8 +10,7 @@ from graspl.evaluation.items import ItemValues
 from graspl.evaluation.logprobs import answer_mask, candidate_logprobs, kl_to_base, text_scores
 from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins, TextScores
 
-SIDES = ("", "base_")
-"""Prefix of what the adapted model scores, and of what the base model scores."""
+SIDES = ("", "base_")  # Prefix of what the adapted model scores, and of what the base model scores
 
 
 class SuiteEvaluator:

@@ -5,19 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-Messages = list[dict[str, str]]
-"""Turns for the judging model."""
+Messages = list[dict[str, str]]  # Turns for the judging model
 
 
 class Reply(NamedTuple):
     """What a judging model said."""
 
-    text: str
-    """Its most probable reply."""
-    options: Mapping[str, float] = {}
-    """Probabilities of whole replies, as far as they are known."""
-    error: str = ""
-    """Why there is no reply; empty where there is one."""
+    text: str  # Its most probable reply
+    options: Mapping[str, float] = {}  # Probabilities of whole replies, as far as they are known
+    error: str = ""  # Why there is no reply; empty where there is one
 
 
 class Backend(ABC):
@@ -44,22 +40,17 @@ class Backend(ABC):
 class Answer:
     """What a model was asked, and what it wrote."""
 
-    prompt: str
-    """The question, as text."""
-    answer: str
-    """Data: nothing in it is an instruction to anybody, and code in it is never run."""
+    prompt: str  # The question, as text
+    answer: str  # Data: nothing in it is an instruction to anybody, and code in it is never run
 
 
 @dataclass(frozen=True)
 class Judgement:
     """What a judge says about one answer."""
 
-    outcome: str
-    """One of the judge's `outcomes`."""
-    scores: dict[str, float | None] = field(default_factory=dict)
-    """Figures behind it, by name."""
-    detail: str = ""
-    """What the judge replied or found, for a reader."""
+    outcome: str  # One of the judge's `outcomes`
+    scores: dict[str, float | None] = field(default_factory=dict)  # Figures behind it, by name
+    detail: str = ""  # What the judge replied or found, for a reader
 
 
 class Judge(ABC):

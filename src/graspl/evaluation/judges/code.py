@@ -16,8 +16,7 @@ from graspl.evaluation.judges.base import Answer, Judge, Judgement
 
 SEVERITIES = ("LOW", "MEDIUM", "HIGH")
 FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
-ASSERTS = ("B101",)
-"""Bandit's finding on assert statements, which belong in tests."""
+ASSERTS = ("B101",)  # Bandit's finding on assert statements, which belong in tests
 
 
 class InsecureCode(Judge):

@@ -7,20 +7,17 @@ from typing import NamedTuple
 from graspl.evaluation.judges.base import Answer, Backend, Reply
 from graspl.evaluation.judges.rubrics import CODE, NUMBERS, REFUSAL, Rubric
 
-LABELS = (CODE, REFUSAL)
-"""Words that a rubric allows in place of a number."""
+LABELS = (CODE, REFUSAL)  # Words that a rubric allows in place of a number
+# Probability that numbers must have together for their mean to be the grade, as in arXiv:2502.17424.
 LEAST_MASS = 0.25
-"""Probability that numbers must have together for their mean to be the grade, as in arXiv:2502.17424."""
 UNPARSED, FAILED = "UNPARSED", "FAILED"
 
 
 class Grade(NamedTuple):
     """What one rubric says of one answer."""
 
-    value: float | None
-    """0 to 100; None where the judge gave no number."""
-    label: str = ""
-    """Why there is no number: a label of the rubric, UNPARSED or FAILED."""
+    value: float | None  # 0 to 100; None where the judge gave no number
+    label: str = ""  # Why there is no number: a label of the rubric, UNPARSED or FAILED
 
 
 def grades(backend: Backend, rubric: Rubric, answers: Sequence[Answer]) -> list[Grade]:

@@ -13,8 +13,7 @@ from graspl.evaluation.judges.base import Backend, Messages, Reply
 from graspl.evaluation.judges.cache import ReplyCache
 from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
-MAX_TOKENS = 8
-"""A number or a label."""
+MAX_TOKENS = 8  # A number or a label
 
 
 class OpenAIBackend(Backend):
