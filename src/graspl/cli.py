@@ -32,14 +32,9 @@ WIDTH = 160  # Columns of what is not a terminal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line and return its exit code.
 
-    Args:
-        argv: arguments without the program's name; those of the process where None.
-
-    Returns:
-        0; 1 where an audit found what its limits do not allow; 2 for a mistake in arguments, configuration or data, told in
-        one line; 130 where it was interrupted.
+    It is 0, 1 for an audit that failed, 2 for a mistake of the user's (told in one line), or 130 after an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
@@ -66,11 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_files(arguments: Sequence[str]) -> None:
-    """See that the YAML files named exist and are text, which jsonargparse takes for granted.
-
-    Raises:
-        GrasplError: a file is missing or is not UTF-8.
-    """
+    """Refuse YAML files that are missing or not UTF-8: jsonargparse takes for granted that they can be read."""
     for before, argument in pairwise(["", *arguments]):
         option, _, value = argument.partition("=") if "=" in argument else (before, "", argument)
         if not option.startswith("--") or Path(value).suffix not in (".yaml", ".yml"):
@@ -80,9 +71,7 @@ def _check_files(arguments: Sequence[str]) -> None:
         except FileNotFoundError as error:
             raise GrasplError(f"{option}: there is no file {value}") from error
         except UnicodeDecodeError as error:
-            raise GrasplError(
-                f"{option}: {value} is not UTF-8 text ({error.reason} at byte {error.start})"
-            ) from error
+            raise GrasplError(f"{option}: {value} is not UTF-8 text (see byte {error.start})") from error
 
 
 def _log_to_stderr() -> None:
@@ -92,7 +81,7 @@ def _log_to_stderr() -> None:
 
 
 def _find_modules_here() -> None:
-    """Let class paths name modules in the current folder, as `python -m graspl` does; those that are installed come first."""
+    """Let class paths name modules in the current folder, as `python -m graspl` does. Installed ones come first."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
@@ -129,12 +118,7 @@ def _run_training(arguments: list[str]) -> int:
 
 
 def tool_parser(command: str, *, environment: bool = True) -> tuple[Any, Callable[..., Any]]:
-    """Return a command's parser and its function.
-
-    Args:
-        command: one of `TOOLS`.
-        environment: whether options come from environment variables too; help is shorter without their names.
-    """
+    """Return the parser and the function of one of `TOOLS`; without `environment` its help names no variables."""
     from importlib import import_module
 
     from jsonargparse import ArgumentParser
@@ -169,14 +153,12 @@ def _run_tool(command: str, arguments: list[str]) -> int:
 
 
 def _show(parts: Iterable[Any]) -> None:
-    """Print tables as they are and texts as lines without markup; a file or a pipe gets lines long enough for a table."""
+    """Print tables and lines as they are, without markup; a file or a pipe gets wide tables."""
     from rich.console import Console
 
-    terminal = Console()
-    if not terminal.is_terminal:
-        terminal = Console(width=WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     for part in parts:
-        terminal.print(part, soft_wrap=isinstance(part, str), highlight=False, markup=False)
+        console.print(part, soft_wrap=isinstance(part, str), highlight=False, markup=False)
 
 
 def _complain(message: str) -> int:

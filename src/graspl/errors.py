@@ -37,7 +37,7 @@ UNION = re.compile(r"(- )?Does not validate against any of the Union subtypes Su
 
 
 def shorten(message: str) -> str:
-    """Return a message in one line; of jsonargparse's list of all that it tried, what went wrong with what was given."""
+    """Return a message in one line. Where jsonargparse lists all types that it tried, keep what is wrong with the value."""
     message, unions = UNION.subn("- ", " ".join(message.split()))
     before, found, rest = message.partition("Problem with given class_path")
     if not found and not unions:

@@ -16,20 +16,13 @@ from graspl.directions.basis import Directions
 class Host(Protocol):
     """The module that trains, as its parts see it; `LoRALitModule` is one."""
 
-    base_model: str
-    """Name or folder of the base model."""
-    options: Any
-    """How the base model is loaded (`graspl.methods.model.ModelOptions`)."""
-    model: PeftModel | None
-    """The base model with the adapter."""
-    sites: list[Site]
-    """The adapter's sites, with live factors."""
-    directions_in_use: Directions | None
-    """Directions read from a file or found in the fit; None before they are known."""
-    trainer: Any
-    """Lightning's trainer, with the DataModule."""
-    optimizer: Callable[[Any], Optimizer]
-    """Makes an optimizer for parameters."""
+    base_model: str  # Name or folder of the base model
+    options: Any  # How the base model is loaded (`graspl.methods.model.ModelOptions`)
+    model: PeftModel | None  # The base model with the adapter
+    sites: list[Site]  # The adapter's sites, with live factors
+    directions_in_use: Directions | None  # Read from a file or found in the fit; None before they are known
+    trainer: Any  # Lightning's trainer, with the DataModule
+    optimizer: Callable[[Any], Optimizer]  # Makes an optimizer for parameters
 
     @property
     def device(self) -> torch.device:

@@ -8,10 +8,14 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 
+from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.errors import GrasplError, shorten, users_mistake
+from graspl.runs import RunFolder
 
 KEYWORDS = ("last", "best", "hpc")  # What Lightning takes in place of a checkpoint's path
+SAME_STRATEGY = "use the strategy that wrote it"
 # Which option an error is about, by the module that raises it or a package around it; the first that fits.
 OPTIONS = {
     "lightning.pytorch.callbacks.model_checkpoint": "checkpoint",
@@ -26,55 +30,51 @@ OPTIONS = {
 FROM_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch")
 
 
-def check_trainer(options: Any) -> None:
-    """See that what Lightning does not look at itself makes sense.
-
-    Args:
-        options: of the trainer, as parsed.
-
-    Raises:
-        GrasplError: it does not; names the option.
-    """
+def check_options(config: Any) -> None:
+    """Refuse options of the trainer and a checkpoint that Lightning does not check itself."""
+    options, checkpoint = config.trainer, config.ckpt_path
     for name in FROM_ONE:
         if options[name] is not None and options[name] < 1:
             raise GrasplError(f"trainer.{name}: {options[name]} is below 1")
     if options.val_check_interval == 0:
-        raise GrasplError(
-            "trainer.val_check_interval: must not be 0; for no validation set trainer.limit_val_batches to 0"
-        )
+        mend = "to skip validation, set trainer.limit_val_batches to 0"
+        raise GrasplError(f"trainer.val_check_interval: must not be 0; {mend}")
     if options.accelerator == "gpu" and not (CUDAAccelerator.is_available() or MPSAccelerator.is_available()):
-        raise GrasplError(
-            "trainer.accelerator: no GPU is found here; set it to cpu (--trainer.accelerator cpu)"
-        )
+        raise GrasplError("trainer.accelerator: no GPU was found; use --trainer.accelerator cpu")
     if options.overfit_batches:
-        raise GrasplError(
-            "trainer.overfit_batches: a fit keeps an order of rows of its own; set trainer.limit_train_batches and "
-            "trainer.max_epochs in its place"
-        )
+        raise GrasplError("trainer.overfit_batches: not supported; set limit_train_batches and max_epochs")
+    is_path = checkpoint and checkpoint not in KEYWORDS and ":" not in checkpoint
+    if is_path and not Path(checkpoint).exists():
+        raise GrasplError(f"ckpt_path: there is no {checkpoint}; give a checkpoint of this run, or last")
 
 
-def check_checkpoint(path: str | None) -> None:
-    """See that a checkpoint that is named is there.
+def check_unused(run: RunFolder) -> None:
+    """Refuse a folder that holds a run."""
+    if run.is_used():
+        mend = "give another folder, or go on with --ckpt_path last"
+        raise GrasplError(f"trainer.default_root_dir: {run.path} holds a run already; {mend}")
 
-    Args:
-        path: a file or folder; one of `KEYWORDS` or an address is left to Lightning.
 
-    Raises:
-        GrasplError: it is not.
-    """
-    if path and path not in KEYWORDS and ":" not in path and not Path(path).exists():
-        raise GrasplError(f"ckpt_path: there is no {path}; give a checkpoint of this run, or last")
+def check_readable(path: Path, strategy: Strategy) -> None:
+    """Refuse a checkpoint that the strategy cannot read."""
+    if not is_checkpoint(path):
+        return
+    sharding = isinstance(strategy, ModelParallelStrategy)
+    if path.is_dir() and not sharding:
+        mend = "add --config configs/trainer/fsdp.yaml and the number of devices, 1 will do"
+        raise GrasplError(f"ckpt_path: {path} is sharded; {mend}")
+    if path.is_file() and sharding:
+        raise GrasplError(f"ckpt_path: {path} is whole, FSDP2 needs a sharded one; {SAME_STRATEGY}")
+    if isinstance(strategy, FSDPStrategy) and not read_checkpoint(path).is_flat_sharded:
+        raise GrasplError(f"ckpt_path: {path} was written without FSDP1; {SAME_STRATEGY}")
 
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Turn what a library says of the options it is given into the user's mistake that it is.
+    """Turn a library's complaint about an option into a GrasplError that names the option.
 
-    An error counts as one where the library's own code raises it, on purpose: its last frame is there. What graspl or a model
-    raises is a defect, and keeps its traceback.
-
-    Raises:
-        GrasplError: a library raised an error of that kind.
+    It must come from the library's own code: its last frame is there. An error from graspl or a model is a defect, and
+    keeps its traceback.
     """
     try:
         yield
@@ -86,7 +86,7 @@ def told_in_one_line() -> Iterator[None]:
 
 
 def _option(error: Exception) -> str | None:
-    """Return the option that an error is about; None where no library of those that are known raised it."""
+    """Return the option that an error is about, or None where no known library raised it."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     module = f"{frame.f_globals.get('__name__')}."
     found = next((option for place, option in OPTIONS.items() if module.startswith(f"{place}.")), None)

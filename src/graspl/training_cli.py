@@ -15,19 +15,18 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import distributed
 
-from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
 from graspl.errors import GrasplError
 from graspl.methods.lora import LoRALitModule
 from graspl.runs import RunFolder, claimed, write_text_atomic
-from graspl.training_checks import check_checkpoint, check_trainer, told_in_one_line
+from graspl.training_checks import check_options, check_readable, check_unused, told_in_one_line
 
 log = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "runs/default"
+PARSER = {"allow_abbrev": False, "default_env": True, "env_prefix": "GRASPL", "exit_on_error": False}
 # What a user can do nothing about, with the reason
 QUIET = (
     "`is_gradient_checkpointing` is deprecated",  # PEFT reads what Transformers renamed
@@ -41,16 +40,15 @@ QUIET = (
 
 
 def leave_process_group() -> None:
-    """Close the connections to the other processes and end their threads.
+    """Close the connections to the other processes and end their threads, as Lightning does for NCCL alone.
 
     Python may abort (exit code 134) if gloo's threads still run when it ends. No barrier here: after an error, the
-    other processes must see a closed connection and end too. Lightning does this for NCCL alone.
+    other processes must see a closed connection and end too.
     """
     if distributed.is_available() and distributed.is_initialized():
         # The traceback just printed holds the model, and the model holds the connections
         for name in ("last_exc", "last_value", "last_traceback"):
-            if hasattr(sys, name):
-                delattr(sys, name)
+            setattr(sys, name, None)
         gc.collect()
         distributed.destroy_process_group()
 
@@ -91,12 +89,7 @@ class GrasplCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             trainer_defaults={"default_root_dir": DEFAULT_ROOT},
-            parser_kwargs={
-                "allow_abbrev": False,
-                "default_env": True,
-                "env_prefix": "GRASPL",
-                "exit_on_error": False,
-            },
+            parser_kwargs=PARSER,
         )
 
     @staticmethod
@@ -122,49 +115,31 @@ class GrasplCLI(LightningCLI):
         return RunFolder(self._get(self.config, "trainer").default_root_dir or DEFAULT_ROOT)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse options that make no sense, and a folder that holds another run, before anything is built.
-
-        Raises:
-            GrasplError: they do not, or it does.
-        """
+        """Refuse options that make no sense, and a folder that holds another run, before anything is built."""
         config = self.config[self.config.subcommand]
-        check_trainer(config.trainer)
-        check_checkpoint(config.ckpt_path)
-        if config.trainer.fast_dev_run or self.config.subcommand != "fit":
-            return
-        self._refuse_used()
-
-    def _refuse_used(self) -> None:
-        if self.run.is_used() and not self.config[self.config.subcommand].ckpt_path:
-            raise GrasplError(
-                f"trainer.default_root_dir: {self.run.path} holds a run already; give another folder, or go on with "
-                "--ckpt_path last"
-            )
+        check_options(config)
+        if self.config.subcommand == "fit" and not config.trainer.fast_dev_run and not config.ckpt_path:
+            check_unused(self.run)
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; a validation takes the run folder's adapter and directions."""
         super().instantiate_classes()
-        model = self.model
-        if not isinstance(model, LoRALitModule):
+        if not isinstance(self.model, LoRALitModule):
             return
-        if self.config.subcommand == "fit" and model.adapter is not None:
-            raise GrasplError(
-                "model.adapter: names what validate evaluates; a fit starts a new adapter, leave it out"
-            )
         if self.config.subcommand == "validate":
-            self._take_from_run(model)
+            self._take_from_run(self.model)
+        elif self.model.adapter is not None:
+            raise GrasplError("model.adapter: is for validate; leave it out, a fit starts a new adapter")
 
     def _take_from_run(self, model: LoRALitModule) -> None:
-        """Evaluate the run folder's adapter, on its directions, where nothing else is named."""
+        """Evaluate the run folder's adapter, on its directions, unless others are named."""
         checkpoint = self.config.validate.ckpt_path
         if model.adapter is None and checkpoint is None and self.run.adapter.exists():
             model.adapter = str(self.run.adapter)
         if not isinstance(model.directions, str) and self.run.directions.exists():
             model.directions = str(self.run.directions)
-        log.info(
-            "evaluating %s",
-            model.adapter or checkpoint or "the base model: no adapter is named or in the run folder",
-        )
+        nothing = "the base model: no adapter is named or in the run folder"
+        log.info("evaluating %s", model.adapter or checkpoint or nothing)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; logs go to `metrics.csv` in the run folder where no logger is named."""
@@ -187,15 +162,18 @@ class GrasplCLI(LightningCLI):
         existed = self.run.path.exists()
         # Tensors and plain values alone are read, but for the index of a sharded checkpoint, which PyTorch unpickles
         kwargs["weights_only"] = True
-        self._check_kind(kwargs.get("ckpt_path"))
+        checkpoint = kwargs.get("ckpt_path")
+        if checkpoint:
+            path = self.run.checkpoints / "last.ckpt" if checkpoint == "last" else Path(checkpoint)
+            check_readable(path, self.trainer.strategy)
         # Of several processes the first writes; a dry run writes nothing
         writes = self.trainer.is_global_zero and not self.trainer.fast_dev_run  # type: ignore[attr-defined]
         # Around the removal below: another process's folder is never removed
         with claimed(self.run.path) if writes else nullcontext():
-            if writes:
-                self._refuse_used()  # that process may have ended by now
+            if writes and not checkpoint:
+                check_unused(self.run)  # that process may have ended by now
             try:
-                if kwargs.get("ckpt_path") and existed:
+                if checkpoint and existed:
                     self.run.set_metrics_aside()
                 with told_in_one_line():
                     self.trainer.fit(model, **kwargs)
@@ -203,29 +181,6 @@ class GrasplCLI(LightningCLI):
                 if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
                     shutil.rmtree(self.run.path, ignore_errors=True)
                 raise
-
-    def _check_kind(self, checkpoint: str | None) -> None:
-        """Refuse a checkpoint that the strategy cannot read."""
-        path = self.run.checkpoints / "last.ckpt" if checkpoint == "last" else Path(checkpoint or "")
-        if not is_checkpoint(path):
-            return
-        sharding = isinstance(self.trainer.strategy, ModelParallelStrategy)
-        if path.is_dir() and not sharding:
-            raise GrasplError(
-                f"ckpt_path: {path} is sharded; add --config configs/trainer/fsdp.yaml and the number of devices, 1 will do"
-            )
-        if path.is_file() and sharding:
-            raise GrasplError(
-                f"ckpt_path: {path} is whole, and a fit with FSDP2 goes on from sharded ones; use the strategy that wrote it"
-            )
-        if (
-            path.is_file()
-            and isinstance(self.trainer.strategy, FSDPStrategy)
-            and not read_checkpoint(path).is_flat_sharded
-        ):
-            raise GrasplError(
-                f"ckpt_path: {path} was written without FSDP1, which cannot go on from it; use the strategy that wrote it"
-            )
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Run the validation."""

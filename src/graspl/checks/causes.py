@@ -20,15 +20,19 @@ from graspl.runs import DirectionsFiles, adapter_of, write_json_atomic
 
 @dataclass(frozen=True)
 class CausalOptions:
-    """How directions are tested."""
+    """How directions are tested.
 
-    # The task; needed to test. Its training answers say which way to move; its unrelated suite is measured.
+    Args:
+        data: the task; needed to test. Its training answers say which way to move; its unrelated suite is measured.
+        adapter: adapter or run: how much of its effect goes through the directions; the identified one by default.
+        strength: length of a step, in standard deviations of the base model's own stream along the directions.
+        seed: of the random steps to compare with.
+    """
+
     data: LightningDataModule | None = None
-    # Adapter or run folder: how much of its effect goes through the directions; the identified adapter by default.
     adapter: Path | None = None
-    # Length of a step, in standard deviations of the base model's own stream along the directions.
     strength: float = 2.0
-    seed: int = 0  # Of the random steps to compare with
+    seed: int = 0
 
 
 class Causes(NamedTuple):

@@ -20,15 +20,21 @@ from graspl.runs import DirectionsFiles, write_json_atomic
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """How directions are explained."""
+    """How directions are explained.
 
-    # Unlabelled conversations by many writers; needed to explain. Their prompts are answered.
+    Args:
+        text: unlabelled conversations by many writers; needed to explain. Their prompts are answered.
+        layer: layer whose direction is read on the text and steered; the middle one by default.
+        direction: which direction of that layer, from 1.
+        prompts: how many prompts are answered: as the model is, and steered both ways.
+        limit: how many conversations of the text are read.
+    """
+
     text: str | None = None
-    # Layer whose direction is read on the text and steered; the middle one by default.
     layer: str | None = None
-    direction: PositiveInt = 1  # Which direction of that layer, from 1
-    prompts: PositiveInt = 4  # How many prompts are answered: as the model is, and steered both ways
-    limit: PositiveInt = 256  # How many conversations of the text are read
+    direction: PositiveInt = 1
+    prompts: PositiveInt = 4
+    limit: PositiveInt = 256
 
 
 class Explanation(NamedTuple):

@@ -19,10 +19,7 @@ from graspl.errors import GrasplError
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path (file or folder) beside ``path`` and rename it to ``path`` on success.
 
-    Nothing is left behind when the block raises. A folder that stood at ``path`` is replaced.
-
-    Args:
-        path: where the finished file or folder shall lie; its parents are made.
+    Nothing is left behind when the block raises. An old file or folder is replaced; missing parents are made.
 
     Raises:
         GrasplError: the place cannot be written (permissions, full disk, a file where a folder must be).
@@ -40,10 +37,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         target.replace(path)
     except OSError as error:
-        reason = error.strerror or error
-        raise GrasplError(
-            f"{path}: writing failed ({reason}); free some space or choose another folder"
-        ) from error
+        mend = "free some space or choose another folder"
+        raise GrasplError(f"{path}: writing failed ({error.strerror or error}); {mend}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -72,13 +67,12 @@ def write_json_atomic(path: Path, content: Any) -> None:
 
 def write_json_lines_atomic(path: Path, rows: Iterable[Any]) -> None:
     """Write one row a line, atomically."""
-    write_text_atomic(
-        path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    )
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_text_atomic(path, "".join(lines))
 
 
 def read_json_lines(path: Path, mend: str) -> list[dict[str, Any]]:
-    """Return the rows of a file that graspl wrote; [] where there is none."""
+    """Return the rows of a file that graspl wrote; [] without the file. `mend` tells how to make it anew."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -89,6 +83,7 @@ def read_json_lines(path: Path, mend: str) -> list[dict[str, Any]]:
 
 
 def read_json(path: Path, what: str, mend: str) -> Any:
+    """Return the content of a file that graspl wrote; `mend` tells how to make it anew."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -98,6 +93,7 @@ def read_json(path: Path, what: str, mend: str) -> Any:
 
 
 def read_numbers(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a CSV file of numbers, without empty cells."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     try:
@@ -108,27 +104,22 @@ def read_numbers(path: Path) -> list[dict[str, float]]:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep a folder for this process within the block; the claim ends with the process, however it ends.
-
-    Args:
-        folder: made where it is not there.
+    """Make a folder and keep it for this process within the block; the claim ends with the process, however it ends.
 
     Raises:
-        GrasplError: another process has it, or it cannot be written.
+        GrasplError: another process has the folder, or it cannot be written.
     """
-    path = folder / ".claimed"
+    path, option = folder / ".claimed", "trainer.default_root_dir"
     lock = FileLock(path, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise GrasplError(
-            f"trainer.default_root_dir: another process is writing to {folder}; wait for it, or give another folder"
-        ) from error
+        mend = "wait for it, or give another folder"
+        raise GrasplError(f"{option}: another process is writing to {folder}; {mend}") from error
     except OSError as error:
-        raise GrasplError(
-            f"trainer.default_root_dir: {folder} cannot be written ({error.strerror}); give another folder"
-        ) from error
+        mend = "give another folder"
+        raise GrasplError(f"{option}: {folder} cannot be written ({error.strerror}); {mend}") from error
     try:
         yield
     finally:

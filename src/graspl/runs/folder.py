@@ -7,7 +7,7 @@ from graspl.runs.files import read_json, read_json_lines, read_numbers
 
 
 class RunFolder:
-    """One run's folder, `trainer.default_root_dir`.
+    """One run's folder, `trainer.default_root_dir`, with the path of each file that may lie in it.
 
     Args:
         path: the folder; it need not exist yet.
@@ -15,89 +15,32 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
-    @property
-    def config(self) -> Path:
-        """The complete configuration; `graspl fit --config` with it repeats the run."""
-        return self.path / "config.yaml"
-
-    @property
-    def adapter(self) -> Path:
-        """The adapter in PEFT format."""
-        return self.path / "adapter"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Lightning checkpoints, for resuming."""
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """What Lightning's CSVLogger wrote."""
-        return self.path / "metrics.csv"
-
-    @property
-    def directions(self) -> Path:
-        """The directions identified from this run's adapter."""
-        return self.path / "directions.safetensors"
-
-    @property
-    def evaluation(self) -> Path:
-        """What `graspl validate` measured."""
-        return self.path / "evaluation.json"
-
-    @property
-    def generations(self) -> Path:
-        """Answers in the model's own words, JSON lines."""
-        return self.path / "generations.jsonl"
-
-    @property
-    def cost(self) -> Path:
-        """Floating-point operations of the fit, where they were counted."""
-        return self.path / "cost.json"
-
-    @property
-    def items(self) -> Path:
-        """One value a question of the suites of choices, JSON lines."""
-        return self.path / "items.jsonl"
-
-    @property
-    def judgements(self) -> Path:
-        """What a judge said about each answer, JSON lines."""
-        return self.path / "judgements.jsonl"
-
-    @property
-    def judged(self) -> Path:
-        """Rates over the judgements."""
-        return self.path / "judged.json"
+        self.config = self.path / "config.yaml"  # Complete; `graspl fit --config` with it repeats the run
+        self.adapter = self.path / "adapter"  # In PEFT format
+        self.checkpoints = self.path / "checkpoints"  # Lightning's, to resume from
+        self.metrics = self.path / "metrics.csv"  # What Lightning's CSVLogger wrote
+        self.directions = self.path / "directions.safetensors"  # Identified from this run's adapter
+        self.evaluation = self.path / "evaluation.json"  # What `graspl validate` measured
+        self.generations = self.path / "generations.jsonl"  # Answers in the model's own words
+        self.cost = self.path / "cost.json"  # Floating-point operations of the fit, where they were counted
+        self.items = self.path / "items.jsonl"  # One value for each question of the suites of choices
+        self.judgements = self.path / "judgements.jsonl"  # What a judge said about each answer
+        self.judged = self.path / "judged.json"  # Rates over the judgements
 
     def is_used(self) -> bool:
         """Whether a fit has written here: a configuration, an adapter or checkpoints."""
         return self.config.exists() or self.adapter.exists() or self.checkpoints.exists()
 
     def read_evaluation(self) -> dict[str, Any]:
-        """Return the content of `evaluation.json`.
-
-        Raises:
-            GrasplError: it is not there or not JSON; names the command that makes it.
-        """
-        mend = f"run: graspl validate --config {self.config}"
-        return read_json(self.evaluation, "evaluation", mend)
+        """Return the content of `evaluation.json`. Without it, the error names the command that makes it."""
+        return read_json(self.evaluation, "evaluation", f"run: graspl validate --config {self.config}")
 
     def read_judged(self) -> dict[str, Any]:
-        """Return the content of `judged.json`.
-
-        Raises:
-            GrasplError: it is not there or not JSON; names the command that makes it.
-        """
+        """Return the content of `judged.json`. Without it, the error names the command that makes it."""
         return read_json(self.judged, "rates", f"run: graspl judge {self.path}")
 
     def read_cost(self) -> dict[str, float] | None:
-        """Return the content of `cost.json`; None where the operations were not counted.
-
-        Raises:
-            GrasplError: it is not JSON.
-        """
+        """Return the content of `cost.json`; None where the operations were not counted."""
         return read_json(self.cost, "cost", "fit again") if self.cost.exists() else None
 
     def set_metrics_aside(self) -> None:
@@ -111,7 +54,7 @@ class RunFolder:
         return sorted(parts, key=lambda path: int(path.stem.removeprefix("metrics.part")))
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """Return the logged rows with their numeric cells; [] where there are none.
+        """Return the logged rows with their numeric cells; [] without a log.
 
         A run that was resumed logged some steps twice; the later rows count.
         """
@@ -136,29 +79,17 @@ class RunFolder:
 
 
 class DirectionsFiles:
-    """What lies beside a directions file, under its name.
+    """The reports beside a directions file, which bear its name.
 
     Args:
-        path: the file.
+        path: the directions file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-
-    @property
-    def assumptions(self) -> Path:
-        """The assumption report, by `graspl identify`."""
-        return self.path.with_suffix(".assumptions.json")
-
-    @property
-    def explanation(self) -> Path:
-        """What they mean, by `graspl identify --explain.text`."""
-        return self.path.with_suffix(".explanation.json")
-
-    @property
-    def causal(self) -> Path:
-        """What moving the base model along them does, by `graspl identify --causal.data`."""
-        return self.path.with_name("causal.json")
+        self.assumptions = self.path.with_suffix(".assumptions.json")  # By `graspl identify`
+        self.explanation = self.path.with_suffix(".explanation.json")  # By `graspl identify --explain.text`
+        self.causal = self.path.with_name("causal.json")  # By `graspl identify --causal.data`
 
     def read(self, path: Path) -> dict[str, Any] | None:
         """Return one of them; None where it was not made."""
