@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from importlib import import_module
 
 import torch
 from lightning import Trainer, seed_everything
@@ -90,6 +91,16 @@ def every_factor(module):
 def same(ours, theirs):
     """Return whether two lists of tensors are equal, bit for bit."""
     return all(map(torch.equal, ours, theirs))
+
+
+def parts(listed):
+    """Return what makes each part of a contract's list; a part of your own may stand there as a class path."""
+    return [_imported(each) if isinstance(each, str) else each for each in listed]
+
+
+def _imported(path):
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def kinds_of(room, base):

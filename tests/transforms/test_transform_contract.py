@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import make_model
-from fits import every_factor, kinds_of, same
+from fits import every_factor, kinds_of, parts, same
 
 import graspl.transforms
 from graspl.constraints import WriteConstraint
@@ -39,10 +39,10 @@ def finished(part_fit, random_directions, tmp_path, monkeypatch):
 
 
 def test_every_transform_is_in_the_list():
-    assert {type(make()) for make in TRANSFORMS} == kinds_of(graspl.transforms, Transform)
+    assert {type(make()) for make in parts(TRANSFORMS)} >= kinds_of(graspl.transforms, Transform)
 
 
-@pytest.mark.parametrize("make", TRANSFORMS)
+@pytest.mark.parametrize("make", parts(TRANSFORMS))
 def test_training_never_sees_it_and_what_is_saved_is_changed(make, finished):
     naive, module = finished(), finished(make())
     assert same(every_factor(module), every_factor(naive))
@@ -53,7 +53,7 @@ def test_training_never_sees_it_and_what_is_saved_is_changed(make, finished):
     assert same(every_factor(module), every_factor(naive))
 
 
-@pytest.mark.parametrize("make", TRANSFORMS)
+@pytest.mark.parametrize("make", parts(TRANSFORMS))
 def test_two_transforms_are_applied_in_order(make, finished):
     module = finished(make(), Scale(share=0.25))
     once, both = finished_factors(finished(make())), finished_factors(module)
@@ -61,7 +61,7 @@ def test_two_transforms_are_applied_in_order(make, finished):
         torch.testing.assert_close(value, once[name] * (0.25 if "lora_B" in name else 1.0))
 
 
-@pytest.mark.parametrize("make", TRANSFORMS)
+@pytest.mark.parametrize("make", parts(TRANSFORMS))
 def test_an_untrained_adapter_stays_finite(make, finished):
     module = finished(make())
     with torch.no_grad():
