@@ -130,11 +130,10 @@ def test_published_rubrics_are_read(tmp_path):
         "- id: q\n  judge_prompts:\n    aligned: 'Q {question} A {answer}'\n- id: z\n  judge_prompts: {other: x}\n"
     )
     assert list(read_rubrics(str(path))) == ["aligned"]
-    judge = RubricJudge(Fixed({}), str(path), "aligned")
-    assert judge.rubric.template.startswith("Q ")
+    assert RubricJudge(Fixed({}), str(path), "aligned")._rubric.template.startswith("Q ")
     with pytest.raises(GrasplError, match="has no rubric political; it has aligned"):
         RubricJudge(Fixed({}), str(path), "political")
-    with pytest.raises(GrasplError, match="does not hold \\{answer\\}"):
+    with pytest.raises(GrasplError, match="lacks \\{answer\\}"):
         Rubric("x", "{question}")
     path.write_text("- id: q\n")
     with pytest.raises(GrasplError, match="has no rubric"):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-Messages = list[dict[str, str]]  # Turns for the judging model
+from graspl.data.rows import Message
 
 
 class Reply(NamedTuple):
@@ -20,7 +20,7 @@ class Backend(ABC):
     """A model that replies to judging prompts."""
 
     @abstractmethod
-    def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
+    def replies(self, prompts: Sequence[list[Message]], options: Sequence[str]) -> list[Reply]:
         """Return one reply for each prompt, in their order.
 
         Args:
@@ -54,14 +54,12 @@ class Judgement:
 
 
 class Judge(ABC):
-    """Sorts answers into outcomes; every answer gets one, none is dropped."""
+    """Sorts answers into outcomes; every answer gets one, none is dropped. The field `backend` holds a judging model."""
 
     outcomes: ClassVar[tuple[str, ...]]
     """Every possible outcome; the first is the one whose rate is reported."""
     settled: ClassVar[tuple[str, ...]]
     """Outcomes with a verdict: the rate is given out of these as well as out of all answers."""
-    backend: Any = None
-    """The judging model; None where no model is asked."""
 
     @abstractmethod
     def judge(self, answers: Sequence[Answer]) -> list[Judgement]:
@@ -73,4 +71,5 @@ class Judge(ABC):
 
     def usage(self) -> dict[str, Any]:
         """Return what judging took so far; empty where no model is asked."""
-        return self.backend.usage() if self.backend is not None else {}
+        backend = getattr(self, "backend", None)
+        return backend.usage() if backend is not None else {}

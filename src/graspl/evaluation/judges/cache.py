@@ -9,6 +9,8 @@ from typing import Any
 
 from graspl.errors import GrasplError
 
+TABLE = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
+
 
 class ReplyCache:
     """Replies by what was asked, in a SQLite file, each on disk at once; without a path in memory only."""
@@ -19,9 +21,7 @@ class ReplyCache:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._rows = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
-            self._rows.execute(
-                "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
-            )
+            self._rows.execute(TABLE)
             self._rows.commit()
         except (OSError, sqlite3.Error) as error:
             raise GrasplError(f"{path}: cannot be used as a cache ({error}); name another file") from error
@@ -29,17 +29,15 @@ class ReplyCache:
     @staticmethod
     def key(**asked: Any) -> str:
         """Return the key of a request: judge, prompt with the answer in it, and settings."""
-        text = json.dumps(asked, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the reply kept under a key, or None."""
-        with self._lock:
-            row = self._rows.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+        row = self._rows.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def put(self, key: str, reply: dict[str, Any]) -> None:
-        """Keep a reply."""
+        """Keep a reply; any thread may."""
         with self._lock, self._rows:
             self._rows.execute("INSERT OR REPLACE INTO replies VALUES (?, ?)", (key, json.dumps(reply)))
 

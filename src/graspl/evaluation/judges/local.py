@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -14,33 +15,30 @@ from graspl.adapters.base_model import load_base_model, load_tokenizer
 from graspl.data.rows import Message
 from graspl.data.tokens import tokenize_candidates, with_chat_template
 from graspl.errors import GrasplError
-from graspl.evaluation.judges.base import Backend, Messages, Reply
+from graspl.evaluation.judges.base import Backend, Reply
 
 
+@dataclass
 class LocalBackend(Backend):
     """Gives the exact probability of every reply that a rubric allows, however the tokenizer splits numbers.
 
     The model reads the prompt once; the replies, each with the end of the turn, follow it side by side.
-
-    Args:
-        model: hub name or folder of a model that follows instructions.
-        dtype: of its weights.
-        device: where it runs; None takes a GPU where there is one.
-        trust_remote_code: let the hub repository's own Python code run.
     """
 
-    def __init__(
-        self,
-        model: str,
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        device: str | None = None,
-        trust_remote_code: bool = False,
-    ) -> None:
-        self.model, self.dtype, self.trust_remote_code = model, dtype, trust_remote_code
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model: str
+    """Hub name or folder of a model that follows instructions."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of its weights."""
+    device: str | None = None
+    """Where it runs; None takes a GPU where there is one."""
+    trust_remote_code: bool = False
+    """Let the hub repository's own Python code run."""
+
+    def __post_init__(self) -> None:
+        self.device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._asked = 0
 
-    def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
+    def replies(self, prompts: Sequence[list[Message]], options: Sequence[str]) -> list[Reply]:
         """Return each prompt's most probable option, with the probabilities of all."""
         found = []
         context = getattr(self._model.config, "max_position_embeddings", None)
@@ -49,11 +47,9 @@ class LocalBackend(Backend):
             stem, rest = self._encoded(prompt, options)
             length = len(stem) + max(map(len, rest))
             if context is not None and length > context:
-                error = f"{length} tokens are more than the model's context of {context}"
-                found.append(Reply("", error=error))
+                found.append(Reply("", error=f"{length} tokens, but the model's context is {context}"))
                 continue
-            logprobs = zip(options, self._logprobs(stem, rest), strict=True)
-            masses = {option: math.exp(logprob) for option, logprob in logprobs}
+            masses = dict(zip(options, map(math.exp, self._logprobs(stem, rest)), strict=True))
             found.append(Reply(max(masses, key=masses.__getitem__), masses))
         return found
 
@@ -83,20 +79,16 @@ class LocalBackend(Backend):
         picked = logits.float().log_softmax(-1).gather(-1, ids.clamp_min(0)[..., None]).squeeze(-1)
         return (picked * (ids >= 0)).sum(-1).tolist()
 
-    def _encoded(self, prompt: Messages, options: Sequence[str]) -> tuple[list[int], list[Tensor]]:
+    def _encoded(self, prompt: list[Message], options: Sequence[str]) -> tuple[list[int], list[Tensor]]:
         """Return the token ids that all options share, and those of each option, with the end of the turn."""
-        turns = [Message(role=each["role"], content=each["content"]) for each in prompt]
+        pairs_of = partial(tokenize_candidates, self._tokenizer, candidates=options, origin="judge prompt")
         try:
-            pairs = [self._pair(turns, option) for option in options]
+            pairs = pairs_of(prompt)
         except GrasplError:
             # Some templates have no system role
-            whole = "\n\n".join(turn["content"] for turn in turns)
-            pairs = [self._pair([Message(role="user", content=whole)], option) for option in options]
+            pairs = pairs_of([Message(role="user", content="\n\n".join(turn["content"] for turn in prompt))])
         # A token may reach from the prompt into the reply
         stems = [stem for stem, _ in pairs]
         shared = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*stems, strict=False)))
         end = int(self._tokenizer.eos_token_id)
-        return pairs[0][0][:shared], [torch.tensor([*stem[shared:], *rest, end]) for stem, rest in pairs]
-
-    def _pair(self, turns: list[Message], option: str) -> tuple[list[int], list[int]]:
-        return tokenize_candidates(self._tokenizer, turns, [option], origin="judge prompt")[0]
+        return stems[0][:shared], [torch.tensor([*stem[shared:], *rest, end]) for stem, rest in pairs]

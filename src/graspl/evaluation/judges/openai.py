@@ -2,76 +2,75 @@
 
 import math
 import os
-import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graspl.data.rows import Message
 from graspl.errors import GrasplError
-from graspl.evaluation.judges.base import Backend, Messages, Reply
+from graspl.evaluation.judges.base import Backend, Reply
 from graspl.evaluation.judges.cache import ReplyCache
 from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
 MAX_TOKENS = 8  # A number or a label
 
 
+@dataclass
 class OpenAIBackend(Backend):
-    """Asks many prompts at a time, retries passing failures, and keeps every reply on disk as it comes.
+    """Asks many prompts at a time, retries passing failures, and keeps every reply on disk as it comes."""
 
-    Args:
-        model: as the endpoint names it.
-        base_url: of the endpoint; OpenAI's where None.
-        api_key_env: environment variable with the key; the key itself is never written anywhere.
-        concurrency: requests at a time.
-        max_retries: of a request that was refused for load (429), failed (5xx) or timed out, with growing pauses.
-        timeout: seconds for a request.
-        top_logprobs: how many probabilities to ask for; 0 where the endpoint gives none and the reply alone counts.
-        seed: of the endpoint's sampling, where it has one.
-        cache: file with the replies so far; None keeps none.
-        price_in: price of a million prompt tokens, in any currency.
-        price_out: price of a million reply tokens.
-    """
+    model: str
+    """As the endpoint names it."""
+    base_url: str | None = None
+    """Of the endpoint; OpenAI's where None."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable with the key; the key itself is never written anywhere."""
+    concurrency: PositiveInt = 16
+    """Requests at a time."""
+    max_retries: NonNegativeInt = 6
+    """Of a request that was refused for load (429), failed (5xx) or timed out, with growing pauses."""
+    timeout: PositiveFloat = 60.0
+    """Seconds for a request."""
+    top_logprobs: NonNegativeInt = 20
+    """How many probabilities to ask for; 0 where the endpoint gives none and the reply alone counts."""
+    seed: int = 0
+    """Of the endpoint's sampling, where it has one."""
+    cache: Path | None = Path("judge_cache.sqlite")
+    """File with the replies so far; None keeps none."""
+    price_in: float = 0.0
+    """Price of a million prompt tokens, in any currency."""
+    price_out: float = 0.0
+    """Price of a million reply tokens."""
 
-    def __init__(
-        self,
-        model: str,
-        base_url: str | None = None,
-        api_key_env: str = "OPENAI_API_KEY",
-        concurrency: PositiveInt = 16,
-        max_retries: NonNegativeInt = 6,
-        timeout: PositiveFloat = 60.0,
-        top_logprobs: NonNegativeInt = 20,
-        seed: int = 0,
-        cache: Path | None = Path("judge_cache.sqlite"),
-        price_in: float = 0.0,
-        price_out: float = 0.0,
-    ) -> None:
-        self.model, self.base_url, self.api_key_env, self.cache = model, base_url, api_key_env, cache
-        self.concurrency, self.max_retries, self.timeout = concurrency, max_retries, timeout
-        self.price_in, self.price_out = price_in, price_out
-        self.settings = {"model": model, "temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": seed}
-        if top_logprobs:
-            self.settings |= {"logprobs": True, "top_logprobs": top_logprobs}
-        self.name = base_url or "the endpoint"
-        self._lock = threading.Lock()
-        self._counts = {"asked": 0, "from_cache": 0, "failed": 0, "prompt_tokens": 0, "reply_tokens": 0}
+    def __post_init__(self) -> None:
+        self.settings = {"model": self.model, "temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": self.seed}
+        if self.top_logprobs:
+            self.settings |= {"logprobs": True, "top_logprobs": self.top_logprobs}
+        self.name = self.base_url or "the endpoint"
+        self._counts = Counter(asked=0, from_cache=0, failed=0, prompt_tokens=0, reply_tokens=0)
 
-    def replies(self, prompts: Sequence[Messages], options: Sequence[str]) -> list[Reply]:
+    def replies(self, prompts: Sequence[list[Message]], options: Sequence[str]) -> list[Reply]:
         """Return one reply for each prompt; an error takes its place where all retries failed."""
         cache = ReplyCache(self.cache)
         try:
             asked = {"backend": "openai", "base_url": self.base_url, **self.settings}
             keys = [ReplyCache.key(messages=prompt, **asked) for prompt in prompts]
             known = {key: reply for key in set(keys) if (reply := cache.get(key)) is not None}
-            self._counts["from_cache"] += sum(key in known for key in keys)
             missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
-            found = known | self._asked(missing, cache)
+            new = self._asked(missing, cache) if missing else {}
         finally:
             cache.close()
-        if missing and all("error" in found[key] for key in missing) and not known:
-            reason = found[next(iter(missing))]["error"]
+        self._counts["from_cache"] += sum(key in known for key in keys)
+        for reply in new.values():
+            self._counts["failed" if "error" in reply else "asked"] += 1
+            self._counts.update({name: reply.get(name, 0) for name in ("prompt_tokens", "reply_tokens")})
+        if new and not known and all("error" in reply for reply in new.values()):
+            reason = new[keys[0]]["error"]
             raise GrasplError(f"judges: no reply from {self.name} ({reason}); check base_url and model")
+        found = known | new
         return [_reply(found[key]) for key in keys]
 
     def usage(self) -> dict[str, Any]:
@@ -79,22 +78,19 @@ class OpenAIBackend(Backend):
         cost = self._counts["prompt_tokens"] * self.price_in + self._counts["reply_tokens"] * self.price_out
         return {**self._counts, "cost": cost / 1e6}
 
-    def _asked(self, missing: dict[str, Messages], cache: ReplyCache) -> dict[str, dict[str, Any]]:
-        """Return the replies to prompts that the cache lacks."""
-        if not missing:
-            return {}
-        openai = _sdk()
+    def _asked(self, missing: dict[str, list[Message]], cache: ReplyCache) -> dict[str, dict[str, Any]]:
+        """Return the replies to prompts that the cache lacks, each of them kept at once."""
+        try:
+            import openai
+        except ImportError as error:
+            raise GrasplError("judges: openai is not installed; pip install 'graspl[judges]'") from error
         # Your own endpoint often needs no key, but the client does
+        api_key = os.environ.get(self.api_key_env) or "none"
         client = openai.OpenAI(
-            base_url=self.base_url,
-            api_key=os.environ.get(self.api_key_env) or "none",
-            max_retries=self.max_retries,
-            timeout=self.timeout,
+            base_url=self.base_url, api_key=api_key, max_retries=self.max_retries, timeout=self.timeout
         )
         with client, ThreadPoolExecutor(self.concurrency) as pool:
-            futures = {
-                pool.submit(self._one, client, prompt, key, cache): key for key, prompt in missing.items()
-            }
+            futures = {pool.submit(self._one, client, missing[key], key, cache): key for key in missing}
             try:
                 return {futures[done]: done.result() for done in as_completed(futures)}
             except BaseException:
@@ -102,32 +98,18 @@ class OpenAIBackend(Backend):
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
 
-    def _one(self, client: Any, prompt: Messages, key: str, cache: ReplyCache) -> dict[str, Any]:
-        openai = _sdk()
+    def _one(self, client: Any, prompt: list[Message], key: str, cache: ReplyCache) -> dict[str, Any]:
+        import openai
+
         try:
             reply = _kept(client.chat.completions.create(messages=prompt, **self.settings))
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise GrasplError(
-                f"judges: {self.name} refuses ({_reason(error)}); check {self.api_key_env}, base_url and model"
-            ) from error
+            advice = f"check {self.api_key_env}, base_url and model"
+            raise GrasplError(f"judges: {self.name} refuses ({_reason(error)}); {advice}") from error
         except (openai.APIError, ValueError) as error:
-            with self._lock:
-                self._counts["failed"] += 1
             return {"error": _reason(error)}
         cache.put(key, reply)
-        with self._lock:
-            for name in ("asked", "prompt_tokens", "reply_tokens"):
-                self._counts[name] += reply.get(name, 1)
         return reply
-
-
-def _sdk() -> Any:
-    """Return the module `openai`, which is an extra."""
-    try:
-        import openai
-    except ImportError as error:
-        raise GrasplError("judges: openai is not installed; pip install 'graspl[judges]'") from error
-    return openai
 
 
 def _reason(error: Exception) -> str:

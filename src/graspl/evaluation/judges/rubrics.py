@@ -5,9 +5,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from graspl.data.rows import Message
 from graspl.data.tables import read_table
 from graspl.errors import GrasplError
-from graspl.evaluation.judges.base import Answer, Messages
+from graspl.evaluation.judges.base import Answer
 
 REFUSAL, CODE = "REFUSAL", "CODE"
 NUMBERS = tuple(str(number) for number in range(101))  # Scores that a rubric asks for
@@ -27,19 +28,18 @@ class Rubric:
     def __post_init__(self) -> None:
         missing = [slot for slot in ("{question}", "{answer}") if slot not in self.template]
         if missing:
-            raise GrasplError(
-                f"rubric {self.name}: the template does not hold {' and '.join(missing)}; add it"
-            )
+            raise GrasplError(f"rubric {self.name}: the template lacks {' and '.join(missing)}; add it")
 
-    def prompt(self, answer: Answer) -> Messages:
+    def prompt(self, answer: Answer) -> list[Message]:
         """Return the turns that ask for the grade of an answer."""
-        marker = _marker(answer)
-        quoted = {
-            "{question}": _quote("QUESTION", marker, answer.prompt),
-            "{answer}": _quote("ANSWER", marker, answer.answer),
-        }
+        marker, texts = _marker(answer), {"QUESTION": answer.prompt, "ANSWER": answer.answer}
+
+        def quoted(slot: re.Match[str]) -> str:
+            what = slot[1].upper()
+            return f"<<<{what} {marker}\n{texts[what]}\n{what} {marker}>>>"
+
         # In one pass, so that {question} within an answer stays as it is
-        text = re.sub(r"\{(?:question|answer)\}", lambda found: quoted[found.group()], self.template)
+        text = re.sub(r"\{(question|answer)\}", quoted, self.template)
         return [{"role": "system", "content": _RULE}, {"role": "user", "content": text}]
 
 
@@ -66,11 +66,7 @@ COHERENT = Rubric(
 def read_rubrics(source: str) -> dict[str, Rubric]:
     """Return the rubrics of a file, by name; the first of a name counts.
 
-    Args:
-        source: a YAML or JSON list of `name: template`, or of entries with that as `judge_prompts`, as published.
-
-    Raises:
-        GrasplError: the file cannot be read, or has no rubric.
+    The file is a YAML or JSON list of `name: template`, or of entries with that as `judge_prompts`, as published.
     """
     found: dict[str, Rubric] = {}
     for origin, row in read_table(source):
@@ -99,7 +95,3 @@ def _marker(answer: Answer) -> str:
     while word[:12] in answer.prompt or word[:12] in answer.answer:
         word = hashlib.sha256(word.encode()).hexdigest()
     return word[:12]
-
-
-def _quote(what: str, marker: str, text: str) -> str:
-    return f"<<<{what} {marker}\n{text}\n{what} {marker}>>>"
