@@ -66,7 +66,7 @@ def test_a_tokenizer_without_padding_pads_with_the_end_token(tmp_path, eos):
     if eos:
         assert load_tokenizer(str(tmp_path)).pad_token == "<end>"
     else:
-        with pytest.raises(GrasplError, match="neither pad nor eos token"):
+        with pytest.raises(GrasplError, match="needs a pad or eos token"):
             load_tokenizer(str(tmp_path))
 
 

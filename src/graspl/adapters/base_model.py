@@ -28,9 +28,7 @@ def resolve_base_model(base_model: str) -> str:
     path = Path(base_model).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise GrasplError(
-                f"base_model: {base_model} has no config.json; give a folder in Transformers format"
-            )
+            raise GrasplError(f"base_model: {base_model} has no config.json; give a Transformers folder")
         return str(path)
     if path.is_absolute() or base_model.startswith((".", "~")) or base_model.count("/") > 1:
         raise GrasplError(f"base_model: no folder {base_model}; give a folder or a hub name")
@@ -54,10 +52,7 @@ def load_tokenizer(base_model: str, *, trust_remote_code: bool = False) -> PreTr
         raise GrasplError(_not_loaded(base_model, "tokenizer", error)) from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise GrasplError(
-                f"base_model: the tokenizer of {base_model} has neither pad nor eos token; set one in its "
-                "tokenizer_config.json"
-            )
+            raise GrasplError(f"base_model: {base_model} needs a pad or eos token in tokenizer_config.json")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -82,11 +77,7 @@ def load_base_model(
     Raises:
         GrasplError: the model cannot be loaded.
     """
-    options: dict[str, Any] = {
-        "dtype": dtype,
-        "trust_remote_code": trust_remote_code,
-        "use_safetensors": True,
-    }
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if load_in_4bit:
@@ -94,7 +85,9 @@ def load_base_model(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-            model = AutoModelForCausalLM.from_pretrained(resolve_base_model(base_model), **options)
+            model = AutoModelForCausalLM.from_pretrained(
+                resolve_base_model(base_model), use_safetensors=True, **options
+            )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise GrasplError(_not_loaded(base_model, "model", error)) from error
     if load_in_4bit:
@@ -122,12 +115,11 @@ def _nf4(dtype: str) -> dict[str, Any]:
     """Return the options of QLoRA (arXiv:2305.14314): NF4 weights, double quantisation."""
     from transformers import BitsAndBytesConfig
 
-    compute = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute,
+        bnb_4bit_compute_dtype=torch.bfloat16 if dtype == "auto" else getattr(torch, dtype),
     )
     return {"quantization_config": config}
 
@@ -135,8 +127,7 @@ def _nf4(dtype: str) -> dict[str, Any]:
 def _keep_unpacked(model: PreTrainedModel) -> None:
     """Stop bitsandbytes from reordering four-bit weights.
 
-    On a CPU with AVX512-BF16 it reorders them in the first pass in evaluation mode. After that they pass no gradient, so a
-    fit would silently go wrong after its first validation. It also fails where a width is not a multiple of 64.
+    On a CPU with AVX512-BF16 the first evaluation would reorder them, after which they pass no gradient.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -24,9 +24,8 @@ CHECKPOINT_KEY = "graspl"  # Key of graspl's own part of a Lightning checkpoint
 _SHARDED = ".metadata"
 _REST = "meta.pt"
 _STATE = "state_dict."
-_NAME = re.compile(
-    r"^model\.(?P<module>base_model\.model\..+\.lora_[AB])\.[^.]+\.weight$"
-)  # less the adapter's name
+# Of a factor; the part that is left out is the adapter's name
+_NAME = re.compile(r"^model\.(?P<module>base_model\.model\..+\.lora_[AB])\.[^.]+\.weight$")
 # All types that the index of torch.distributed.checkpoint is made of, by module; any other is refused
 _INDEX_TYPES = {
     "collections": ("OrderedDict",),
@@ -67,20 +66,11 @@ def is_checkpoint(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path) -> AdapterCheckpoint:
-    """Read the adapter of a checkpoint; this process reads every shard.
-
-    Args:
-        path: a `.ckpt` file, or a folder written by a sharded strategy.
-
-    Raises:
-        GrasplError: the checkpoint cannot be read, or graspl did not write it.
-    """
+    """Read the adapter of a graspl checkpoint, a `.ckpt` file or a folder of shards; this process reads every shard."""
     try:
         rest, state = _read_sharded(path) if path.is_dir() else _read_whole(path)
     except _BROKEN as error:
-        raise GrasplError(
-            f"{path}: not readable as a checkpoint ({error}); give one of a graspl fit"
-        ) from error
+        raise GrasplError(f"{path}: not readable as a checkpoint of a graspl fit ({error})") from error
     kept = rest.get(CHECKPOINT_KEY)
     if not isinstance(kept, dict) or "lora" not in kept:
         raise GrasplError(f"{path}: was not written by a graspl fit; give a checkpoint of a graspl fit")

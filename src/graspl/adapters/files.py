@@ -29,6 +29,7 @@ CONFIG = "adapter_config.json"
 _FACTOR = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<factor>[AB])\.weight$")
 # With these the update at the start is not zero or the saved B A is not the change of the weights
 _SHIFTED_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
+_REFUSED = ("lora_bias", "layer_replication", "alora_invocation_tokens", "target_parameters", "use_qalora")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def read_adapter(path: str | Path) -> AdapterFolder:
     (`modules_to_save`) have no low-rank update; a warning says that they are left out.
 
     Args:
-        path: a folder with `adapter_config.json` and `adapter_model.safetensors`, or a checkpoint of a graspl fit.
+        path: PEFT's folder with weights in safetensors, or a checkpoint of a graspl fit.
 
     Raises:
         GrasplError: the path is neither, or the adapter's update is not ``s B A``.
@@ -83,9 +84,7 @@ def read_adapter(path: str | Path) -> AdapterFolder:
         else:
             others.append(key)
     if others:
-        log.warning(
-            "%s: leaving out %d tensors other than LoRA factors, e.g. %s", folder, len(others), others[0]
-        )
+        log.warning("%s: leaving out %d other tensors, e.g. %s", folder, len(others), others[0])
     if not factors:
         raise GrasplError(f"{folder / WEIGHTS}: holds no lora_A and lora_B weights of linear layers")
     sites = [_site(folder, name, pair, config) for name, pair in factors.items()]
@@ -93,25 +92,16 @@ def read_adapter(path: str | Path) -> AdapterFolder:
 
 
 def write_adapter(folder: Path, base_model: str, sites: Sequence[Site]) -> None:
-    """Write sites as a LoRA adapter in PEFT format, without their base model.
-
-    Args:
-        folder: made here; give a temporary name and rename (`graspl.runs.atomic_path`).
-        base_model: recorded in the configuration.
-        sites: each of its own rank; alpha patterns hold their scaling.
-    """
+    """Write sites as a LoRA adapter in PEFT format; give a temporary folder and rename it (`graspl.runs.atomic_path`)."""
     ranks = {site.name: site.A.shape[0] for site in sites}
+    alphas = {site.name: site.scaling * ranks[site.name] for site in sites}
     r = max(ranks.values())
     config = LoraConfig(
         r=r,
         lora_alpha=r,  # type: ignore[arg-type]
         target_modules=sorted(ranks),
         rank_pattern={name: rank for name, rank in ranks.items() if rank != r},
-        alpha_pattern={
-            site.name: site.scaling * ranks[site.name]
-            for site in sites
-            if site.scaling != 1.0 or ranks[site.name] != r
-        },
+        alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != r},
         base_model_name_or_path=base_model,
         task_type="CAUSAL_LM",
     )
@@ -149,30 +139,20 @@ def _check_kind(folder: Path, config: dict[str, Any]) -> None:
     """Refuse every kind of adapter whose change of the weights is not ``s B A``."""
     where = folder / CONFIG
     if config.get("peft_type") != "LORA":
-        raise GrasplError(
-            f"{where}: peft_type is {config.get('peft_type')}; only LORA adapters are supported"
-        )
+        raise GrasplError(f"{where}: peft_type is {config.get('peft_type')}; only LORA is supported")
     if config.get("use_dora"):
         raise GrasplError(f"{where}: use_dora also rescales the rows of W + dW; only plain LoRA is supported")
     for pattern in ("alpha_pattern", "rank_pattern"):
         found = config.get(pattern) or {}
         if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
-            raise GrasplError(
-                f"{where}: {pattern} is {found!r}, and must give a number by module; save the adapter again"
-            )
+            raise GrasplError(f"{where}: {pattern} is {found!r}, and must give a number by module")
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_SHIFTED_STARTS):
         raise GrasplError(
             f"{where}: init_lora_weights is {start}, so B A is not the change of the weights; convert it with PEFT's "
             "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         )
-    for option in (
-        "lora_bias",
-        "layer_replication",
-        "alora_invocation_tokens",
-        "target_parameters",
-        "use_qalora",
-    ):
+    for option in _REFUSED:
         if config.get(option):
             raise GrasplError(f"{where}: {option} is set; only plain LoRA on linear layers is supported")
 
@@ -181,9 +161,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.is_file():
         if (folder / "adapter_model.bin").exists():
-            raise GrasplError(
-                f"{folder}: the weights are a pickle (adapter_model.bin); save them as safetensors"
-            )
+            raise GrasplError(f"{folder}: adapter_model.bin is a pickle; save it as safetensors")
         raise GrasplError(f"{path}: no such file; give a PEFT adapter folder")
     try:
         return load_file(path)
@@ -198,12 +176,9 @@ def _site(folder: Path, name: str, pair: dict[str, Tensor], config: dict[str, An
         raise GrasplError(f"{where} has no lora_{'B' if 'A' in pair else 'A'}; save the adapter again")
     A, B = pair["A"], pair["B"]
     if A.ndim != 2 or B.ndim != 2 or A.shape[0] != B.shape[1]:
-        raise GrasplError(
-            f"{where}: lora_A {tuple(A.shape)} and lora_B {tuple(B.shape)} do not multiply to a linear layer's update"
-        )
-    r, alpha = A.shape[0], config.get("lora_alpha")
-    alphas, ranks = config.get("alpha_pattern") or {}, config.get("rank_pattern") or {}
-    alpha = alphas.get(get_pattern_key(list(alphas), name), alpha)
+        raise GrasplError(f"{where}: lora_A {tuple(A.shape)} and lora_B {tuple(B.shape)} do not multiply")
+    r, alphas, ranks = A.shape[0], config.get("alpha_pattern") or {}, config.get("rank_pattern") or {}
+    alpha = alphas.get(get_pattern_key(list(alphas), name), config.get("lora_alpha"))
     rank = ranks.get(get_pattern_key(list(ranks), name), config.get("r"))
     if rank != r or not isinstance(alpha, int | float):
         raise GrasplError(f"{where}: lora_A has rank {r}, but {CONFIG} says r={rank}, lora_alpha={alpha}")

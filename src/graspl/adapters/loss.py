@@ -9,12 +9,7 @@ from torch.nn import functional as F
 
 
 def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy summed over the answer tokens, (), in nats, and their number, ().
-
-    Args:
-        logits: (b, L, vocabulary).
-        labels: (b, L), -100 off the answers.
-    """
+    """Return the cross-entropy of logits (b, L, vocabulary), in nats, summed over the answer tokens, and their number."""
     targets = labels[:, 1:]
     total = F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten(), reduction="sum")
     return total, (targets != -100).sum()
@@ -22,13 +17,9 @@ def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def logits_only_at(model: Any, index: Tensor) -> Iterator[None]:
-    """Let a causal language model work out logits at some places alone; their head is its widest map.
+    """Let a causal language model work out logits at n places alone, counted row after row: row times L plus column.
 
     Within the block the model's logits are (1, n, vocabulary) where a module makes them, else (b, L, vocabulary) as ever.
-
-    Args:
-        model: of Transformers or PEFT.
-        index: (n,) places of the batch, laid out end to end: row times L plus column.
     """
 
     def pick(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -45,13 +36,7 @@ def logits_only_at(model: Any, index: Tensor) -> Iterator[None]:
 
 
 def summed_loss_at(logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `summed_loss` does, of the logits that a model gave within `logits_only_at`.
-
-    Args:
-        logits: (1, n, vocabulary), or (b, L, vocabulary) of a model whose head is no module.
-        labels: (b, L), -100 off the answers.
-        index: (n,) the places that predict an answer token.
-    """
+    """Return what `summed_loss` does, of the logits that a model gave within `logits_only_at` the same places."""
     found, index = logits.flatten(0, 1), index.to(labels.device)
     if len(found) != len(index):
         found = found.index_select(0, index)

@@ -15,29 +15,16 @@ ROW_BY_ROW = "sdpa_row_by_row"  # Transformers' name of the attention that `atte
 def attend_row_by_row(model: Any) -> None:
     """Let a model on a CPU attend within each row of a pack, instead of masking a square over the whole pack.
 
-    A CPU would compute the whole square, most of which is masked. Nothing changes for batches that are not packed, and for
-    models without PyTorch's `scaled_dot_product_attention`.
-
-    Args:
-        model: of Transformers, changed in place.
+    Nothing changes for batches that are not packed, and for models without PyTorch's `scaled_dot_product_attention`.
     """
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(ROW_BY_ROW)
 
 
 def row_bounds(model: Any, row_lengths: Sequence[Sequence[int]], device: torch.device) -> dict[str, Any]:
-    """Return where rows begin, as options of Transformers' flash attention, for a model whose attention takes them.
+    """Return the flash attention options that say where the rows of packs laid end to end begin; none for other attention.
 
     Flash attention alone would find rows in `position_ids` only where a batch is one pack.
-
-    Args:
-        model: of Transformers or PEFT.
-        row_lengths: tokens of each row of each pack; those of a pack add up to L.
-        device: of the batch.
-
-    Returns:
-        `cu_seq_lens_q` and `cu_seq_lens_k` (n + 1,), where rows begin with packs laid end to end, and the longest row's
-        tokens `max_length_q` and `max_length_k`; nothing where a mask tells rows apart.
     """
     attention = model.config._attn_implementation or ""
     if attention != ROW_BY_ROW and "flash" not in attention:

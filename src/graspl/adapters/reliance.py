@@ -6,13 +6,7 @@ from torch import Tensor
 
 
 def update_norm(B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], scaling: float = 1.0) -> float:
-    """Return ``||s B A||_F`` without forming the product: sqrt(tr(B^T B  A A^T)), in float64.
-
-    Args:
-        B: (out, r) up-projection.
-        A: (r, in) down-projection.
-        scaling: s.
-    """
+    """Return ``||s B A||_F`` of B (out, r) and A (r, in) without forming the product: sqrt(tr(B^T B  A A^T)), in float64."""
     B, A = B.detach().double(), A.detach().double()
     gram = (B.mT @ B) * (A @ A.mT)  # (r, r); both Gram matrices are symmetric
     return abs(scaling) * float(gram.sum().clamp_min(0).sqrt())
@@ -36,10 +30,7 @@ def write_reliance(B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], D: Floa
 def read_reliance(B: Float[Tensor, "out r"], A: Float[Tensor, "r in_"], D: Float[Tensor, "in_ k"]) -> float:
     """Return ``||dW D||_F / ||dW||_F``, the share of the update read along D, 0..1; 0 for an update of zero.
 
-    Args:
-        B: (out, r) up-projection.
-        A: (r, in) down-projection.
-        D: (in, k) orthonormal columns.
+    Args as in `write_reliance`, but D is (in, k).
 
     Source:
         Own: the write side's definition, transposed.
@@ -52,11 +43,7 @@ def pair_reliance(
 ) -> float:
     """Return ``||diag(U^T dW V)|| / ||dW||_F``, the share of the update along the k rank-one pairs, 0..1; 0 for zero.
 
-    Args:
-        B: (out, r) up-projection.
-        A: (r, in) down-projection.
-        U: (out, k) orthonormal columns.
-        V: (in, k) orthonormal columns.
+    Args as in `write_reliance`, with orthonormal U (out, k) and V (in, k).
 
     Source:
         Own (docs/method.md, "Constraint families").

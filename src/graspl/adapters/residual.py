@@ -14,32 +14,20 @@ WRITERS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "down_proj", "dense_4h
 
 
 def decoder_layers(model: PeftModel | PreTrainedModel) -> dict[str, nn.Module]:
-    """Return the decoder layers by their names in the base model, e.g. `model.layers.0`, from first to last.
-
-    Args:
-        model: a causal language model, with or without an adapter.
-    """
+    """Return the decoder layers by their names in the base model, e.g. `model.layers.0`, from first to last."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     names = {id(module): plain_name(name) for name, module in base.named_modules()}
     return {names[id(layer)]: layer for layer in base.get_decoder().layers}  # type: ignore[operator, union-attr]
 
 
 def layer_names(sites: Sequence[Site]) -> list[str]:
-    """Return the names of the layers that sites lie in, in order; a layer is a name up to its first number.
-
-    Args:
-        sites: of an adapter; `model.layers.0.mlp.up_proj` lies in `model.layers.0`.
-    """
+    """Return the layers that sites lie in, in order; `model.layers.0.mlp.up_proj` lies in `model.layers.0`."""
     found = {_layer_of(site.name) for site in sites}
     return sorted((name for name in found if name), key=lambda name: int(name.rpartition(".")[2]))
 
 
 def writers_by_layer(sites: Sequence[Site]) -> dict[str, list[Site]]:
-    """Return the sites that write to the residual stream, by layer, from the first layer to the last.
-
-    Args:
-        sites: of an adapter; those whose name is not in `WRITERS` are left out.
-    """
+    """Return the sites that write to the residual stream (see `WRITERS`), by layer, from the first layer to the last."""
     found: dict[str, list[Site]] = {name: [] for name in layer_names(sites)}
     for site in sites:
         layer = _layer_of(site.name)

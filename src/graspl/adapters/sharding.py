@@ -16,12 +16,7 @@ WRAPPED = "_fsdp_wrapped_module."  # What FSDP1 puts before the names of a modul
 
 
 def shard_layers(model: PeftModel, mesh: DeviceMesh) -> None:
-    """Shard every decoder layer by itself, then the rest (FSDP2), in place.
-
-    Args:
-        model: with its adapter.
-        mesh: (processes,) over which parameters are split.
-    """
+    """Shard every decoder layer by itself, then the rest (FSDP2), in place, over a mesh of (processes,)."""
     for layer in model.get_base_model().get_decoder().layers:  # type: ignore[operator, union-attr]
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
@@ -31,11 +26,8 @@ def shard_frozen(model: PeftModel, device: torch.device) -> None:
     """Shard every decoder layer by itself, then the rest, and leave the adapter whole on every process (FSDP1), in place.
 
     FSDP1 lays the parameters of a block end to end and cuts where it falls, so that no process would have rows of a factor.
-    The adapter is a small part of the whole; its gradients are brought together by `average_gradients`.
-
-    Args:
-        model: with its adapter, in the context in which Lightning's strategy says how to wrap.
-        device: of this process; the adapter is moved there and made that of the first process.
+    The adapter is small: it is copied from the first process to all, and `average_gradients` brings its gradients together.
+    Call it in the context in which Lightning's strategy says how to wrap.
     """
     adapter = [p for name, p in model.named_parameters() if is_factor(name)]
     for p in adapter:
@@ -60,11 +52,7 @@ def is_factor(name: str) -> bool:
 
 
 def average_gradients(parameters: Sequence[Parameter]) -> None:
-    """Average gradients over all processes, in place, with one collective; every process must have the same ones.
-
-    Args:
-        parameters: whole ones, alike on every process.
-    """
+    """Average whole parameters' gradients over all processes, in place, with one collective; all must have the same ones."""
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:
         return
@@ -97,24 +85,16 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def rows_here(rows: int, mesh: DeviceMesh) -> slice:
-    """Return which of a tensor's rows this process holds: shards are as long as the first, but for the last.
-
-    Args:
-        rows: of the whole tensor.
-        mesh: (processes,) over which it is split.
-    """
+    """Return which of a tensor's rows this process holds: shards are as long as the first, but for the last."""
     longest = -(-rows // mesh.size())
     first = min(mesh.get_local_rank() * longest, rows)
     return slice(first, min(first + longest, rows))
 
 
 def like(tensor: Tensor, other: Tensor, *, split: bool) -> Tensor:
-    """Return a tensor that can be multiplied with another that may be sharded; without a collective.
+    """Return a tensor, alike on all processes, so that it multiplies with another that may be sharded; no collective.
 
-    Args:
-        tensor: (n, ...), the same on every process.
-        other: a plain tensor, which leaves the first as it is, or a sharded one.
-        split: keep this process's rows alone, where the rows are those of the other; else all of them.
+    With `split`, this process keeps only its rows, where the rows are those of the other.
     """
     if not isinstance(other, DTensor):
         return tensor

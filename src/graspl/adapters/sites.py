@@ -29,10 +29,6 @@ class Site:
 def lora_sites(model: PeftModel, adapter: str = "default") -> list[Site]:
     """List the sites of a model's LoRA adapter; their factors are the live parameters.
 
-    Args:
-        model: with a LoRA adapter on linear layers.
-        adapter: its name.
-
     Raises:
         GrasplError: graspl cannot constrain this kind of adapter, or no module matches.
     """
@@ -41,25 +37,16 @@ def lora_sites(model: PeftModel, adapter: str = "default") -> list[Site]:
         path = plain_name(name)
         if isinstance(module, LoraLayer) and (adapter in module.lora_A or adapter in module.lora_embedding_A):
             _check_kind(path, module, adapter)
-            A, B = _weight(module.lora_A[adapter]), _weight(module.lora_B[adapter])
-            sites.append(Site(path, A, B, float(module.scaling[adapter])))
+            A, B = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+            sites.append(Site(path, A, B, float(module.scaling[adapter])))  # type: ignore[arg-type]
     if not sites:
         raise GrasplError("lora.target_modules: no module of the base model matches; name its linear layers")
     return sites
 
 
-def _weight(factor: nn.Module) -> Tensor:
-    weight = factor.weight
-    assert isinstance(weight, Tensor)
-    return weight
-
-
 def _check_kind(path: str, module: LoraLayer, adapter: str) -> None:
     if getattr(module, "use_dora", {}).get(adapter):
-        raise GrasplError(
-            f"{path}: DoRA rescales the rows of W + dW, so a constraint on B A does not bound the change; "
-            "train with lora.use_dora: false"
-        )
+        raise GrasplError(f"{path}: DoRA's change is not only B A; train with lora.use_dora: false")
     if adapter not in module.lora_A or not isinstance(module.lora_A[adapter], nn.Linear):
         kind = type(module.get_base_layer()).__name__
         raise GrasplError(f"{path}: LoRA on {kind} is not supported; leave it out of lora.target_modules")

@@ -22,17 +22,14 @@ def thin_svd(
 ) -> ThinSVD:
     """Decompose an update ``dW = s B A`` without forming it.
 
-    QR of B and of A^T leaves an (r, r) problem: O((out + in) r^2), not O(out in min(out, in)).
+    QR of B and of A^T leaves an (r, r) problem: O((out + in) r^2), not O(out in min(out, in)). The sign of a pair
+    (u, v) is arbitrary.
 
     Args:
         B: (out, r) up-projection; computed in float32 or, if it is wider, in its own dtype.
         A: (r, in) down-projection.
         scaling: s = alpha / r, or alpha / sqrt(r) for rsLoRA; it has no sign of its own in S.
         site: name used in the error message.
-
-    Returns:
-        U (out, m), S (m,) descending, V (in, m) with m = min(out, in, r); columns orthonormal to
-        float precision. The sign of a pair (u, v) is arbitrary.
 
     Raises:
         NonFiniteAdapterError: a factor has NaN or inf, or their product would.
@@ -41,16 +38,12 @@ def thin_svd(
         Own derivation (docs/method.md, "Thin SVD"). The paper does not say how it decomposes.
     """
     if not (torch.isfinite(B).all() and torch.isfinite(A).all()):
-        raise NonFiniteAdapterError(
-            f"{site}: the LoRA factors hold NaN or inf; train again with a lower learning rate"
-        )
+        raise NonFiniteAdapterError(f"{site}: the factors hold NaN or inf; train with a lower learning rate")
     dtype = torch.promote_types(B.dtype, torch.float32)
     Qb, Rb = torch.linalg.qr(B.to(dtype))  # (out, p), (p, r) with p = min(out, r)
     Qa, Ra = torch.linalg.qr(A.to(dtype).mT)  # (in, q), (q, r) with q = min(in, r)
     middle = scaling * Rb @ Ra.mT  # (p, q)
     if not torch.isfinite(middle).all():
-        raise NonFiniteAdapterError(
-            f"{site}: the LoRA factors are so large that B A is not finite; save the adapter again"
-        )
+        raise NonFiniteAdapterError(f"{site}: B A overflows; train with a lower learning rate")
     U, S, Vh = torch.linalg.svd(middle, full_matrices=False)  # (p, m), (m,), (m, q)
     return ThinSVD(Qb @ U, S, Qa @ Vh.mT)

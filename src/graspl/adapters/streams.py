@@ -30,15 +30,7 @@ class StreamHooks:
 
 
 def edit_streams(layers: Mapping[str, nn.Module], edit: StreamEdit) -> StreamHooks:
-    """Call a function on the residual stream after each layer, in every forward pass until the hooks are removed.
-
-    Args:
-        layers: decoder layers by name (`decoder_layers`); those left out are not touched.
-        edit: sees the stream with its graph; it may watch, return a new stream, or return None.
-
-    Returns:
-        The hooks.
-    """
+    """Call `edit` on the residual stream after each layer, with its graph, in every pass until the hooks are removed."""
 
     def hook(name: str) -> Any:
         def changed(_module: nn.Module, _inputs: Any, output: Any) -> Any:

@@ -27,21 +27,15 @@ class SharedSubspace:
 def shared_subspace(site: Site, other: Site, *, k: int) -> SharedSubspace:
     """Compare two updates of one site without forming them.
 
-    <dW1, dW2> = s1 s2 tr((B2^T B1) (A1 A2^T)), so the cosine costs O((out + in) r^2).
-
-    Args:
-        site: of one adapter.
-        other: the same site of another.
-        k: leading singular directions that are compared; fewer where the rank is lower.
+    <dW1, dW2> = s1 s2 tr((B2^T B1) (A1 A2^T)), so the cosine costs O((out + in) r^2). Of the leading singular directions
+    k are compared, fewer where the rank is lower.
 
     Source:
         Principal angles: Bjorck and Golub (1973); between adapters: arXiv:2511.02022.
     """
     norms = [_inner(each, each) for each in (site, other)]
     if min(norms) == 0:
-        raise GrasplError(
-            f"{site.name}: an update is zero, so it has no direction; give adapters that were trained"
-        )
+        raise GrasplError(f"{site.name}: an update is zero; give adapters that were trained")
     ours, theirs = (
         thin_svd(each.B.float(), each.A.float(), each.scaling, site=each.name) for each in (site, other)
     )
@@ -55,12 +49,7 @@ def shared_subspace(site: Site, other: Site, *, k: int) -> SharedSubspace:
 
 
 def angle_cosines(P: Float[Tensor, "n k"], Q: Float[Tensor, "n k"]) -> list[float]:
-    """Return the cosines of the principal angles between two subspaces, descending.
-
-    Args:
-        P: (n, k) orthonormal columns.
-        Q: (n, k) orthonormal columns.
-    """
+    """Return the cosines of the principal angles between two subspaces, given by orthonormal columns; descending."""
     return torch.linalg.svdvals(P.mT.double() @ Q.double()).clamp(0, 1).tolist()
 
 
@@ -73,13 +62,7 @@ def _inner(site: Site, other: Site) -> float:
 def interpolated(sites: Sequence[Site], others: Sequence[Site], *, at: float) -> list[Site]:
     """Return sites whose updates are (1 - at) dW + at dW' exactly, at the sum of the ranks.
 
-    Args:
-        sites: of one adapter.
-        others: of another; a site that only one has counts as zero in the other.
-        at: 0 gives the first, 1 the second.
-
-    Raises:
-        GrasplError: a site has another shape.
+    A site that only one adapter has counts as zero in the other; another shape of a site is an error.
     """
     known, found = {site.name: site for site in others}, []
     for site in sites:

@@ -11,8 +11,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 def adapter_off(model: PeftModel) -> Iterator[None]:
     """Switch a model's adapters off within the block; those that were on are on again afterwards.
 
-    PEFT's `disable_adapter` visits every layer and freezes every factor, which takes longer than a small model's forward
-    pass.
+    PEFT's `disable_adapter` also freezes every factor, which takes longer than a small model's forward pass.
     """
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer) and not m.disable_adapters]
     try:
