@@ -77,7 +77,7 @@ def test_directions_of_another_model_are_refused():
 @pytest.mark.parametrize(
     ("tensors", "metadata", "message"),
     [
-        ({"a.U": torch.eye(2)}, {"format": "graspl-directions-1"}, "a site has U, S, V"),
+        ({"a.U": torch.eye(2)}, {"format": "graspl-directions-1"}, "not U, S, V"),
         ({"a.U": torch.eye(2)}, {}, "no graspl directions"),
         (
             {"a.U": torch.ones(2, 1), "a.S": torch.ones(1), "a.V": torch.eye(2)},

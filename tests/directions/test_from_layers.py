@@ -72,7 +72,7 @@ def test_bottom_directions_are_the_weakest():
     folder = adapter()
     spectra = residual_spectra(folder)
     for name, layer in LayerSingular(k=2, bottom=True)(folder).layers.items():
-        torch.testing.assert_close(layer.D, spectra[name].U[:, -2:])
+        torch.testing.assert_close(layer.D, spectra[name].D[:, -2:])
 
 
 def test_what_adapters_share_is_found_and_what_one_has_is_not(monkeypatch):

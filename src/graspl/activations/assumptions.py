@@ -10,11 +10,16 @@ from torch import Tensor
 
 from graspl.activations.steering import explained, naturalness, pull_of_answers
 from graspl.activations.streams import gathered, opened
-from graspl.adapters.files import AdapterFolder
+from graspl.adapters import AdapterFolder
 from graspl.data.tokens import TokenizedConversation
-from graspl.directions.basis import Directions
-from graspl.directions.dimension import dimension, effective_rank
-from graspl.directions.from_layers import Written, residual_spectra, writers_agree
+from graspl.directions import (
+    Directions,
+    LayerDirections,
+    dimension,
+    effective_rank,
+    residual_spectra,
+    writers_agree,
+)
 
 # Below it directions are the fit's own (filters), not the base model's. Development organisms: 0.9 against 0.2.
 NATURAL = 0.5
@@ -78,14 +83,13 @@ def check_assumptions(
         text: unlabelled text.
         floor: an adapter of as many steps on shuffled answers.
         others: adapters of other seeds.
-        dtype: of the base model's weights, where it must be loaded.
+        dtype: of the base model's weights.
 
     Raises:
         GrasplError: an adapter has no writers, or the base model cannot be loaded.
 
     Source:
-        Own. Claim 1 of arXiv:2605.27676 is taken to assume spectral dominance, agreement and low rank. That these do not
-        suffice, and what does, was measured on organisms (docs/method.md).
+        Own. Spectral dominance, agreement and low rank (claim 1 of arXiv:2605.27676) do not suffice (docs/method.md).
     """
     spectra, agree = residual_spectra(adapter), writers_agree(adapter)
     floors = residual_spectra(floor) if floor is not None else {}
@@ -116,7 +120,6 @@ def _ask_model(
     text: Sequence[TokenizedConversation],
     dtype: str,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Return naturalness and explained loss by layer, as far as there is text and rows."""
     if not text or not directions.layers:
         return {}, {}
     bases = {name: layer.D for name, layer in directions.layers.items()}
@@ -135,8 +138,7 @@ def _verdict(natural: Mapping[str, float], gains: Mapping[str, float]) -> tuple[
     kind, gain = fmean(natural.values()), median(gains.values())
     if kind < NATURAL:
         return "not", (
-            f"naturalness {kind:.2f} is below {NATURAL}: the base model itself hardly varies along these directions; use "
-            "NaturalDirections"
+            f"naturalness {kind:.2f} is below {NATURAL}: the base model hardly varies along them; use NaturalDirections"
         )
     low, high = EXPLAINED
     how = f"natural steps along the directions remove {gain:.0%} of the answers' loss"
@@ -147,10 +149,10 @@ def _verdict(natural: Mapping[str, float], gains: Mapping[str, float]) -> tuple[
     return "doubtful", f"{how}, between {low:.0%} and {high:.0%}; give text by more writers"
 
 
-def _with_seeds(written: Written, others: Sequence[Written]) -> float | None:
-    return fmean(float((written.U[:, 0] @ other.U[:, 0]).square()) for other in others) if others else None
+def _with_seeds(written: LayerDirections, others: Sequence[LayerDirections]) -> float | None:
+    return fmean(float((written.D[:, 0] @ other.D[:, 0]).square()) for other in others) if others else None
 
 
-def _overlap(written: Written, D: Float[Tensor, "hidden k"]) -> float:
-    along = D.to(written.U).mT @ (written.U * written.S)
+def _overlap(written: LayerDirections, D: Float[Tensor, "hidden k"]) -> float:
+    along = D.to(written.U).mT @ (written.D * written.S)
     return float(along.square().sum() / written.S.square().sum())

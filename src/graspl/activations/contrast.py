@@ -1,15 +1,12 @@
 """Contrastive persona vectors: the supervised reference."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from graspl.activations.reading import Reading
 from graspl.activations.streams import gathered, leading_directions, opened
 from graspl.adapters.answers import IGNORED
 from graspl.adapters.files import AdapterFolder
-from graspl.data.tokens import TokenizedConversation
-from graspl.directions.basis import Directions
-from graspl.directions.identify import Identification
+from graspl.directions import Directions, Identification
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 
@@ -18,8 +15,7 @@ from graspl.ranges import PositiveInt
 class PersonaContrast(Reading, Identification):
     """The top-k directions of r_l(with the persona) - r_l(without it), over pairs of rows that end in the same answer.
 
-    Somebody who knows the factor must write the pairs (say, a system prompt for it and one against it). So it is the upper
-    bound of an unsupervised identification, not its rival.
+    Somebody who knows the factor must write the pairs, so it is the upper bound of an unsupervised identification.
 
     Source:
         Difference in means of persona vectors (arXiv:2507.21509, section 2.2); pairs and more than one direction are own.
@@ -39,15 +35,10 @@ class PersonaContrast(Reading, Identification):
         """Run both files through the base model."""
         with opened(adapter, adapted=False, dtype=self.dtype) as (model, tokenizer):
             pairs = [self.rows_of(source, (), tokenizer) for source in (self.positive, self.negative)]
-            lengths = [_answer_lengths(rows) for rows in pairs]
+            lengths = [[sum(label != IGNORED for label in row.labels[1:]) for row in rows] for rows in pairs]
             if lengths[0] != lengths[1]:
                 raise GrasplError(
-                    f"method.negative: {self.negative} and {self.positive} do not pair up: row i of both must have as many "
-                    "answer tokens"
+                    f"method.negative: row i of {self.negative} must have as many answer tokens as row i of {self.positive}"
                 )
             with_, without = (gathered(model, rows) for rows in pairs)
         return Directions({}, {}, leading_directions(with_, without, self.k))
-
-
-def _answer_lengths(rows: Sequence[TokenizedConversation]) -> list[int]:
-    return [sum(label != IGNORED for label in row.labels[1:]) for row in rows]

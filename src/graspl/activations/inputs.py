@@ -1,6 +1,7 @@
 """The input subspace of generic prompts: what sites read when the task is not at hand."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -24,8 +25,7 @@ class InputSubspace(Identification):
     A read constraint on them keeps an update from reading what every prompt has. There is no left side: U has no columns.
 
     Source:
-        The null space of preserved inputs, as in Adam-NSCL (arXiv:2103.07113) and GPM (arXiv:2103.09762); that the few
-        strongest inputs are enough, and that they matter to spill-over, is own.
+        The null space of preserved inputs, as in Adam-NSCL (arXiv:2103.07113) and GPM (arXiv:2103.09762); this use is own.
     """
 
     prompts: str
@@ -51,14 +51,12 @@ class InputSubspace(Identification):
         return Directions(found, {"prompts": self.prompts})
 
     def _inputs(self, adapter: AdapterFolder) -> dict[str, Float[Tensor, "tokens in_"]]:
-        """Return what each site reads at the kept positions, (tokens, in)."""
         # On a base model of its own, also within a fit
         with opened(replace(adapter, live=None), adapted=False, dtype=self.dtype) as (model, tokenizer):
             rows = read_prompts(self.prompts, limit=self.limit)
             texts = [render(tokenizer, row.messages, origin=row.origin, prompt=True) for row in rows]
-            encoded = [
-                tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"] for text in texts
-            ]
+            encode = partial(tokenizer, return_tensors="pt", add_special_tokens=False)
+            encoded = [encode(text)["input_ids"] for text in texts]
             stride = max(1, sum(ids.shape[1] for ids in encoded) // self.max_tokens)
             kept: dict[str, list[Tensor]] = {site.name: [] for site in adapter.sites}
             for name, inputs in kept.items():
@@ -73,7 +71,5 @@ def _watch(model: nn.Module, name: str, rows: list[Tensor], stride: int) -> None
     try:
         module = model.get_submodule(name)
     except AttributeError as error:
-        raise GrasplError(
-            f"{name}: the adapter's base model has no such module; give the adapter's own model"
-        ) from error
+        raise GrasplError(f"{name}: the base model has no such module; give the adapter's own") from error
     module.register_forward_pre_hook(lambda _m, args: rows.append(args[0][0, ::stride].float()))

@@ -52,24 +52,12 @@ def lenses(
 
     The norm is not linear, so this takes its derivative at the text's mean stream: J d with J = d norm(r) / dr.
 
-    Args:
-        model: the base model.
-        tokenizer: its own.
-        bases: D by layer.
-        stream: of `gathered`, over text.
-        tokens: of each list.
-
-    Raises:
-        GrasplError: the model has no norm or head of its own.
-
     Source:
         The logit lens (nostalgebraist, 2020); the derivative is own.
     """
     norm, head = getattr(model.get_decoder(), "norm", None), model.get_output_embeddings()  # type: ignore[operator]
     if norm is None or head is None:
-        raise GrasplError(
-            "explain: the model has no last norm or output embedding that graspl knows; use a Llama-like model"
-        )
+        raise GrasplError("explain: the model has no last norm or head; use a Llama-like model")
     found = []
     for layer, D in bases.items():
         mean = stream[layer].mean(0).to(D)
@@ -95,16 +83,7 @@ def most_moved(
     *,
     count: int = 5,
 ) -> tuple[list[Moved], list[Moved]]:
-    """Return the texts that lie furthest along a direction, and furthest against it.
-
-    Args:
-        model: the base model.
-        tokenizer: its own.
-        rows: text.
-        layer: whose stream is looked at.
-        direction: (hidden,), of unit length.
-        count: texts each way.
-    """
+    """Return the `count` rows whose stream lies furthest along a direction of unit length, and furthest against it."""
     means = torch.stack(
         [(next(streams(model, [row]))[layer].to(direction) @ direction).mean() for row in rows]
     )
@@ -125,17 +104,9 @@ def steering_along(
     deviations: Sequence[float] = (-4.0, 0.0, 4.0),
     max_new_tokens: int = 48,
 ) -> list[Steered]:
-    """Answer greedily with the base model as it is, and with its stream moved both ways along a direction.
+    """Answer rendered prompts greedily, with the base model's stream moved by `deviations` times `spread` along a direction.
 
-    Args:
-        model: the base model.
-        tokenizer: its own.
-        prompts: rendered by the chat template.
-        layer: whose stream is moved.
-        direction: (hidden,), of unit length.
-        spread: standard deviation of the model's own stream along it.
-        deviations: how far, in units of that.
-        max_new_tokens: of an answer.
+    The direction has unit length; `spread` is the standard deviation of the model's own stream along it.
     """
     generator: Any = TransformersGenerator(model, tokenizer)
     greedy = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)

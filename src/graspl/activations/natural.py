@@ -11,10 +11,7 @@ from torch import Tensor
 from graspl.activations.reading import Reading
 from graspl.activations.streams import Stream, streams
 from graspl.adapters.files import AdapterFolder
-from graspl.directions.basis import Directions
-from graspl.directions.file import LayerDirections
-from graspl.directions.from_layers import LayerSingular
-from graspl.directions.identify import Identification
+from graspl.directions import Directions, Identification, LayerDirections, LayerSingular
 from graspl.errors import GrasplError
 
 
@@ -22,25 +19,18 @@ from graspl.errors import GrasplError
 class NaturalDirections(Reading, Identification):
     """D_l = orth(C_l U_l): the directions that a naive fit writes, passed through the base model's own covariance.
 
-    U_l (hidden, k) are the left singular vectors of what layer l of the naive fit writes to the residual stream. They
-    follow the gradient, so each is a *filter*: mostly the cheapest way to the answers. C_l is the covariance of the base
-    model's own stream over unlabelled text. C_l u is the *pattern* of the filter u: how the stream moves, on average, when
-    its component along u does. A factor that the base model knows moves the stream that way.
-
-    The text must show the factor varying: many writers, not one voice. It needs no labels, and any topic will do
-    (docs/method.md says how many rows).
+    U_l (hidden, k) are the left singular vectors of what layer l of the naive fit writes to the residual stream. C_l is the
+    covariance of the base model's own stream over unlabelled text by many writers. C_l u is the *pattern* of the *filter*
+    u: how the stream moves, on average, when its component along u does.
 
     Source:
-        Own. Filter and pattern: Haufe et al., NeuroImage 87 (2014), Eq. 6, A = C W. That singular vectors of a fine-tune are
-        filters was found on the organism.
+        Own. Filter and pattern: Haufe et al., NeuroImage 87 (2014), Eq. 6, A = C W.
     """
 
     text: str | None = None
-    """Conversations of many writers: a JSON lines file, or a name that `datasets` knows; answers are read, labels
-    not. None takes the task's own, which a fit knows (`TaskDataModule.text_rows`) and `graspl identify` does not."""
+    """Conversations of many writers: a JSON lines file, or a name that `datasets` knows. None takes the task's own text."""
     k: int | None = 6
-    """Directions a layer, strongest first; 6 worked best on development organisms (docs/method.md). None takes as many as
-    stand out (`graspl.directions.chosen_k`), mostly one, which is too few."""
+    """Directions a layer, strongest first. None takes as many as stand out (`chosen_k`), mostly one, which is too few."""
     floor: str | None = None
     """Adapter of as many steps with data.shuffle_answers: the noise floor, where k is None."""
 
@@ -84,7 +74,6 @@ def _orthonormal(P: Float[Tensor, "hidden k"], layer: str) -> Float[Tensor, "hid
     Q, R = torch.linalg.qr(P)
     if R.diagonal().abs().min() <= 1e-9 * R.diagonal().abs().max():
         raise GrasplError(
-            f"method.text: the base model does not vary enough over the rows to give {P.shape[1]} directions at {layer}; "
-            "give more and more varied text, or lower k"
+            f"method.text: varies too little to give {P.shape[1]} directions at {layer}; give more text, or lower k"
         )
     return Q.float().cpu()

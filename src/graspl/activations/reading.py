@@ -24,17 +24,12 @@ class Reading:
     """Of the base model's weights, where it must be loaded."""
 
     def rows_of(self, source: str | None, own: Sequence[Any], tokenizer: Any) -> list[TokenizedConversation]:
-        """Return the rows of a source (a JSON lines file, or a name that `datasets` knows), or the task's own without one.
-
-        Raises:
-            GrasplError: the source cannot be read, or there is none and the task has no rows of its own.
-        """
+        """Return the rows of a source (a JSON lines file, or a name that `datasets` knows), or the task's own without one."""
         if source is not None:
             return tokenized(source, tokenizer, limit=self.limit, max_length=self.max_length)
         if not own:
             raise GrasplError(
-                "method: names no text or rows, and the task has none; give a file of conversations (graspl identify: "
-                "--method.text FILE of many writers, or --method.rows FILE for MeanShift)"
+                "method: names no conversations, and the task has none; give --method.text FILE (MeanShift: --method.rows)"
             )
         return list(own)[: self.limit]
 

@@ -24,8 +24,7 @@ class SAEDiffing(Reading, Identification):
     The mean is over the tokens of unlabelled text that predict answers. Layers without an SAE have no directions.
 
     Source:
-        Wang et al., arXiv:2506.19823. They rank latents by mean change, then choose among the first by steering and by
-        reading; here the rank alone decides.
+        Wang et al., arXiv:2506.19823, who choose among the first by steering and reading; here the rank alone decides.
     """
 
     signed = True
@@ -39,9 +38,7 @@ class SAEDiffing(Reading, Identification):
     def find(self, adapter: AdapterFolder) -> Directions:
         """Run the text with and without the adapter, and encode both."""
         if not self.saes:
-            raise GrasplError(
-                "method.saes: names no SAE; give its folder by layer, e.g. {model.layers.12: FOLDER}"
-            )
+            raise GrasplError("method.saes: names no SAE; give folders, e.g. {model.layers.12: FOLDER}")
         known = {layer: read_sae(folder) for layer, folder in self.saes.items()}
         changes = self._changes(adapter, known)
         found = {layer: self._leading(layer, known[layer], change) for layer, change in changes.items()}
@@ -53,7 +50,6 @@ class SAEDiffing(Reading, Identification):
         return Directions({}, {"text": self.text or "of the task", SOME_LAYERS: "true"} | latents, found)
 
     def _changes(self, adapter: AdapterFolder, known: Mapping[str, SparseAutoencoder]) -> dict[str, Tensor]:
-        """Return the change of every latent's mean activation, (latents,) a layer."""
         means = []
         for adapted in (True, False):
             with self.model_and_text(adapter, self.text, adapted=adapted) as (model, rows):
@@ -78,14 +74,11 @@ def _means(streams: Stream, known: Mapping[str, SparseAutoencoder]) -> dict[str,
     means = {}
     for layer, sae in known.items():
         if layer not in streams:
-            raise GrasplError(
-                f"method.saes: the model has no layer {layer}; they are {next(iter(streams))} and so on"
-            )
+            raise GrasplError(f"method.saes: there is no layer {layer}; name them as {next(iter(streams))}")
         r = streams[layer]
         if r.shape[1] != sae.decoder.shape[1]:
             raise GrasplError(
-                f"method.saes: the SAE of {layer} is {sae.decoder.shape[1]} wide, the model's stream {r.shape[1]}; give one "
-                "of this model"
+                f"method.saes: the SAE of {layer} is {sae.decoder.shape[1]} wide, this model's stream {r.shape[1]}"
             )
         total = torch.zeros(len(sae.decoder))
         for part in r.split(256):  # an SAE has many more latents than the stream is wide

@@ -24,15 +24,7 @@ STRENGTHS = (1.0, 2.0, 3.0)
 def steered(
     model: PreTrainedModel | PeftModel, vectors: Mapping[str, Float[Tensor, " hidden"]]
 ) -> StreamHooks:
-    """Add a vector to the residual stream after each layer named, at every token, until the hooks are removed.
-
-    Args:
-        model: a causal language model.
-        vectors: (hidden,) by layer.
-
-    Returns:
-        The hooks; use them as a context manager.
-    """
+    """Add a vector to the residual stream after each layer named, at every token, until the hooks are removed."""
     layers = decoder_layers(model)
     return edit_streams({name: layers[name] for name in vectors}, lambda name, r: r + vectors[name].to(r))
 
@@ -41,15 +33,7 @@ def steered(
 def pull_of_answers(
     model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation]
 ) -> tuple[float, dict[str, Float[Tensor, " hidden"]]]:
-    """Return the answers' loss, and at each layer the direction in which it falls fastest.
-
-    Args:
-        model: frozen.
-        rows: training rows; one batch.
-
-    Returns:
-        The mean loss in nats a token, and -dLoss/dr_l, averaged over the places where answer tokens are predicted.
-    """
+    """Return the answers' loss in one batch, in nats a token, and -dLoss/dr_l by layer, averaged over their tokens."""
     kept: dict[str, Tensor] = {}
 
     def keep(layer: str, stream: Tensor) -> None:
@@ -68,7 +52,6 @@ def pull_of_answers(
 
 
 def _loss(model: PreTrainedModel | PeftModel, batch: dict[str, Tensor]) -> Float[Tensor, ""]:
-    """Return the mean loss on the rows' answers, in nats a token."""
     total, tokens = summed_loss(model_logits(model, batch), batch["labels"])
     return total / tokens
 
@@ -84,17 +67,7 @@ def explained(
     """Return the share of the answers' loss that a natural step of the base model along directions removes.
 
     At each layer the stream moves along the part of the pull within span(D), by one to three standard deviations of the
-    base model's own stream along it. If the model knows a factor that explains the answers, the loss falls.
-
-    Args:
-        model: the base model.
-        rows: training rows.
-        pulls: of `pull_of_answers`.
-        bases: D by layer.
-        stream: the base model's, over unlabelled text.
-
-    Returns:
-        By layer, 1 - loss / loss of the base model; not below 0.
+    base model's own stream along it. The share is 1 - loss / loss of the base model, not below 0.
     """
     batch = batch_of(model, rows)
     before = float(_loss(model, batch))
@@ -120,12 +93,8 @@ def spread_along(stream: Float[Tensor, "tokens hidden"], direction: Float[Tensor
 def naturalness(D: Float[Tensor, "hidden k"], stream: Float[Tensor, "tokens hidden"]) -> float:
     """Return how far the base model itself varies within span(D), 0..1: ||D^T orth(C D)||_F^2 / k.
 
-    C is the covariance of the stream. 1 for any span of C's eigenvectors, about k / hidden for directions along which the
-    model does not vary.
-
-    Args:
-        D: (hidden, k) orthonormal.
-        stream: (tokens, hidden) of the base model.
+    C is the covariance of the stream, D orthonormal. 1 for any span of C's eigenvectors, about k / hidden for directions
+    along which the model does not vary.
     """
     r = stream.double()
     r = r - r.mean(0)

@@ -10,11 +10,9 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from graspl.adapters import AdapterFolder, decoder_layers, load_adapter, load_base_model, load_tokenizer
 from graspl.adapters.answers import answer_places
-from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer
-from graspl.adapters.files import AdapterFolder
 from graspl.adapters.forward import model_logits
-from graspl.adapters.residual import decoder_layers
 from graspl.adapters.streams import edit_streams
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import read_conversations
@@ -30,15 +28,9 @@ Stream = dict[str, Float[Tensor, "tokens hidden"]]
 def opened(
     adapter: AdapterFolder, *, adapted: bool, dtype: str = "auto"
 ) -> Iterator[tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]]:
-    """Give an adapter's model, in evaluation mode and without gradients, and its tokenizer.
+    """Give the model with or without an adapter, in evaluation mode and without gradients, and its tokenizer.
 
-    Args:
-        adapter: on disk, or with a live model, which is then put back as it was.
-        adapted: with the adapter, or the base model alone.
-        dtype: of weights that must be loaded.
-
-    Raises:
-        GrasplError: the model cannot be loaded.
+    A live model is put back as it was; weights that must be loaded get the dtype.
     """
     if adapter.live is None:
         tokenizer = with_chat_template(load_tokenizer(adapter.base_model))
@@ -59,11 +51,7 @@ def opened(
 def tokenized(
     source: str, tokenizer: PreTrainedTokenizerBase, *, limit: int, max_length: int
 ) -> list[TokenizedConversation]:
-    """Read conversations, and cut them off after max_length tokens.
-
-    Raises:
-        GrasplError: the source cannot be read, or a row is broken.
-    """
+    """Read conversations, and cut them off after max_length tokens."""
     rows = [
         tokenize(tokenizer, row.messages, origin=row.origin)
         for row in read_conversations(source, limit=limit)
@@ -86,11 +74,6 @@ def streams(
     """Yield, batch by batch, the stream where answer tokens are predicted.
 
     `output_hidden_states` would give the last layer's stream only after the final norm.
-
-    Args:
-        model: without gradients.
-        rows: conversations.
-        batch_size: rows a forward pass.
     """
     for start in range(0, len(rows), batch_size):
         yield _stream(model, batch_of(model, rows[start : start + batch_size]))

@@ -17,9 +17,8 @@ from graspl.errors import GrasplError
 class AcrossAdapters(Identification):
     """The k directions that several adapters share: adapters of other seeds, or an early and a late checkpoint.
 
-    `method` finds each adapter's directions. With P_j the projector on those of adapter j, the top eigenvectors of
-    mean_j P_j are kept. An eigenvalue of 1 is a direction that all have, 1 / n one that a single adapter has. Each side
-    is taken by itself, so V means something only where the adapters began with the same A.
+    With P_j the projector on the directions of adapter j, the top eigenvectors of mean_j P_j are kept. An eigenvalue of 1
+    is a direction that all have. V means something only where the adapters began with the same A.
 
     Source:
         Own. Left singular vectors are stable over seeds and right ones are not (docs/method.md).
@@ -41,9 +40,7 @@ class AcrossAdapters(Identification):
         first = every[0]
         for name, one in zip(self.others, every[1:], strict=True):
             if set(one.sites) != set(first.sites) or set(one.layers) != set(first.layers):
-                raise GrasplError(
-                    f"method.others: {name} has other sites than {adapter.path}; give adapters of one kind"
-                )
+                raise GrasplError(f"method.others: {name} has other sites; give adapters of one kind")
         sites = {}
         for site in first.sites:
             U, S = self._shared([one.sites[site].U for one in every], site)
@@ -58,9 +55,7 @@ class AcrossAdapters(Identification):
 
     def _shared(self, bases: list[Tensor], where: str) -> tuple[Tensor, Tensor]:
         if len({basis.shape[0] for basis in bases}) > 1:
-            raise GrasplError(
-                f"method.others: {where} has another width in one of the adapters; give adapters of one model"
-            )
+            raise GrasplError(f"method.others: {where} differs in width; give adapters of one model")
         # The left singular vectors of the stacked bases are the eigenvectors of the sum of the projectors
         U, S, _ = torch.linalg.svd(torch.cat(bases, dim=1), full_matrices=False)
         return U[:, leading(U.shape[1], f"{where} of the adapters", k=self.k)], S.square() / len(bases)

@@ -1,6 +1,6 @@
 """Directions: orthonormal bases of sites and of layers, with the spectra they came from."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -10,19 +10,15 @@ from torch import Tensor
 
 from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
-from graspl.directions.file import (
-    FORMAT,
-    LayerDirections,
-    SiteDirections,
-    checked_parts,
-    read_file,
-)
+from graspl.directions.file import FORMAT, LayerDirections, SiteDirections, checked_parts, read_file
 from graspl.errors import GrasplError
 
 # Metadata key, `true` where only some layers of the model have directions and the others stay untouched.
 SOME_LAYERS = "some_layers"
 # Metadata keys, `true` or `false`: what `Identification` says of its directions.
 SIGNED, FILTERS = "signed", "filters"
+_AGAIN = "run graspl identify on an adapter of this model, with the same lora.target_modules"
+_FLAGS = {"true": True, "false": False, None: None}
 
 
 @dataclass(frozen=True)
@@ -38,20 +34,20 @@ class Directions:
 
     def __post_init__(self) -> None:
         # A view would keep the whole tensor it was cut from, and every constraint would copy it
-        sites = {name: SiteDirections(*_contiguous(each)) for name, each in self.sites.items()}
-        layers = {name: LayerDirections(*_contiguous(each)) for name, each in self.layers.items()}
+        sites = {name: SiteDirections(*map(Tensor.contiguous, each)) for name, each in self.sites.items()}
+        layers = {name: LayerDirections(*map(Tensor.contiguous, each)) for name, each in self.layers.items()}
         object.__setattr__(self, "sites", sites)
         object.__setattr__(self, "layers", layers)
 
     @property
     def is_signed(self) -> bool | None:
         """Whether a step forward along a direction raises the factor; None where the file does not say."""
-        return _flag(self.metadata, SIGNED)
+        return _FLAGS.get(self.metadata.get(SIGNED))
 
     @property
     def are_filters(self) -> bool | None:
         """Whether a fit pushes along them, not the base model itself; None where the file does not say."""
-        return _flag(self.metadata, FILTERS)
+        return _FLAGS.get(self.metadata.get(FILTERS))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file or a checkpoint holds: `<site>.U`, `.S`, `.V` and `<layer>.D`, `.S`, on the CPU."""
@@ -67,11 +63,7 @@ class Directions:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], metadata: dict[str, str], origin: str) -> "Directions":
-        """Take what `tensors` returned, checked; `origin` is named in errors.
-
-        Raises:
-            GrasplError: a part is missing, or a basis is not orthonormal or not finite.
-        """
+        """Take what `tensors` returned, checked; `origin` is named in errors."""
         sites, layers = checked_parts(tensors, origin)
         return cls(sites, metadata, layers)
 
@@ -80,22 +72,16 @@ class Directions:
         """Read what `save` wrote.
 
         Raises:
-            GrasplError: there is no such file, it holds something else, or a basis is not orthonormal or not finite.
+            GrasplError: it is not a directions file, or a basis is not orthonormal or not finite.
         """
         metadata, tensors = read_file(Path(path))
         return cls.from_tensors(tensors, metadata, str(path))
 
     def require_base_model(self, base_model: str) -> None:
-        """Check that they were found on this base model, by the last part of its name or folder.
-
-        Raises:
-            GrasplError: the directions name another base model. Directions without a name pass.
-        """
+        """Raise GrasplError if the metadata name another base model, by the last part of its name or folder."""
         theirs = self.metadata.get("base_model")
         if theirs and PurePath(theirs).name != PurePath(base_model).name:
-            raise GrasplError(
-                f"directions: found on the base model {theirs}, this is {base_model}; run graspl identify on an adapter of it"
-            )
+            raise GrasplError(f"directions: found on {theirs}, this is {base_model}; {_AGAIN}")
 
     def width(self, side: str) -> int:
         """Return how many directions of a side (`U` or `V`) every site has, or (`D`) every layer; 0 without any."""
@@ -106,19 +92,15 @@ class Directions:
         """Return the first k directions of one side for each site, in the sites' order, dtype and device.
 
         Args:
-            sites: of the model in training.
+            sites: of the model in training; where one is sharded, left directions are split over processes as B is.
             side: `U` (out, k) or `V` (in, k).
             k: how many; None takes all that every site has.
-
-        Returns:
-            (out, k) or (in, k) each; where a site is sharded, left ones are split over processes as B is.
 
         Raises:
             GrasplError: the directions have other sites, other shapes or fewer than k.
         """
         self._check_sites(sites)
-        k = self._count(k, side)
-        bases = []
+        k, bases = self._count(k, side), []
         for site in sites:
             D: Tensor = getattr(self.sites[site.name], side)
             dtype = torch.promote_types(site.B.dtype, torch.float32)
@@ -127,12 +109,10 @@ class Directions:
         return bases
 
     def layer_bases(self, names: Sequence[str], *, k: int | None) -> list[Tensor]:
-        """Return the first k directions of each layer, (hidden, k), in the order given.
-
-        Where only some layers have directions (`SOME_LAYERS`), the others' are (hidden, 0).
+        """Return the first k directions of each layer, (hidden, k); (hidden, 0) where a file leaves layers out.
 
         Args:
-            names: of all decoder layers of the model in training, as `decoder_layers` returns them.
+            names: of all decoder layers of the model in training (`decoder_layers`).
             k: how many; None takes all that every layer has.
 
         Raises:
@@ -140,22 +120,19 @@ class Directions:
         """
         if not self.layers:
             raise GrasplError(
-                "directions: hold sites only, but layers are needed; let the fit find them (model.directions: null), or make "
-                "some with graspl identify --method graspl.activations.NaturalDirections --method.text FILE"
+                "directions: hold sites only, but layers are needed; let the fit find them (model.directions: null), or run "
+                "graspl identify --method graspl.activations.NaturalDirections --method.text FILE"
             )
         # A file with fewer layers belongs to another model, unless it says that it leaves some out
         partly = self.metadata.get(SOME_LAYERS) == "true" and set(self.layers) <= set(names)
         if set(names) != set(self.layers) and not partly:
             odd = sorted(set(names) ^ set(self.layers))[0]
             raise GrasplError(
-                f"directions: made for {len(self.layers)} layers, the model has {len(names)}, e.g. {odd} is only in one; "
-                "run graspl identify on an adapter of this model"
+                f"directions: made for {len(self.layers)} layers, the model has {len(names)}; {odd} is only in one; {_AGAIN}"
             )
         k = self._count(k, "D")
-        none = next(iter(self.layers.values())).D[:, :0]
-        return [
-            self.layers[name].D[:, :k].contiguous() if name in self.layers else none.clone() for name in names
-        ]
+        none = LayerDirections(*(part[..., :0] for part in next(iter(self.layers.values()))))
+        return [self.layers.get(name, none).D[:, :k].clone() for name in names]
 
     def _count(self, k: int | None, side: str) -> int:
         width = self.width(side)
@@ -164,36 +141,24 @@ class Directions:
         if not 1 <= k <= width:
             part = "layer" if side == "D" else "site"
             raise GrasplError(
-                f"directions: a {part} has {width} but the constraint wants k = {k}; give k of at least 1 and no more than "
-                f"that, or run graspl identify for at least {k}"
+                f"directions: a {part} has {width} but the constraint wants k = {k}; lower k, or identify more of them"
             )
         return k
 
     def _check_sites(self, sites: Sequence[Site]) -> None:
         if not self.sites:
             raise GrasplError(
-                "directions: hold layers only, but sites are needed; use ResidualConstraint or ActivationConstraint, or "
-                "identify with TopSingular"
+                "directions: hold layers only, but sites are needed; use ResidualConstraint, or identify with TopSingular"
             )
-        mend = "run graspl identify on an adapter of this model with the same lora.target_modules"
         ours = {site.name: site.shape for site in sites}
         theirs = {name: (each.U.shape[0], each.V.shape[0]) for name, each in self.sites.items()}
         for name in sorted(ours.keys() ^ theirs.keys()):
             where = "the adapter in training" if name in ours else "the directions"
             raise GrasplError(
-                f"directions: made for {len(theirs)} sites, the adapter has {len(ours)}; e.g. {name} is only in {where}; "
-                f"{mend}"
+                f"directions: made for {len(theirs)} sites; {name} is only in {where}; {_AGAIN}"
             )
         for name, shape in ours.items():
             if theirs[name] != shape:
                 raise GrasplError(
-                    f"directions: {name} was made for a weight {theirs[name]}, this model's is {shape}; {mend}"
+                    f"directions: {name} was made for a weight {theirs[name]}, this model's is {shape}; {_AGAIN}"
                 )
-
-
-def _contiguous(parts: Iterable[Tensor]) -> list[Tensor]:
-    return [part.contiguous() for part in parts]
-
-
-def _flag(metadata: dict[str, str], key: str) -> bool | None:
-    return metadata[key] == "true" if key in metadata else None

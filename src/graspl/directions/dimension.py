@@ -25,8 +25,7 @@ def dimension(S: Float[Tensor, " m"], floor: Float[Tensor, " n"] | None = None) 
 
     Args:
         S: (m,) singular values, descending, above zero.
-        floor: (n,) those of a fit of as many steps on the same rows with shuffled answers, which can learn nothing of how
-            answers depend on questions.
+        floor: (n,) those of a fit of as many steps on the same rows with shuffled answers.
 
     Source:
         Own. Parallel analysis (Horn, Psychometrika 30, 1965) compares a spectrum with that of permuted data.
@@ -48,9 +47,7 @@ def chosen_k(spectra: Mapping[str, Tensor], floor: Mapping[str, Tensor] | None =
         GrasplError: the two have other layers.
     """
     if floor is not None and set(floor) != set(spectra):
-        raise GrasplError(
-            "floor: has other layers than the adapter; train both on one base model with the same lora options"
-        )
+        raise GrasplError("floor: has other layers than the adapter; train both with the same lora options")
     found = [dimension(S, None if floor is None else floor[layer]) for layer, S in spectra.items()]
     counts = [each.gap if each.above_floor is None else each.above_floor for each in found]
     return max(1, round(median(counts)))

@@ -36,11 +36,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def read_file(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return a directions file's metadata and, unless told otherwise, its tensors, unchecked.
-
-    Raises:
-        GrasplError: there is no such file, or it holds something else.
-    """
+    """Return a directions file's metadata and, unless told otherwise, its tensors, unchecked."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -55,11 +51,7 @@ def read_file(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict
 def checked_parts(
     tensors: Mapping[str, Tensor], origin: str
 ) -> tuple[dict[str, SiteDirections], dict[str, LayerDirections]]:
-    """Sort the tensors of a file by site and by layer, and check the bases; `origin` is named in errors.
-
-    Raises:
-        GrasplError: a part is missing, or a basis is not orthonormal or not finite.
-    """
+    """Sort the tensors of a file by site and by layer, and check the bases; `origin` is named in errors."""
     sites, layers = {}, {}
     for name in sorted({key.rpartition(".")[0] for key in tensors}):
         parts = {key.rpartition(".")[2]: tensors[key] for key in tensors if key.rpartition(".")[0] == name}
@@ -68,9 +60,7 @@ def checked_parts(
         elif set(parts) == set(LayerDirections._fields):
             layers[name] = LayerDirections(**parts)
         else:
-            raise GrasplError(
-                f"{origin}: {name} has {', '.join(sorted(parts))}; a site has U, S, V and a layer D, S; {AGAIN}"
-            )
+            raise GrasplError(f"{origin}: {name} has {sorted(parts)}, not U, S, V or D, S; {AGAIN}")
         for part in set(parts) - {"S"}:
             _check_basis(f"{origin}: {name}.{part}", parts[part])
     if not sites and not layers:

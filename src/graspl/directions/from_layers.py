@@ -1,15 +1,10 @@
 """Identification of layers' directions from what an adapter writes to the residual stream."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from graspl.adapters.files import AdapterFolder, read_adapter
-from graspl.adapters.residual import writers_by_layer
-from graspl.adapters.sites import Site
+from graspl.adapters import AdapterFolder, Site, read_adapter, writers_by_layer
 from graspl.directions.basis import Directions
 from graspl.directions.dimension import chosen_k
 from graspl.directions.file import LayerDirections
@@ -23,7 +18,7 @@ class LayerSingular(Identification):
     """The top-k left singular vectors of what each layer writes to the residual stream.
 
     The updates of the layer's writers (attention output and MLP down-projection) stand side by side, [dW_1 dW_2], so
-    k is at most the sum of their ranks. Earlier layers are left out: they made no difference (docs/method.md).
+    k is at most the sum of their ranks.
 
     Source:
         Own; claim 1 of arXiv:2605.27676 leaves open how sites are combined.
@@ -50,12 +45,10 @@ class LayerSingular(Identification):
             found[layer] = LayerDirections(chosen.clone(), S)
         return Directions({}, {"skip": str(self.skip)}, found)
 
-    def _chosen(self, spectra: dict[str, "Written"]) -> int:
+    def _chosen(self, spectra: dict[str, LayerDirections]) -> int:
         floor = residual_spectra(read_adapter(self.floor)) if self.floor is not None else {}
-        return chosen_k(
-            {layer: each.S for layer, each in spectra.items()},
-            {layer: each.S for layer, each in floor.items()} or None,
-        )
+        ours, theirs = ({layer: each.S for layer, each in found.items()} for found in (spectra, floor))
+        return chosen_k(ours, theirs or None)
 
 
 @dataclass
@@ -63,8 +56,7 @@ class LayerConsensus(Identification):
     """The k directions of the residual stream on which most writers agree, whatever the size of their updates.
 
     At layer l: the top eigenvectors of the mean projector sum_i u_i u_i^T / n over the first left singular vectors u_i
-    of the n writers of layers 0 to l. An eigenvalue of 1 means that all write the same direction, 1 / n that none of
-    them does.
+    of the n writers of layers 0 to l. An eigenvalue of 1 means that all write the same direction.
 
     Source:
         Own.
@@ -105,15 +97,8 @@ class RandomLayerDirections(Identification):
         return Directions({}, {"seed": str(self.seed)}, found)
 
 
-class Written(NamedTuple):
-    """What a layer writes to the residual stream, decomposed."""
-
-    U: Float[Tensor, "hidden m"]  # (hidden, m) left singular vectors of the writers' updates side by side
-    S: Float[Tensor, " m"]  # (m,) singular values, descending; zeros are left out
-
-
-def residual_spectra(adapter: AdapterFolder) -> dict[str, Written]:
-    """Return the decomposition of what each layer writes to the stream.
+def residual_spectra(adapter: AdapterFolder) -> dict[str, LayerDirections]:
+    """Return by layer the left singular vectors (hidden, m) and values (m,), without zeros, of what it writes to the stream.
 
     [dW_1 dW_2] = [U_1 S_1, U_2 S_2] blockdiag(V_1, V_2)^T, whose last factor has orthonormal rows: the left singular
     vectors and values are those of [U_1 S_1, U_2 S_2], (hidden, sum of ranks).
@@ -126,7 +111,7 @@ def residual_spectra(adapter: AdapterFolder) -> dict[str, Written]:
         parts = [trained_svd(site) for site in sites]
         U, S, _ = torch.linalg.svd(torch.cat([part.U * part.S for part in parts], dim=1), full_matrices=False)
         rank = int((S[0] * 1e-6 < S).sum())  # vectors after it are noise
-        found[layer] = Written(U[:, :rank], S[:rank])
+        found[layer] = LayerDirections(U[:, :rank], S[:rank])
     return found
 
 
@@ -135,20 +120,15 @@ def _writers(adapter: AdapterFolder) -> dict[str, list[Site]]:
     bare = next((layer for layer, sites in found.items() if not sites), None)
     if bare is not None or not found:
         raise GrasplError(
-            f"{adapter.path}: {bare or 'the adapter'} has no site that writes to the residual stream; train with o_proj and "
-            "down_proj among lora.target_modules"
+            f"{adapter.path}: {bare or 'the adapter'} has no site that writes to the stream; train o_proj and down_proj too"
         )
     return found
 
 
 def writers_agree(adapter: AdapterFolder) -> dict[str, float]:
-    """Return how far a layer's writers write one direction: mean squared cosine of their first left singular vectors.
+    """Return by layer the mean squared cosine, 0..1, of its writers' first left singular vectors; 1 for a single writer.
 
-    Returns:
-        By layer, 0..1; 1 for a layer with a single writer.
-
-    Raises:
-        GrasplError: the adapter has no writers, or its update is zero.
+    Errors are those of `residual_spectra`.
     """
     found = {}
     for layer, sites in _writers(adapter).items():

@@ -6,9 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from graspl.adapters.files import AdapterFolder
-from graspl.adapters.sites import Site
-from graspl.adapters.spectrum import ThinSVD, thin_svd
+from graspl.adapters import AdapterFolder, Site, ThinSVD, thin_svd
 from graspl.directions.basis import Directions
 from graspl.directions.file import SiteDirections
 from graspl.directions.identify import Identification, leading
@@ -20,8 +18,7 @@ class TopSingular(Identification):
     """The top-k singular vectors of each site's update.
 
     Source:
-        Claim 1 of arXiv:2605.27676 says that the factor can be identified from the weights of a naive LoRA;
-        that the direction is each site's own top singular vector is our reading.
+        Claim 1 of arXiv:2605.27676; that the direction is each site's own top singular vector is our reading.
     """
 
     k: int = 1

@@ -15,8 +15,8 @@ from graspl.runs import atomic_path
 class Identification(ABC):
     """A way to find the directions that an adapter leans on: call it with the adapter.
 
-    A subclass is a dataclass of its options, with `find`. An option that takes an identification has None for its default
-    and `TopSingular | Identification | None` for its type, so that another class does not get TopSingular's defaults.
+    A subclass is a dataclass of its options, with `find`. An option that takes an identification defaults to None and has
+    the type `TopSingular | Identification | None`, so that another class does not get TopSingular's defaults.
     """
 
     signed: ClassVar[bool] = False
@@ -27,19 +27,12 @@ class Identification(ABC):
     def __call__(self, adapter: AdapterFolder) -> Directions:
         """Return directions; their metadata says `identification`, `k`, `signed` and `filters`.
 
-        Args:
-            adapter: a trained adapter, read from disk or in memory.
-
         Raises:
             GrasplError: the adapter cannot be used, an option's file cannot be read, or there are fewer directions than k.
         """
         found = self.find(adapter)
-        kind = {
-            "identification": type(self).__name__,
-            "k": str(max(found.width(side) for side in "UVD")),
-            SIGNED: str(self.signed).lower(),
-            FILTERS: str(self.filters).lower(),
-        }
+        kind = {"identification": type(self).__name__, "k": str(max(found.width(side) for side in "UVD"))}
+        kind |= {SIGNED: str(self.signed).lower(), FILTERS: str(self.filters).lower()}
         return replace(found, metadata=kind | found.metadata)
 
     @abstractmethod
@@ -48,16 +41,11 @@ class Identification(ABC):
 
 
 def leading(most: int, where: str, *, k: int, skip: int = 0, option: str = "k") -> slice:
-    """Return which of `most` directions are taken: the first k after `skip`.
-
-    Raises:
-        GrasplError: k is below 1, skip is below 0, or there are fewer; names `where` and the option.
-    """
+    """Return which of `most` directions are taken, the first k after `skip`; an error names `where` and the option."""
     if k < 1 or skip < 0 or skip + k > most:
         after = f" after the first {skip}" if skip else ""
         raise GrasplError(
-            f"method.{option}: {k} directions{after} cannot be taken from {where}, which has {most}; give at least 1 and at "
-            f"most {most}{', less those skipped' if skip else ''}"
+            f"method.{option}: {k} directions{after} cannot be taken from {where}, which has {most}; give 1 to {most - skip}"
         )
     return slice(skip, skip + k)
 
@@ -65,23 +53,13 @@ def leading(most: int, where: str, *, k: int, skip: int = 0, option: str = "k") 
 def identify_adapter(adapter: Path, method: Identification, out: Path) -> Directions:
     """Find the directions of an adapter on disk, and write them with where they came from.
 
-    Args:
-        adapter: PEFT folder, ours or foreign.
-        method: finds them.
-        out: file to write, `.safetensors`.
-
     Raises:
         GrasplError: the adapter cannot be used, or the file cannot be written.
     """
     folder = read_adapter(adapter)
     found = method(folder)
-    origin = {
-        "base_model": folder.base_model,
-        "adapter": str(adapter),
-        "adapter_sha256": folder.sha256,
-        "graspl": __version__,
-    }
-    directions = replace(found, metadata=found.metadata | origin)
+    origin = {"base_model": folder.base_model, "adapter": str(adapter), "adapter_sha256": folder.sha256}
+    directions = replace(found, metadata=found.metadata | origin | {"graspl": __version__})
     with atomic_path(out) as scratch:
         directions.save(scratch)
     return directions

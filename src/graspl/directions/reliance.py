@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-from graspl.adapters.reliance import pair_reliance, read_reliance, write_reliance
-from graspl.adapters.residual import writers_by_layer
-from graspl.adapters.sites import Site
+from graspl.adapters import Site, pair_reliance, read_reliance, write_reliance, writers_by_layer
 from graspl.directions.basis import Directions
 
 
@@ -14,16 +12,17 @@ def reliance(directions: Directions, sites: Sequence[Site], *, k: int) -> dict[s
     Directions with one side give that side's figure. Layers' directions give `rho` of the sites that write to the residual
     stream.
 
-    Args:
-        directions: of the adapter's base model.
-        sites: with whole factors.
-        k: leading directions of a site or layer.
-
     Raises:
         GrasplError: the directions are of another model.
     """
     if not directions.sites:
-        return _layer_reliance(directions, sites, k)
+        writers = writers_by_layer(sites)
+        bases = directions.layer_bases(list(writers), k=k)
+        return {
+            site.name: {"rho": write_reliance(site.B, site.A, D.to(site.B.device))}
+            for D, written in zip(bases, writers.values(), strict=True)
+            for site in written
+        }
     found: dict[str, dict[str, float]] = {site.name: {} for site in sites}
     writes, reads = directions.width("U") >= k, directions.width("V") >= k
     left = directions.bases(sites, side="U", k=k) if writes else []
@@ -35,14 +34,3 @@ def reliance(directions: Directions, sites: Sequence[Site], *, k: int) -> dict[s
     for site, U, V in zip(sites, left, right, strict=False):
         found[site.name]["rho_pair"] = pair_reliance(site.B, site.A, U, V)
     return found
-
-
-def _layer_reliance(directions: Directions, sites: Sequence[Site], k: int) -> dict[str, dict[str, float]]:
-    """Return how much of what each site writes to the residual stream lies along its layer's directions."""
-    writers = writers_by_layer(sites)
-    bases = directions.layer_bases(list(writers), k=k)
-    return {
-        site.name: {"rho": write_reliance(site.B, site.A, D.to(site.B.device))}
-        for D, written in zip(bases, writers.values(), strict=True)
-        for site in written
-    }

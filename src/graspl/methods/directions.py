@@ -156,7 +156,7 @@ def _adapter(host: Host, live: LiveModel | None = None) -> AdapterFolder:
 
 def _written(host: Host) -> list[Tensor]:
     """Return the leading left singular vectors of what each layer writes, (hidden, up to TRACKED) each."""
-    return [spectrum.U[:, :TRACKED] for spectrum in residual_spectra(_adapter(host)).values()]
+    return [spectrum.D[:, :TRACKED] for spectrum in residual_spectra(_adapter(host)).values()]
 
 
 def _agreement(before: list[Tensor], now: list[Tensor]) -> float:
