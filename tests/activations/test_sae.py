@@ -180,13 +180,13 @@ def test_diffing_says_what_does_not_fit(live, sae_folder):
     good = str(sae_folder({}, sae_lens()))
     with pytest.raises(GrasplError, match="names no SAE"):
         SAEDiffing()(adapter)
-    with pytest.raises(GrasplError, match=r"the model has no layer model\.layers\.7"):
+    with pytest.raises(GrasplError, match=r"there is no layer model\.layers\.7"):
         SAEDiffing({"model.layers.7": good})(adapter)
     wide = {
         "W_enc": numbers(HIDDEN + 1, LATENTS), "b_enc": numbers(LATENTS),
         "W_dec": numbers(LATENTS, HIDDEN + 1), "b_dec": numbers(HIDDEN + 1),
     }  # fmt: skip
-    with pytest.raises(GrasplError, match="is 33 wide, the model's stream 32"):
+    with pytest.raises(GrasplError, match="is 33 wide, this model's stream 32"):
         SAEDiffing({"model.layers.0": str(sae_folder({}, wide))})(adapter)
     with pytest.raises(
         GrasplError, match=r"method\.k: 48 directions cannot be taken from the rising latents"

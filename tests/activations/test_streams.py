@@ -120,7 +120,7 @@ def test_the_mean_shift_is_the_difference_that_the_adapter_makes(adapter, live, 
         best = torch.linalg.svdvals(shift)[:2].square().sum()
         torch.testing.assert_close((shift @ layer.D).square().sum(), best, rtol=1e-3, atol=1e-5)
     assert (found.is_signed, found.are_filters) == (True, True)
-    with pytest.raises(GrasplError, match="names no text or rows"):
+    with pytest.raises(GrasplError, match="names no conversations"):
         MeanShift()(adapter)
 
 
@@ -152,17 +152,17 @@ def test_a_contrast_finds_what_sets_the_pairs_apart(adapter, write_rows, model_f
         best = torch.linalg.svdvals(difference)[0]
         torch.testing.assert_close((difference @ layer.D).norm(), best, rtol=1e-3, atol=1e-5)
     assert (found.is_signed, found.are_filters) == (True, False)
-    with pytest.raises(GrasplError, match="do not pair up"):
+    with pytest.raises(GrasplError, match="must have as many answer tokens"):
         PersonaContrast(positive=yes, negative=str(write_rows(rows("no")[:1], "one.jsonl")))(adapter)
 
 
 def test_text_that_cannot_be_used_is_named(adapter, write_rows):
-    with pytest.raises(GrasplError, match="names no text or rows"):
+    with pytest.raises(GrasplError, match="names no conversations"):
         NaturalDirections(k=2)(adapter)
     with pytest.raises(GrasplError, match=r"none\.jsonl"):
         NaturalDirections(text="none.jsonl", k=2)(adapter)
     one = str(write_rows([{"prompt": "how", "completion": "yes"}], "one.jsonl"))
-    with pytest.raises(GrasplError, match="does not vary enough"):
+    with pytest.raises(GrasplError, match="varies too little"):
         NaturalDirections(text=one, k=4)(adapter)
     with pytest.raises(GrasplError, match="4 directions cannot be taken"):
         PrincipalDirections(text=one, k=4)(adapter)

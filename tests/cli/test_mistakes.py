@@ -62,7 +62,7 @@ def test_directions_of_another_model(graspl, chat_options, tmp_path):
     refused(graspl("fit", *options), "directions: made for 1 sites", "graspl identify")
     assert not (tmp_path / "run").exists()
     refused(graspl("fit", *chat_options(**grasp, **{"model.directions": "none"})), "none", "graspl identify")
-    refused(graspl("fit", *chat_options(**grasp)), "names no text or rows, and the task has none")
+    refused(graspl("fit", *chat_options(**grasp)), "names no conversations, and the task has none")
     assert not (tmp_path / "run").exists()
 
 

@@ -154,5 +154,5 @@ def _with_seeds(written: LayerDirections, others: Sequence[LayerDirections]) -> 
 
 
 def _overlap(written: LayerDirections, D: Float[Tensor, "hidden k"]) -> float:
-    along = D.to(written.U).mT @ (written.D * written.S)
+    along = D.to(written.D).mT @ (written.D * written.S)
     return float(along.square().sum() / written.S.square().sum())
