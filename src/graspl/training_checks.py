@@ -71,11 +71,7 @@ def check_readable(path: Path, strategy: Strategy) -> None:
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Turn a library's complaint about an option into a GrasplError that names the option.
-
-    It must come from the library's own code: its last frame is there. An error from graspl or a model is a defect, and
-    keeps its traceback.
-    """
+    """Turn a library's complaint about an option into a GrasplError that names the option."""
     try:
         yield
     except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
@@ -87,6 +83,7 @@ def told_in_one_line() -> Iterator[None]:
 
 def _option(error: Exception) -> str | None:
     """Return the option that an error is about, or None where no known library raised it."""
+    # In the library's own code: an error that graspl or a model raises is a defect, and keeps its traceback
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     module = f"{frame.f_globals.get('__name__')}."
     found = next((option for place, option in OPTIONS.items() if module.startswith(f"{place}.")), None)

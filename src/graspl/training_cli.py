@@ -40,16 +40,13 @@ QUIET = (
 
 
 def leave_process_group() -> None:
-    """Close the connections to the other processes and end their threads, as Lightning does for NCCL alone.
-
-    Python may abort (exit code 134) if gloo's threads still run when it ends. No barrier here: after an error, the
-    other processes must see a closed connection and end too.
-    """
+    """Close the connections to other processes: Python may abort (exit code 134) if gloo's threads still run at its end."""
     if distributed.is_available() and distributed.is_initialized():
         # The traceback just printed holds the model, and the model holds the connections
         for name in ("last_exc", "last_value", "last_traceback"):
             setattr(sys, name, None)
         gc.collect()
+        # Without a barrier: after an error, the others must see a closed connection and end too
         distributed.destroy_process_group()
 
 

@@ -1,5 +1,6 @@
 """`graspl audit`: a check of any LoRA adapter before it ships."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,10 @@ from typing import Any
 from lightning import LightningDataModule
 
 from graspl.activations.assumptions import check_assumptions
-from graspl.activations.streams import tokenized
-from graspl.adapters.base_model import load_tokenizer
 from graspl.adapters.files import AdapterFolder, read_adapter
-from graspl.adapters.residual import writers_by_layer
 from graspl.auditing import AuditReport, Limits, along, behaviour, beside, checks, site_facts
 from graspl.auditing.page import render_audit
-from graspl.data.tokens import with_chat_template
+from graspl.commands.assumptions import conversations, writes_everywhere
 from graspl.directions.basis import Directions
 from graspl.directions.from_layers import LayerSingular, residual_spectra
 from graspl.errors import GrasplError
@@ -49,16 +47,12 @@ def audit(
         dtype: of the base model's weights.
         limits: what is allowed.
         out: folder for the two files.
-
-    Raises:
-        GrasplError: something given cannot be used.
     """
     found = read_adapter(adapter_of(adapter))
     found = replace(found, base_model=base_model or found.base_model)
     others = {str(path): read_adapter(adapter_of(path)) for path in references or []}
-    reliance = {
-        str(path): along(found, Directions.load(path), str(path)) for path in _library(directions or [])
-    }
+    files = _directions_files(directions or [])
+    reliance = {str(path): along(found, Directions.load(path), str(path)) for path in files}
     likeness = {name: beside(found, other) for name, other in others.items()}
     suites = behaviour(str(found.path), found.base_model, data, dtype=dtype) if data is not None else {}
     report = AuditReport(
@@ -67,7 +61,7 @@ def audit(
         sha256=found.sha256,
         limits=limits,
         checks=checks(limits, reliance, likeness, suites),
-        assumptions=_assumptions(found, [*others.values()], {"rows": rows, "text": text}, dtype),
+        assumptions=_assumptions(found, [*others.values()], rows, text, dtype),
         suites=suites,
         sites=site_facts(found),
         along=reliance,
@@ -79,36 +73,23 @@ def audit(
     return report
 
 
-def _library(given: list[Path]) -> list[Path]:
-    """Return the directions files, and those in folders."""
-    found: list[Path] = []
+def _directions_files(given: list[Path]) -> Iterator[Path]:
+    """Yield the files, and those in the folders."""
     for path in given:
         inside = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
         if not inside:
-            raise GrasplError(
-                f"directions: {path} holds no .safetensors files; give files made by graspl identify"
-            )
-        found += inside
-    return found
+            raise GrasplError(f"directions: {path} holds no .safetensors files; run graspl identify first")
+        yield from inside
 
 
 def _assumptions(
-    adapter: AdapterFolder, others: list[AdapterFolder], sources: dict[str, str | None], dtype: str
+    adapter: AdapterFolder, others: list[AdapterFolder], rows: str | None, text: str | None, dtype: str
 ) -> dict[str, Any]:
     """Return the report on the adapter's own leading directions; empty where it writes to no residual stream."""
-    written = writers_by_layer(adapter.sites)
-    if not written or not all(written.values()):
+    spectra = residual_spectra(adapter).values() if writes_everywhere(adapter) else []
+    if not spectra or any(float(each.S[0]) == 0 for each in spectra):
         return {}
-    spectra = residual_spectra(adapter).values()
-    if any(float(each.S[0]) == 0 for each in spectra):
-        return {}
-    given: dict[str, Any] = {name: source for name, source in sources.items() if source}
-    if given:
-        tokenizer = with_chat_template(load_tokenizer(adapter.base_model))
-        given = {
-            name: tokenized(source, tokenizer, limit=256, max_length=1024) for name, source in given.items()
-        }
     k = min(8, *(each.U.shape[1] for each in spectra))
-    return check_assumptions(
-        adapter, LayerSingular(k=k)(adapter), **given, others=others, dtype=dtype
-    ).plain()
+    given = conversations(adapter.base_model, rows=rows, text=text)
+    directions = LayerSingular(k=k)(adapter)
+    return check_assumptions(adapter, directions, **given, others=others, dtype=dtype).plain()

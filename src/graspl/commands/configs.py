@@ -14,7 +14,6 @@ class Copied(NamedTuple):
     """A folder of configurations."""
 
     out: Path
-    """Where it is."""
 
     def render(self) -> list[str]:
         """Return the line that names it."""
@@ -24,22 +23,12 @@ class Copied(NamedTuple):
 def configs(*, out: Path = Path("configs")) -> Copied:
     """Copy the configurations that come with graspl into a folder, where you can change them.
 
-    The documentation's commands expect them in `configs`.
-
     Args:
-        out: folder to make.
-
-    Raises:
-        GrasplError: the folder exists already.
+        out: folder to make; the documentation's commands expect `configs`.
     """
     if out.exists():
         raise GrasplError(f"out: {out} exists already; name another folder, or remove it")
+    inside = Path(str(files("graspl"))) / "configs"  # In an installed package; else beside the clone's `src`
     with atomic_path(out) as scratch:
-        shutil.copytree(shipped(), scratch)
+        shutil.copytree(inside if inside.is_dir() else Path(graspl.__file__).parents[2] / "configs", scratch)
     return Copied(out)
-
-
-def shipped() -> Path:
-    """Return the folder of configurations, in the installed package or in the clone."""
-    inside = Path(str(files("graspl"))) / "configs"
-    return inside if inside.is_dir() else Path(graspl.__file__).parents[2] / "configs"

@@ -10,13 +10,9 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 
 def add_options(parser: ArgumentParser, function: Callable[..., Any]) -> None:
-    """Declare one option for each parameter of a command's function.
+    """Declare one option for each parameter of a command's function, which is typed and has a Google docstring.
 
     Parameters before the `*` are given by place. A list takes several values: `--names a b`. jsonargparse does the rest.
-
-    Args:
-        parser: of the command; gets the docstring's text as its description.
-        function: typed, with a Google docstring.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     docstring = parse(function.__doc__ or "")

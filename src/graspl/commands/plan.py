@@ -1,13 +1,13 @@
 """`graspl plan`: the memory that a fit needs for certain, from the model's configuration alone."""
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.table import Table
 
 from graspl.adapters.options import LoraOptions
-from graspl.planning import Footprint, Layout, ModelShape, footprint, model_shape, sent_bytes
+from graspl.planning import Footprint, Layout, footprint, model_shape, sent_bytes
 from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from graspl.reporting.tables import Shown
 
 OPTIONS = {
     "single": "",
@@ -15,57 +15,9 @@ OPTIONS = {
     "fsdp": "--config configs/trainer/fsdp.yaml --trainer.devices {devices} "
     "--trainer.strategy.data_parallel_size {devices}",
 }
-
-
-class Way(NamedTuple):
-    """One way to run a fit."""
-
-    layout: Layout
-    """Where parameters lie."""
-    held: Footprint
-    """Bytes of a device."""
-    sent: int
-    """Bytes that a device sends in an optimizer step."""
-
-    @property
-    def options(self) -> str:
-        """Options of `graspl fit` that ask for it."""
-        four_bit = " --model.load_in_4bit true" if self.layout.four_bit else ""
-        return (OPTIONS[self.layout.strategy].format(devices=self.layout.devices) + four_bit).strip() or "-"
-
-
-class Plan(NamedTuple):
-    """Every way to run a fit."""
-
-    base_model: str
-    """Its name."""
-    shape: ModelShape
-    """Its sizes."""
-    memory_gb: float
-    """Of a device."""
-    ways: list[Way]
-    """On one device, or with DDP and FSDP2 on several."""
-
-    def render(self) -> Iterator[Table | str]:
-        """Yield the sizes, one row for each way, and what the table leaves out."""
-        shape = self.shape
-        yield f"{self.base_model}: {shape.frozen_numbers:,} frozen parameters, {shape.adapter_numbers:,} in the adapter"
-        table = Table("strategy", "4 bit", *Footprint._fields, "left", "sent a step", "options of graspl fit")
-        table.title = f"each of {self.ways[0].layout.devices} device(s) with {self.memory_gb:g} GB"
-        for layout, held, sent in self.ways:
-            left = self.memory_gb * 1e9 - sum(held)
-            room = _size(left) if left > 0 else "does not fit"
-            four_bit = "yes" if layout.four_bit else "no"
-            table.add_row(
-                layout.strategy,
-                four_bit,
-                *map(_size, held),
-                room,
-                _size(sent),
-                Way(layout, held, sent).options,
-            )
-        yield table
-        yield "Activations, gradients, the driver, and with FSDP2 the layers being gathered must fit into what is left."
+NOT_COUNTED = (
+    "Activations, gradients, the driver and the layers that FSDP2 gathers must fit into what is left."
+)
 
 
 def plan(
@@ -77,7 +29,7 @@ def plan(
     directions: NonNegativeInt = 6,
     accumulate: PositiveInt = 8,
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16",
-) -> Plan:
+) -> Shown:
     """Count the bytes that each device holds throughout a fit, for every way to run it.
 
     No weights are read. All figures are exact. Activations are not counted: they depend on your rows and kernels.
@@ -90,16 +42,27 @@ def plan(
         directions: directions that the constraint holds in each layer; 0 for a naive fit.
         accumulate: micro-batches in an optimizer step.
         dtype: of the frozen weights.
-
-    Raises:
-        GrasplError: the configuration cannot be read, or the adapter's options fit no layer.
     """
     shape = model_shape(base_model, lora, dtype=dtype)
-    ways = [
-        Way(layout, footprint(shape, layout, directions=directions), sent_bytes(shape, layout, accumulate))
-        for layout in Layout.every(devices)
-    ]
-    return Plan(base_model, shape, memory_gb, ways)
+    sizes = (
+        f"{base_model}: {shape.frozen_numbers:,} frozen parameters, {shape.adapter_numbers:,} in the adapter"
+    )
+    table = Table("strategy", "4 bit", *Footprint._fields, "left", "sent a step", "options of graspl fit")
+    table.title = f"each of {devices} device(s) with {memory_gb:g} GB"
+    ways = {}
+    for layout in Layout.every(devices):
+        held, sent = footprint(shape, layout, directions=directions), sent_bytes(shape, layout, accumulate)
+        ways[layout] = held, sent
+        left = memory_gb * 1e9 - sum(held)
+        figures = [*map(_size, held), _size(left) if left > 0 else "does not fit", _size(sent)]
+        table.add_row(layout.strategy, "yes" if layout.four_bit else "no", *figures, _options(layout))
+    return Shown(ways, [sizes, table, NOT_COUNTED])
+
+
+def _options(layout: Layout) -> str:
+    """Return the options of `graspl fit` that ask for a layout."""
+    four_bit = " --model.load_in_4bit true" if layout.four_bit else ""
+    return (OPTIONS[layout.strategy].format(devices=layout.devices) + four_bit).strip() or "-"
 
 
 def _size(size: float) -> str:
