@@ -11,7 +11,7 @@ from graspl import __version__
 from graspl.errors import GrasplError, users_mistake
 
 TRAINING = {
-    "fit": "fine-tune: naive, or in the null space of given directions",
+    "fit": "fine-tune a model: a naive fit, or a GRASP fit that blocks unwanted directions",
     "validate": "measure adherence, spill-over, coherence, divergence and reliance",
 }
 TOOLS = {
