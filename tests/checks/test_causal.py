@@ -19,7 +19,8 @@ def organism_runs(tmp_path_factory):
     command = [
         "fit", "--config", "configs/organism/fit.yaml",
         "--data.split=development", "--trainer.max_steps=25",
-        "--model.optimizer.lr=1e-3", "--trainer.val_check_interval=25", "--trainer.default_root_dir", str(folder),
+        "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-3",
+        "--trainer.val_check_interval=25", "--trainer.default_root_dir", str(folder),
     ]  # fmt: skip
     assert main(command) == 0
     return folder

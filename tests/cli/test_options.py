@@ -1,5 +1,6 @@
 """A command's options come from its function, and the front door prints what it returns."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,8 @@ def test_every_command_has_help_that_fits_80_columns(command, graspl, monkeypatc
     code, out, _ = graspl(command, "--help")
     assert code == 0
     assert "ENV:" not in out
+    undocumented = re.findall(r"(--[\w.]+) [A-Z_]+ \(type:", " ".join(out.split()))
+    assert undocumented == []
 
 
 def test_a_result_without_anything_to_say_prints_nothing(capsys):

@@ -116,7 +116,7 @@ def test_mistakes_are_told_in_one_line(graspl, folder, tmp_path):
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "config.json").write_text(json.dumps({"model_type": "nothing_known"}))
     for arguments, told in (
-        ([tmp_path / "none"], "there is no folder"),
+        ([tmp_path / "none"], "no folder"),
         ([shape, "--devices=0"], "devices"),
         ([shape, "--memory_gb=-1"], "memory_gb"),
         ([tmp_path / "odd"], "the configuration of"),
