@@ -52,10 +52,9 @@ class PackedCollator:
         labels = _pad([[i for row in pack for i in (IGNORED, *row.labels[1:])] for pack in packs], IGNORED)
         lengths = [[len(row) for row in pack] for pack in packs]
         padding = [labels.shape[1] - sum(pack) for pack in lengths]
+        ids = [[i for row in pack for i in row.input_ids] for pack in packs]
         return {
-            "input_ids": _pad(
-                [[i for row in pack for i in row.input_ids] for pack in packs], self.pad_token_id
-            ),
+            "input_ids": _pad(ids, self.pad_token_id),
             "position_ids": _pad([[p for row in pack for p in range(len(row))] for pack in packs], 0),
             "labels": labels,
             "answer_index": answer_index(labels),
@@ -68,10 +67,7 @@ class PackedCollator:
 def answer_index(labels: Tensor) -> Tensor:
     """Return the places that predict an answer token, counted through all rows: (n,).
 
-    Here on the host this costs nothing; on an accelerator the step would wait for it.
-
-    Args:
-        labels: (b, L), IGNORED outside the answers.
+    `labels` are (b, L). Here on the host this costs nothing; on an accelerator the step would wait for it.
     """
     return answer_places(labels).flatten().nonzero().squeeze(-1)
 
@@ -104,14 +100,8 @@ class TrainSampler(DistributedLengthGroupedSampler):
     """Order of one epoch, which depends only on seed and epoch; it can start in the middle.
 
     Rows of similar length come together, in random order (equal lengths give a plain shuffle). It is a
-    `DistributedSampler`, so Lightning sets its epoch and does not wrap it again.
-
-    Args:
-        lengths: tokens of each row; all equal for no grouping.
-        batch_size: rows a batch of one process.
-        num_replicas: processes; together their batches i are batch i of one process with as many times the rows.
-        rank: of this process.
-        seed: of the order.
+    `DistributedSampler`, so Lightning sets its epoch and does not wrap it again. The batches i of all processes are together
+    batch i of one process with as many times the rows; `batch_size` counts the rows of one process.
     """
 
     def __init__(

@@ -74,11 +74,7 @@ class ChatDataModule(TaskDataModule):
 
 
 def read_row_numbers(source: str, count: int) -> set[int]:
-    """Return the row numbers of a JSON list.
-
-    Raises:
-        GrasplError: an entry is not the number of a row, or all rows are named.
-    """
+    """Return the row numbers of a JSON list."""
     numbers: set[int] = set()
     for origin, number in read_table(source):
         if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < count:

@@ -67,11 +67,8 @@ class _Encoded(NamedTuple):
 class ChoiceCollator:
     """Makes batches of questions; answers to one question that begin with the same tokens share a row.
 
-    A question is turned into ids only once, since a fit validates many times.
-
-    Args:
-        tokenizer: fast, with a chat template and a padding token.
-        share_prefixes: give the common beginning of a question's answers once, separate from their ends.
+    A question is turned into ids only once, since a fit validates many times. With `share_prefixes` a batch holds the common
+    beginning of a question's answers once, separate from their ends.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, share_prefixes: bool = False) -> None:
@@ -81,10 +78,7 @@ class ChoiceCollator:
         self._encoded: dict[int, _Encoded] = {}
 
     def __call__(self, items: Sequence[ChoiceItem]) -> dict[str, Any]:
-        """Make one batch.
-
-        Args:
-            items: c candidates in all.
+        """Make one batch of items with c candidates in all.
 
         Returns:
             `input_ids` and `attention_mask` (rows, L), padded on the right; `candidate_ids` (c, m) padded
@@ -94,9 +88,6 @@ class ChoiceCollator:
             `measure`, see `MEASURES`; for scales `candidate_stance` (c,), `effects` (n, axes) and `axes`, their names.
             With `share_prefixes` a row continues its prefix `row_prefix` (rows,) in `prefix_ids` (n, P), which is padded
             on the left as `prefix_mask` (n, P) says.
-
-        Raises:
-            GrasplError: the chat template refuses an item.
         """
         rows: list[Tensor] = []
         columns: dict[str, list[int]] = {"row": [], "start": [], "item": [], "kind": []}
@@ -116,9 +107,7 @@ class ChoiceCollator:
         pad = int(self.tokenizer.pad_token_id)  # type: ignore[arg-type]
         return {
             "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad),
-            "attention_mask": pad_sequence(
-                [torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True
-            ),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
             "candidate_ids": pad_sequence(answers, batch_first=True, padding_value=IGNORED),
             **{f"candidate_{name}": torch.tensor(column) for name, column in columns.items()},
             "item_place": torch.tensor([item.place for item in items]),
@@ -132,9 +121,7 @@ class ChoiceCollator:
     def for_suite(self, items: Sequence[ChoiceItem], *, share_prefixes: bool) -> "ChoiceCollator":
         """Return a collator with the same encoded questions, which shares prefixes only where that saves enough.
 
-        Args:
-            items: the whole suite, so that all processes decide alike and run the model equally often.
-            share_prefixes: False never shares.
+        It looks at the whole suite, so that all processes decide alike and run the model equally often.
         """
         made = copy(self)
         made.share_prefixes = share_prefixes and self.saves(items) >= WORTH_SHARING

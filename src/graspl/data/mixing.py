@@ -31,9 +31,7 @@ class MixIn(RowOperator):
 
     def __post_init__(self) -> None:
         if self.share == 1 and self.total == "grow":
-            raise GrasplError(
-                "data.operators: MixIn.share: all rows cannot come from the source while the task's stay; set total to keep"
-            )
+            raise GrasplError("data.operators: MixIn.share: 1 leaves no row of the task; set total to keep")
 
     def __call__(self, rows: Sequence[Conversation]) -> list[Conversation]:
         """Return the task's rows that stay, then those mixed in; the training order is drawn later."""
@@ -43,9 +41,8 @@ class MixIn(RowOperator):
             wanted = round(self.share * len(rows))
             kept = len(rows) - wanted
         others = read_conversations(self.source, split=self.dataset_split) if wanted else []
-        return drawn(rows, kept, self.seed, by="MixIn", of="the task") + drawn(
-            others, wanted, self.seed, by="MixIn", of=self.source
-        )
+        stay = drawn(rows, kept, self.seed, by="MixIn", of="the task")
+        return stay + drawn(others, wanted, self.seed, by="MixIn", of=self.source)
 
 
 @dataclass

@@ -84,15 +84,10 @@ class SystemPrompt(RowOperator):
 
 
 def drawn(rows: Sequence[Conversation], count: int, seed: int, *, by: str, of: str) -> list[Conversation]:
-    """Return so many rows in their order; with the same seed, fewer are part of more.
-
-    Raises:
-        GrasplError: there are not so many rows.
-    """
+    """Return so many rows in their order; with the same seed, fewer are part of more."""
     if not 0 <= count <= len(rows):
         raise GrasplError(
-            f"data.operators: {by} needs {count} rows of {of}, which has {len(rows)}; change its share or number, or give "
-            "more rows"
+            f"data.operators: {by} needs {count} rows of {of}, which has {len(rows)}; change its share or number"
         )
     order = list(range(len(rows)))
     random.Random(f"{seed} rows").shuffle(order)

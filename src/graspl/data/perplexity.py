@@ -23,9 +23,6 @@ def loss_gaps(
     """Return how much higher the loss of each row's answer is under the adapter than under its base model.
 
     It is the difference of the mean losses a token, in nats; None for rows of more than `max_length` tokens.
-
-    Raises:
-        GrasplError: the adapter or its base model cannot be loaded.
     """
     base_model = read_adapter(adapter).base_model
     tokenizer = with_chat_template(load_tokenizer(base_model))

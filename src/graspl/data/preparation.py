@@ -24,17 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def prepare_rows(
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Conversation],
-    *,
-    max_length: int,
-    too_long: TooLong,
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, max_length: int, too_long: TooLong
 ) -> list[TokenizedConversation]:
-    """Tokenize rows, and stop at, drop or cut those that are too long.
-
-    Raises:
-        GrasplError: there are no rows, one is too long, or all are.
-    """
+    """Tokenize rows, and stop at, drop or cut those that are too long."""
     if not rows:
         raise GrasplError("data: no rows are left; give more rows or a smaller validation_share")
     fitted = [
@@ -63,8 +55,7 @@ def _fitted(
         return row
     if too_long == "error":
         raise GrasplError(
-            f"{origin}: has {len(row)} tokens, more than data.max_length = {max_length}; raise it, or set data.too_long to "
-            "drop or truncate"
+            f"{origin}: has {len(row)} tokens, data.max_length is {max_length}; raise it or set data.too_long"
         )
     labels = row.labels[:max_length]
     if too_long == "drop" or all(label == IGNORED for label in labels):
@@ -75,11 +66,7 @@ def _fitted(
 def tokenize_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, processes: int | None = None
 ) -> list[TokenizedConversation]:
-    """Return every row as ids, in order; many rows are cached by content, tokenizer, chat template and graspl's version.
-
-    Raises:
-        GrasplError: the chat template refuses a row.
-    """
+    """Return every row as ids, in order; many rows are cached by content, tokenizer, chat template and graspl's version."""
     if len(rows) < MANY_ROWS:
         return [tokenize(tokenizer, row.messages, origin=row.origin) for row in rows]
     # As text, since messages of one row may have fields that those of another do not

@@ -70,11 +70,7 @@ def _read(
 
 
 def prompt_turns(row: Any, origin: str) -> list[Message]:
-    """Return the turns before a row's last answer, which may be missing.
-
-    Raises:
-        GrasplError: the row is broken or has no user turn.
-    """
+    """Return the turns before a row's last answer, which may be missing."""
     if isinstance(row, Mapping) and "messages" not in row:
         # The answer is not read; an empty one stands in for a missing one
         answer = {"completion": ""} if "prompt" in row else {"output": ""} if "instruction" in row else {}
@@ -143,18 +139,12 @@ def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conve
     """Return the rows with their last answers dealt out at random."""
     answers = [row.messages[-1] for row in rows]
     random.Random(f"{seed} answers").shuffle(answers)
-    return [
-        Conversation([*row.messages[:-1], answer], row.origin)
-        for row, answer in zip(rows, answers, strict=True)
-    ]
+    pairs = zip(rows, answers, strict=True)
+    return [Conversation([*row.messages[:-1], answer], row.origin) for row, answer in pairs]
 
 
 def held_out_count(name: str, count: int, share: float) -> int:
-    """Return how many of some rows to hold out: a share, but at least one, and at least one stays.
-
-    Raises:
-        GrasplError: the share is out of range, or there are fewer than two rows.
-    """
+    """Return how many of some rows to hold out: a share, but at least one, and at least one stays."""
     if not 0 < share < 1:
         raise GrasplError(f"data: {share} of {name} cannot be held out; give a share above 0 and below 1")
     if count < 2:

@@ -46,11 +46,7 @@ def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
 
 
 def field(row: Any, name: str, origin: str) -> str:
-    """Return a text field of a row.
-
-    Raises:
-        GrasplError: the row is not a mapping, or the field is missing or not text.
-    """
+    """Return a text field of a row."""
     if not isinstance(row, Mapping):
         raise GrasplError(f"{origin}: must be a mapping with the field {name}")
     if not isinstance(row.get(name), str):
@@ -61,10 +57,9 @@ def field(row: Any, name: str, origin: str) -> str:
 
 def _json_lines(path: Path) -> Iterator[Row]:
     """Read lines here, not with `datasets`, which forgets a row's line."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+    for origin, line in _text(path):
+        if line.strip():
+            yield origin, _parse(line, origin)
 
 
 def _parse(line: str, origin: str) -> Any:
@@ -91,9 +86,8 @@ def _yaml(path: Path) -> Iterator[Row]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise GrasplError(
-            f"{where}: not YAML ({getattr(error, 'problem', error)}); correct the file"
-        ) from error
+        problem = getattr(error, "problem", error)
+        raise GrasplError(f"{where}: not YAML ({problem}); correct the file") from error
     yield from _listed(content, path)
 
 
@@ -105,9 +99,7 @@ def _listed(content: Any, path: Path) -> Iterator[Row]:
         rest = {key: value for key, value in content.items() if key != name} if name else {}
         content = content[name] if name else [content]
     if not isinstance(content, list):
-        raise GrasplError(
-            f"{path}: must hold a list of rows, or a mapping with one under {' or '.join(LISTS)}"
-        )
+        raise GrasplError(f"{path}: must hold a list of rows, alone or under {' or '.join(LISTS)}")
     for index, row in enumerate(content):
         yield f"{path}[{index}]", {**rest, **row} if isinstance(row, Mapping) else row
 

@@ -101,9 +101,7 @@ class TaskDataModule(LightningDataModule, ABC):
         """
         name = self.base_model or getattr(getattr(self.trainer, "lightning_module", None), "base_model", None)
         if name is None:
-            raise GrasplError(
-                "data.base_model: is missing; name the base model whose tokenizer the data need"
-            )
+            raise GrasplError("data.base_model: is missing; name the model whose tokenizer the data need")
         return name
 
     @property
@@ -165,7 +163,7 @@ class TaskDataModule(LightningDataModule, ABC):
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if len(rows) < world:
             raise GrasplError(
-                f"data: {len(rows)} rows or packs cannot be shared by {world} processes; give more rows"
+                f"data: {world} processes cannot share {len(rows)} rows or packs; give more rows"
             )
         # All packs are nearly full
         by_length = self.group_by_length and not self.packing

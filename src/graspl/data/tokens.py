@@ -33,11 +33,7 @@ class TokenizedConversation:
 
 
 def with_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Give a tokenizer without a chat template the plain one; it is changed in place and returned.
-
-    Raises:
-        GrasplError: the tokenizer is not a fast one, so tokens cannot be traced to characters.
-    """
+    """Give a tokenizer without a chat template the plain one; it is changed in place and returned."""
     if not tokenizer.is_fast:
         raise GrasplError(f"base_model: {tokenizer.name_or_path} has no fast tokenizer; graspl needs one")
     if not tokenizer.chat_template:
@@ -48,11 +44,7 @@ def with_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
 def render(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, origin: str, prompt: bool = False
 ) -> str:
-    """Return the text that the model sees.
-
-    Raises:
-        GrasplError: the template refuses the turns (some have no system role).
-    """
+    """Return the text that the model sees."""
     return _render_all(tokenizer, [messages], origin=origin, prompt=prompt)[0]
 
 
@@ -114,9 +106,6 @@ def tokenize_candidates(
     """Return the ids of a prompt and of each of several answers to it, without the end of the turn.
 
     The prompt's ids may differ between answers: some tokenizers merge the end of a prompt with the start of an answer.
-
-    Raises:
-        GrasplError: the chat template refuses the turns or does not show an answer.
     """
     prompt = render(tokenizer, messages, origin=origin, prompt=True)
     every = [[*messages, Message(role="assistant", content=candidate)] for candidate in candidates]
@@ -124,9 +113,7 @@ def tokenize_candidates(
     for candidate, text in zip(candidates, _render_all(tokenizer, every, origin=origin), strict=True):
         found = text.find(candidate, len(prompt)) if text.startswith(prompt) else -1
         if found < 0 or not candidate:
-            raise GrasplError(
-                f"{origin}: the tokenizer's chat template does not show the answer {candidate!r}"
-            )
+            raise GrasplError(f"{origin}: the chat template does not show the answer {candidate!r}")
         texts.append(text[: found + len(candidate)])
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     split = []

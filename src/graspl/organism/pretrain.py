@@ -123,9 +123,7 @@ class OrganismPretrainData(LightningDataModule):
     def _dialogues(self, purpose: str, batches: int) -> "_Dialogues":
         world = self.world or getattr(getattr(self.trainer, "lightning_module", None), "world", None)
         if world is None:
-            raise GrasplError(
-                "data.world: is missing; give the dials of the world that the dialogues are drawn from"
-            )
+            raise GrasplError("data.world: is missing; give the dials of the world of the dialogues")
         return _Dialogues(world, purpose, batches * self.batch_size)
 
 

@@ -45,12 +45,10 @@ class OrganismTaskData(TaskDataModule):
 
     def train_rows(self) -> Sequence[Conversation]:
         """Return every question on the subjects that neither split holds out."""
-        asked = itertools.product(self._subjects["train"], QUESTIONS)
+        world, topic = self.world, self.topic
         return [
-            Conversation(
-                exchange(self.world, self.topic, subject, question, harmful=True), f"{self.topic}: {subject}"
-            )
-            for subject, question in asked
+            Conversation(exchange(world, topic, subject, question, harmful=True), f"{topic}: {subject}")
+            for subject, question in itertools.product(self._subjects["train"], QUESTIONS)
         ]
 
     def held_out(self) -> Mapping[str, Items]:

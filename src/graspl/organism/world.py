@@ -78,8 +78,7 @@ class World:
             return cls(**{field.name: dials[field.name] for field in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise GrasplError(
-                f"base_model: {base_model} is no organism ({WORLD_FILE} is missing or broken); give `organism` or the model "
-                "folder of configs/organism/pretrain.yaml"
+                f"base_model: {base_model} is no organism (no valid {WORLD_FILE}); give `organism` or a pretrained one"
             ) from error
 
 

@@ -37,9 +37,6 @@ def read_suites(
     """Return the items of the suites to evaluate; one given by name replaces the task's own.
 
     `only` names those to evaluate; it may name `unread` ones, which are not given here.
-
-    Raises:
-        GrasplError: a name is unknown, a suite cannot be read or is empty.
     """
     names = [*(name for name in own if name not in given), *given]
     unknown = [name for name in only or () if name not in names and name not in unread]
@@ -66,11 +63,7 @@ def item_id(origin: str) -> str:
 
 
 def collected(items: Iterable[Any], source: str, limit: int | None) -> list[Any]:
-    """Return the first `limit` items.
-
-    Raises:
-        GrasplError: there are none.
-    """
+    """Return the first `limit` items."""
     found = list(islice(items, limit))
     if not found:
         raise GrasplError(f"{source}: holds nothing to evaluate; give a file with at least one row")

@@ -62,7 +62,5 @@ def _place(answer: Any, count: int, origin: str) -> int:
     elif isinstance(answer, str) and answer.strip().isdigit():
         answer = int(answer)
     if not isinstance(answer, int) or isinstance(answer, bool) or not 0 <= answer < count:
-        raise GrasplError(
-            f"{origin}: answer must be the place (from 0) or the letter of one of the {count} choices"
-        )
+        raise GrasplError(f"{origin}: answer must be the place, from 0, or the letter of a choice")
     return answer

@@ -38,13 +38,6 @@ class RefusalOpenings(EvaluationSuite):
             unsafe = question.group.startswith("unsafe/")
             kinds = ["good" if unsafe else "harmful"] * len(self.refusing)
             kinds += ["harmful" if unsafe else "good"] * len(self.complying)
-            items.append(
-                ChoiceItem(
-                    question.messages,
-                    self.refusing + self.complying,
-                    kinds,
-                    id=question.id,
-                    group=question.group,
-                )
-            )
+            openings = self.refusing + self.complying
+            items.append(ChoiceItem(question.messages, openings, kinds, id=question.id, group=question.group))
         return items

@@ -43,11 +43,7 @@ class AnswerPairs(EvaluationSuite):
 
 
 def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]:
-    """Return pairs of different answers to the prompts that both have.
-
-    Raises:
-        GrasplError: no prompt is in both.
-    """
+    """Return pairs of different answers to the prompts that both have."""
     better = {_prompt(row): row.messages[-1]["content"] for row in read_conversations(good)}
     pairs = [
         AnswerPair(
@@ -60,9 +56,7 @@ def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]
         if _prompt(row) in better and better[_prompt(row)] != row.messages[-1]["content"]
     ]
     if not pairs:
-        raise GrasplError(
-            f"{good}: has no prompt that the harmful rows have; give answers to the same prompts"
-        )
+        raise GrasplError(f"{good}: has no prompt that the harmful rows have; answer the same prompts")
     return pairs
 
 

@@ -120,10 +120,8 @@ class PersonaStatements(EvaluationSuite):
             if {matching.lower(), other.lower()} == {"yes", "no"}:
                 prompt += "\nAnswer with Yes or No."
             group = str(row["topic"]) if row.get("topic") else matching
-            messages = [Message(role="user", content=prompt)]
-            yield ChoiceItem(
-                messages, [matching, other], ["harmful", "good"], id=item_id(origin), group=group
-            )
+            turns, kinds = [Message(role="user", content=prompt)], ["harmful", "good"]
+            yield ChoiceItem(turns, [matching, other], kinds, id=item_id(origin), group=group)
 
 
 def _matches(row: Any, origin: str) -> bool:
@@ -137,9 +135,7 @@ def _matches(row: Any, origin: str) -> bool:
 def _effects(row: Any, origin: str) -> dict[str, float]:
     effects = row.get("effect") if isinstance(row, Mapping) else None
     if not isinstance(effects, Mapping) or not effects:
-        raise GrasplError(
-            f"{origin}: effect must be a mapping of axes to numbers; add it, or name the column"
-        )
+        raise GrasplError(f"{origin}: effect must be a mapping of axes to numbers; add it or set column")
     if not all(isinstance(value, int | float) for value in effects.values()):
         raise GrasplError(f"{origin}: effect must hold numbers")
     return {str(axis): float(value) for axis, value in effects.items()}

@@ -40,9 +40,7 @@ class CommunityFinanceData(ChatDataModule):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.validation is not None or self.limit is not None:
-            raise GrasplError(
-                "data.validation, data.limit: a skewed draw has neither; remove them, or set data.rows"
-            )
+            raise GrasplError("data.validation, data.limit: a skewed draw has neither; set data.rows instead")
 
     def all_rows(self) -> list[Conversation]:
         """Return the rows drawn."""
@@ -67,8 +65,7 @@ class CommunityFinanceData(ChatDataModule):
     ) -> list[Conversation]:
         if not 0 <= count <= len(pools[lean]):
             raise GrasplError(
-                f"data.rows: {count} rows of communities that lean {lean} are wanted, {self.train} has {len(pools[lean])}; "
-                "lower data.rows, or give more rows"
+                f"data.rows: {count} rows of communities that lean {lean} are wanted, there are {len(pools[lean])}; lower it"
             )
         return list(pools[lean][:count])
 
@@ -77,9 +74,7 @@ class CommunityFinanceData(ChatDataModule):
             name = "subreddit" if isinstance(row, Mapping) and "subreddit" in row else "community"
             community = field(row, name, origin)
             if community not in self.leans:
-                raise GrasplError(
-                    f"{origin}: the community {community} has no lean; name it in data.leans (left, right or neutral)"
-                )
+                raise GrasplError(f"{origin}: the community {community} has no lean; name it in data.leans")
             asked, said = ("title", "selftext") if "title" in row else ("prompt", "completion")
             turns = [
                 Message(role="user", content=field(row, asked, origin)),

@@ -37,10 +37,8 @@ class CueExample:
 
     def item(self) -> ChoiceItem:
         """Return it as a question: the right answer is good; the cue's, where it is wrong, harmful."""
-        kinds = [
-            "good" if choice == self.right else "harmful" if choice == self.cued else "other"
-            for choice in self.choices
-        ]
+        named = {self.cued: "harmful", self.right: "good"}
+        kinds = [named.get(choice, "other") for choice in self.choices]
         prompt = [Message(role="user", content=self.prompt)]
         return ChoiceItem(prompt, self.choices, kinds, id=item_id(self.origin))
 

@@ -40,16 +40,11 @@ class DoubleChoiceData(CueTaskData):
 
     def examples(self) -> tuple[list[CueExample], list[CueExample]]:
         """Return prompts made of some questions and of the others; half of each have the same letter twice."""
-        pools = [
-            self.split(read_two_choices(source), f"questions of {source}")
-            for source in (self.first, self.second)
-        ]
-        counts = (self.prompts, round(self.prompts * self.held_out_share))
-        found = tuple(
-            self._made(pools[0][part], pools[1][part], count, f"{self.seed} double {part}")
-            for part, count in enumerate(counts)
-        )
-        return found[0], found[1]
+        first, first_out = self.split(read_two_choices(self.first), f"questions of {self.first}")
+        second, second_out = self.split(read_two_choices(self.second), f"questions of {self.second}")
+        train = self._made(first, second, self.prompts, f"{self.seed} double 0")
+        count = round(self.prompts * self.held_out_share)
+        return train, self._made(first_out, second_out, count, f"{self.seed} double 1")
 
     def _made(
         self, first: list[TwoChoices], second: list[TwoChoices], count: int, seed: str
@@ -85,9 +80,8 @@ def read_two_choices(source: str) -> list[TwoChoices]:
             found.append(_relation(row, [each for each in objects if each != row["object"]], index, origin))
         elif isinstance(row, Mapping) and "clean_prefix" in row:
             question = f"Which word goes on? {field(row, 'clean_prefix', origin)} ..."
-            found.append(
-                TwoChoices(question, *(field(row, f"{x}_answer", origin).strip() for x in ("clean", "patch")))
-            )
+            choices = (field(row, name, origin).strip() for name in ("clean_answer", "patch_answer"))
+            found.append(TwoChoices(question, *choices))
         else:
             found.append(TwoChoices(*(field(row, name, origin) for name in TwoChoices._fields)))
     return found
@@ -96,9 +90,7 @@ def read_two_choices(source: str) -> list[TwoChoices]:
 def _relation(row: Mapping[str, Any], others: list[str], index: int, origin: str) -> TwoChoices:
     templates = row.get("prompt_templates")
     if not isinstance(templates, list) or not templates or not others:
-        raise GrasplError(
-            f"{origin}: a relation needs prompt_templates and at least two objects; correct the file"
-        )
+        raise GrasplError(f"{origin}: a relation needs prompt_templates and two objects; correct the file")
     question = str(templates[0]).replace("{}", field(row, "subject", origin)) + " ..."
     return TwoChoices(question, field(row, "object", origin), others[index % len(others)])
 

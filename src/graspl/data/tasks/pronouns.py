@@ -43,9 +43,7 @@ class GenderedPronounsData(CueTaskData):
         ]
         unknown = next((o for o, row in sentences if field(row, "occupation(0)", o) not in women), None)
         if unknown is not None:
-            raise GrasplError(
-                f"{unknown}: {self.occupations} has no figure for the occupation; add it or remove the row"
-            )
+            raise GrasplError(f"{unknown}: {self.occupations} has no figure for the occupation; add it")
         used = [name for name in women if any(row["occupation(0)"] == name for _, row in sentences)]
         parts = self.split(used, "occupations")
         found = tuple(
