@@ -89,7 +89,7 @@ def _assumptions(
     spectra = residual_spectra(adapter).values() if writes_everywhere(adapter) else []
     if not spectra or any(float(each.S[0]) == 0 for each in spectra):
         return {}
-    k = min(8, *(each.U.shape[1] for each in spectra))
+    k = min(8, *(each.D.shape[1] for each in spectra))
     given = conversations(adapter.base_model, rows=rows, text=text)
     directions = LayerSingular(k=k)(adapter)
     return check_assumptions(adapter, directions, **given, others=others, dtype=dtype).plain()
