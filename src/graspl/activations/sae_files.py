@@ -66,12 +66,9 @@ def read_sae(path: str | Path) -> SparseAutoencoder:
     try:
         sae = _sae_lens(config, tensors) if "W_enc" in tensors else _sparsify(config, tensors)
     except KeyError as error:
-        raise GrasplError(
-            f"{file}: has no {error.args[0]}; give an SAE as SAELens or sparsify write it"
-        ) from error
-    if not sae.encoder.shape == sae.decoder.shape or not all(
-        torch.isfinite(part).all() for part in tensors.values()
-    ):
+        raise GrasplError(f"{file}: has no {error.args[0]}; give an SAE of SAELens or sparsify") from error
+    is_finite = all(torch.isfinite(part).all() for part in tensors.values())
+    if sae.encoder.shape != sae.decoder.shape or not is_finite:
         raise GrasplError(f"{file}: shapes do not match, or a number is not finite; download it again")
     if sae.activation == "topk" and not 1 <= sae.k <= len(sae.decoder):
         raise GrasplError(f"{file.parent / 'cfg.json'}: k is {sae.k}, the SAE has {len(sae.decoder)} latents")
@@ -85,9 +82,7 @@ def _sae_lens(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoe
             f"cfg.json: normalize_activations is {config['normalize_activations']}; give an SAE of the plain stream"
         )
     if config.get("rescale_acts_by_decoder_norm"):
-        raise GrasplError(
-            "cfg.json: rescale_acts_by_decoder_norm is set; fold the norms into the weights with SAELens first"
-        )
+        raise GrasplError("cfg.json: rescale_acts_by_decoder_norm is set; fold it into the weights first")
     kind = config.get("architecture", "standard")
     known = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
     if kind not in known:

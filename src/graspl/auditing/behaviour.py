@@ -23,13 +23,7 @@ class SuiteFacts(NamedTuple):
 def behaviour(
     adapter: str, base_model: str, data: LightningDataModule, *, dtype: str = "auto"
 ) -> dict[str, SuiteFacts]:
-    """Run a task's suites on a model with an adapter, and on the model without it.
-
-    Args:
-        adapter: PEFT folder.
-        base_model: hub name or folder.
-        data: with suites of choices or of text; questions to be answered in own words are left out.
-        dtype: of the base model's weights.
+    """Run suites of choices or text on a model with an adapter (a PEFT folder), and on the model without it.
 
     Raises:
         GrasplError: the model or the suites cannot be loaded.

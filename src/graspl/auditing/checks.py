@@ -113,14 +113,7 @@ class AuditReport(NamedTuple):
 def checks(
     limits: Limits, along: Mapping[str, Along], beside: Mapping[str, Shared], suites: Mapping[str, SuiteFacts]
 ) -> list[Check]:
-    """Hold the findings against the limits.
-
-    Args:
-        limits: what is allowed.
-        along: reliance by directions file.
-        beside: likeness by reference.
-        suites: behaviour.
-    """
+    """Hold reliance (by directions file), likeness (by reference) and behaviour (by suite) against the limits."""
     found = []
     if limits.reliance is not None:
         # In a narrow model random directions have a high rho

@@ -67,11 +67,6 @@ def site_facts(adapter: AdapterFolder) -> dict[str, SiteFacts]:
 def along(adapter: AdapterFolder, directions: Directions, origin: str) -> Along:
     """Return how much of what an adapter writes lies along directions, at the sites that both have.
 
-    Args:
-        adapter: any.
-        directions: of the same base model.
-        origin: named in errors.
-
     Raises:
         GrasplError: they were found on another base model, or have no site or layer in common with the adapter.
     """
@@ -90,22 +85,12 @@ def along(adapter: AdapterFolder, directions: Directions, origin: str) -> Along:
     if not rho:
         raise GrasplError(f"{origin}: no site of the adapter writes where these directions lie")
     out = {site.name: site.shape[0] for site in adapter.sites}
-    return Along(
-        k,
-        fmean(rho.values()),
-        max(rho.values()),
-        fmean(math.sqrt(min(1.0, k / out[name])) for name in rho),
-        rho,
-    )
+    chance = fmean(math.sqrt(min(1.0, k / out[name])) for name in rho)
+    return Along(k, fmean(rho.values()), max(rho.values()), chance, rho)
 
 
 def shared(ours: AdapterFolder, theirs: AdapterFolder, *, k: int) -> Shared:
-    """Compare two adapters site by site, from their weights alone.
-
-    Args:
-        ours: one adapter.
-        theirs: another, of the same base model.
-        k: how many leading singular directions to compare.
+    """Compare two adapters of one base model site by site: their updates, and k leading singular directions each.
 
     Raises:
         GrasplError: they have no site in common, or a site has another shape.
@@ -113,14 +98,10 @@ def shared(ours: AdapterFolder, theirs: AdapterFolder, *, k: int) -> Shared:
     known = {site.name: site for site in theirs.sites}
     pairs = [(site, known[site.name]) for site in ours.sites if site.name in known]
     if not pairs:
-        raise GrasplError(
-            f"{theirs.path}: has no site in common with {ours.path}; give adapters of one base model"
-        )
+        raise GrasplError(f"{theirs.path}: has no site in common with {ours.path}; give one of its model")
     odd = next((site.name for site, other in pairs if site.shape != other.shape), None)
     if odd is not None:
-        raise GrasplError(
-            f"{theirs.path}: {odd} has another shape than in {ours.path}; give adapters of one base model"
-        )
+        raise GrasplError(f"{theirs.path}: {odd} has another shape; give adapters of one base model")
     found = {site.name: shared_subspace(site, other, k=k) for site, other in pairs}
     return Shared(
         fmean(each.cosine for each in found.values()),
@@ -136,12 +117,7 @@ def _mean_square(cosines: list[float]) -> float:
 
 
 def beside(adapter: AdapterFolder, reference: AdapterFolder, *, k: int = 4) -> Shared:
-    """Compare an adapter with a reference of the same base model, e.g. a naive fit that spilled over.
-
-    Args:
-        adapter: the audited one.
-        reference: the other.
-        k: how many leading singular directions to compare.
+    """Compare an adapter with a reference of the same base model, e.g. a naive fit that spilled over (see `shared`).
 
     Raises:
         GrasplError: the reference has another base model, no site in common, or a site of another shape.

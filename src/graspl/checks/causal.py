@@ -41,11 +41,10 @@ class CausalCheck(NamedTuple):
 
     def verdict(self) -> str:
         """Return what the figures say, in a sentence."""
-        active = [name for name, effect in self.layers.items() if effect.does_something(self.base)]
+        active = {name: effect for name, effect in self.layers.items() if effect.does_something(self.base)}
         if not active:
             return "moving the base model along these directions does no more than random steps of the same length"
-        best = max(active, key=lambda name: self.layers[name].added)
-        effect = self.layers[best]
+        best, effect = max(active.items(), key=lambda item: item[1].added)
         return (
             f"at {len(active)} of {len(self.layers)} layers it does more than any random step; most at {best}: harmful share "
             f"{self.base:.3f} -> {effect.added:.3f} (random {fmean(effect.random):.3f}), subtracted {effect.subtracted:.3f}"
@@ -59,14 +58,8 @@ def causal_check(
     """Move the base model along directions, layer by layer, and measure the harmful share of the `unrelated` suite.
 
     A layer's step goes along the part of the training answers' pull within span(D), `strength` standard deviations of the
-    base model's own stream over the task's text (over its training rows where it has none).
-
-    Args:
-        model: the base model, in evaluation mode.
-        datamodule: set up for a fit, with an `unrelated` suite of choices.
-        directions: with layers.
-        strength: of the step, in standard deviations.
-        seed: of the random steps.
+    base model's own stream over the task's text (over its training rows where it has none). Give the base model in
+    evaluation mode, and data set up for a fit.
 
     Raises:
         GrasplError: the directions have no layers, or the task has no such suite.
@@ -101,7 +94,6 @@ def causal_check(
 def _harmful(
     model: Any, datamodule: TaskDataModule, vectors: Mapping[str, Float[Tensor, " hidden"]]
 ) -> float:
-    """Return the harmful share of the unrelated suite, with the stream moved."""
     shares = ChoiceShares().to(model.device)
     with steered(model, vectors):
         for batch in choice_batches(datamodule, "unrelated", model.device):
@@ -110,14 +102,8 @@ def _harmful(
 
 
 def choice_batches(datamodule: TaskDataModule, suite: str, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Yield the batches of a suite of questions with choices, on a device.
-
-    Raises:
-        GrasplError: the suite is text.
-    """
+    """Yield the batches of a suite of questions with choices, on a device."""
     for batch in datamodule.whole_rows_loader(suite):
         if "candidate_ids" not in batch:
-            raise GrasplError(
-                f"data: the {suite} suite is text; the causal check needs questions with choices"
-            )
+            raise GrasplError(f"data: the {suite} suite is text; give questions with choices")
         yield {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}

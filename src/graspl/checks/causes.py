@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from lightning import LightningDataModule
 from rich.table import Table
 
-from graspl.adapters.base_model import load_adapter, load_base_model
-from graspl.adapters.files import read_adapter
+from graspl.adapters import load_adapter, load_base_model, read_adapter
 from graspl.checks.causal import CausalCheck, causal_check
 from graspl.checks.mediation import Mediation, mediation
 from graspl.data.task import TaskDataModule
@@ -20,19 +19,16 @@ from graspl.runs import DirectionsFiles, adapter_of, write_json_atomic
 
 @dataclass(frozen=True)
 class CausalOptions:
-    """How directions are tested.
-
-    Args:
-        data: the task; needed to test. Its training answers say which way to move; its unrelated suite is measured.
-        adapter: adapter or run: how much of its effect goes through the directions; the identified one by default.
-        strength: length of a step, in standard deviations of the base model's own stream along the directions.
-        seed: of the random steps to compare with.
-    """
+    """How directions are tested."""
 
     data: LightningDataModule | None = None
+    """The task; needed to test. Its training answers say which way to move; its unrelated suite is measured."""
     adapter: Path | None = None
+    """Adapter or run: how much of its effect goes through the directions; the identified one by default."""
     strength: float = 2.0
+    """Length of a step, in standard deviations of the base model's own stream along the directions."""
     seed: int = 0
+    """Of the random steps to compare with."""
 
 
 class Causes(NamedTuple):
@@ -51,37 +47,26 @@ class Causes(NamedTuple):
             table.add_row(layer, f"{effect.added:.3f}", f"{effect.subtracted:.3f}", spread)
         yield table
         if self.mediation:
-            yield self._mediation_table()
+            titles = ("suite", "base", "adapted", "put back", "put back, random", "through the directions")
+            title = "harmful share with the adapter, and with the stream put back along the directions"
+            table = Table(*titles, title=title)
+            for suite, each in self.mediation.items():
+                through = "-" if each.mediated is None else f"{each.mediated:.3f}"
+                table.add_row(suite, *(f"{value:.3f}" for value in each), through)
+            yield table
         yield self.check.verdict()
         yield f"causal check: {self.path}"
-
-    def _mediation_table(self) -> Table:
-        titles = ("suite", "base", "adapted", "put back", "put back, random", "through the directions")
-        table = Table(
-            *titles, title="harmful share with the adapter, and with the stream put back along the directions"
-        )
-        for suite, each in self.mediation.items():
-            through = "-" if each.mediated is None else f"{each.mediated:.3f}"
-            table.add_row(suite, *(f"{value:.3f}" for value in each), through)
-        return table
 
 
 def causes(path: Path, base_model: str, options: CausalOptions) -> Causes:
     """Move the base model along directions, measure unrelated topics, and write `causal.json` beside their file.
-
-    Args:
-        path: directions file with layers.
-        base_model: hub name or folder.
-        options: with `data`.
 
     Raises:
         GrasplError: the directions, the model or the data cannot be used.
     """
     found, data = Directions.load(path), options.data
     if not isinstance(data, TaskDataModule):
-        raise GrasplError(
-            "causal.data: give a graspl.data.TaskDataModule, e.g. graspl.organism.OrganismTaskData"
-        )
+        raise GrasplError("causal.data: give a TaskDataModule, e.g. graspl.organism.OrganismTaskData")
     data.base_model = data.base_model or base_model
     data.setup("fit")
     check = causal_check(

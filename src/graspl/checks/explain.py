@@ -11,7 +11,7 @@ from graspl.activations.meaning import lenses, most_moved, steering_along
 from graspl.activations.steering import spread_along
 from graspl.activations.streams import gathered, tokenized
 from graspl.adapters.base_model import load_base_model, load_tokenizer
-from graspl.data.tokens import TokenizedConversation, with_chat_template
+from graspl.data.tokens import with_chat_template
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
@@ -20,21 +20,18 @@ from graspl.runs import DirectionsFiles, write_json_atomic
 
 @dataclass(frozen=True)
 class ExplainOptions:
-    """How directions are explained.
-
-    Args:
-        text: unlabelled conversations by many writers; needed to explain. Their prompts are answered.
-        layer: layer whose direction is read on the text and steered; the middle one by default.
-        direction: which direction of that layer, from 1.
-        prompts: how many prompts are answered: as the model is, and steered both ways.
-        limit: how many conversations of the text are read.
-    """
+    """How directions are explained."""
 
     text: str | None = None
+    """Unlabelled conversations by many writers; needed to explain. Their prompts are answered."""
     layer: str | None = None
+    """Layer whose direction is read on the text and steered; the middle one by default."""
     direction: PositiveInt = 1
+    """Which direction of that layer, from 1."""
     prompts: PositiveInt = 4
+    """How many prompts are answered: as the model is, and steered both ways."""
     limit: PositiveInt = 256
+    """How many conversations of the text are read."""
 
 
 class Explanation(NamedTuple):
@@ -55,13 +52,7 @@ class Explanation(NamedTuple):
 
 
 def explain(path: Path, base_model: str, options: ExplainOptions, *, dtype: str = "auto") -> Explanation:
-    """Explain layers' directions with the base model, and write the explanation beside their file.
-
-    Args:
-        path: directions file with layers.
-        base_model: hub name or folder.
-        options: with `text`.
-        dtype: of the base model's weights.
+    """Explain a file of layers' directions with the base model, and write the explanation beside it; `text` is needed.
 
     Raises:
         GrasplError: the directions, the model or the text cannot be used.
@@ -78,7 +69,10 @@ def explain(path: Path, base_model: str, options: ExplainOptions, *, dtype: str 
     vector = bases[layer][:, options.direction - 1]
     spread = spread_along(stream[layer], vector)
     ahead, behind = most_moved(model, tokenizer, rows, layer, vector)
-    prompts = _prompts(rows, options.prompts)
+    prompts = list(dict.fromkeys(row.prompt for row in rows if row.prompt))
+    prompts = prompts[:: max(1, len(prompts) // options.prompts)][
+        : options.prompts
+    ]  # evenly spaced over the text
     content = {
         "directions": str(path),
         "base_model": base_model,
@@ -101,12 +95,8 @@ def explain(path: Path, base_model: str, options: ExplainOptions, *, dtype: str 
 
 
 def _chosen(found: Directions, path: Path, options: ExplainOptions) -> str:
-    """Return the layer that is read and steered."""
     if not found.layers:
-        raise GrasplError(
-            f"{path}: holds sites only; find layers' directions with graspl identify --method "
-            "graspl.activations.NaturalDirections --method.text FILE"
-        )
+        raise GrasplError(f"{path}: holds sites only; identify with graspl.activations.NaturalDirections")
     names = list(found.layers)
     layer = options.layer or names[len(names) // 2]
     if layer not in found.layers:
@@ -115,9 +105,3 @@ def _chosen(found: Directions, path: Path, options: ExplainOptions) -> str:
     if options.direction > k:
         raise GrasplError(f"explain.direction: {options.direction} is not in 1..{k}")
     return layer
-
-
-def _prompts(rows: list[TokenizedConversation], count: int) -> list[str]:
-    """Return different prompts, evenly spaced over the text."""
-    prompts = list(dict.fromkeys(row.prompt for row in rows if row.prompt))
-    return prompts[:: max(1, len(prompts) // count)][:count]

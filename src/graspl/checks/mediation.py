@@ -36,16 +36,9 @@ class Mediation(NamedTuple):
 def mediation(
     model: PeftModel, datamodule: TaskDataModule, directions: Directions, *, seed: int = 0
 ) -> dict[str, Mediation]:
-    """Set D^T r_l to the base model's value at every layer and token, and measure each suite of choices.
+    """Measure each suite of choices with D^T r_l set to the base model's value at every layer and token.
 
-    Args:
-        model: with its adapter, in evaluation mode.
-        datamodule: set up for a fit.
-        directions: with layers.
-        seed: of the random directions.
-
-    Returns:
-        By suite.
+    Give the model with its adapter, in evaluation mode, and data set up for a fit.
 
     Raises:
         GrasplError: the directions have no layers, or a suite is text.
@@ -71,7 +64,6 @@ def mediation(
 
 
 def _restored(model: PeftModel, bases: dict[str, Tensor], batch: dict[str, Any]) -> Tensor:
-    """Return the adapted model's logits, each layer's stream held at the base model's value along the directions."""
     kept: dict[str, Tensor] = {}
 
     def hold(name: str, stream: Tensor) -> Tensor | None:

@@ -126,10 +126,7 @@ def _writers(adapter: AdapterFolder) -> dict[str, list[Site]]:
 
 
 def writers_agree(adapter: AdapterFolder) -> dict[str, float]:
-    """Return by layer the mean squared cosine, 0..1, of its writers' first left singular vectors; 1 for a single writer.
-
-    Errors are those of `residual_spectra`.
-    """
+    """Return by layer the mean squared cosine, 0..1, of its writers' first left singular vectors; 1 for a single writer."""
     found = {}
     for layer, sites in _writers(adapter).items():
         tops = torch.stack([trained_svd(site).U[:, 0] for site in sites])  # (n, hidden)
