@@ -1,6 +1,6 @@
 """What every constraint on factors must do; a new one is added to CONSTRAINTS and gets all of these.
 
-Constraints on streams have their own contract in test_streams.py.
+Constraints on streams have their own contract in test_stream_contract.py.
 """
 
 import inspect
