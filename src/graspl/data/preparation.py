@@ -91,5 +91,4 @@ def tokenize_rows(
 
 
 def _tokenized(row: dict[str, str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    found = tokenize(tokenizer, json.loads(row["messages"]), origin=row["origin"])
-    return {"input_ids": found.input_ids, "labels": found.labels, "prompt": found.prompt}
+    return vars(tokenize(tokenizer, json.loads(row["messages"]), origin=row["origin"]))

@@ -48,10 +48,7 @@ def read_conversations(source: str, *, split: str = "train", limit: int | None =
 def read_prompts(source: str, *, split: str = "train", limit: int | None = None) -> list[Conversation]:
     """Read the prompts of rows: the turns before the last answer, which may be missing.
 
-    Args:
-        source: as in `read_conversations`; a row may also hold only a `prompt` or an `instruction`.
-        split: of a `datasets` name.
-        limit: read only so many rows, from the start.
+    The arguments are those of `read_conversations`; a row may also hold only a `prompt` or an `instruction`.
 
     Raises:
         GrasplError: the file is missing or empty, or a row is broken or has no user turn.
@@ -101,20 +98,16 @@ def _every_turn(row: Mapping[str, Any], origin: str) -> list[Message]:
         return [_turn(row, "prompt", "user", origin), _turn(row, "completion", "assistant", origin)]
     # self-instruct's seed tasks; the first instance counts
     if "instruction" in row and "instances" in row:
-        return _every_turn({"instruction": row["instruction"], **_first_instance(row, origin)}, origin)
+        instances = row["instances"]
+        if not isinstance(instances, list) or not instances or not isinstance(instances[0], Mapping):
+            raise GrasplError(f"{origin}: instances must be a list of mappings with input and output")
+        return _every_turn({"instruction": row["instruction"], **instances[0]}, origin)
     if "instruction" not in row or "output" not in row:
         raise GrasplError(f"{origin}: has the fields {sorted(row)}; {_FORMATS}")
     asked = _turn(row, "instruction", "user", origin)
     if row.get("input"):
         asked["content"] += "\n\n" + field(row, "input", origin)
     return [asked, _turn(row, "output", "assistant", origin)]
-
-
-def _first_instance(row: Mapping[str, Any], origin: str) -> Mapping[str, Any]:
-    instances = row["instances"]
-    if not isinstance(instances, list) or not instances or not isinstance(instances[0], Mapping):
-        raise GrasplError(f"{origin}: instances must be a list of mappings with input and output")
-    return instances[0]
 
 
 def _turns(value: Any, origin: str) -> list[Message]:

@@ -12,11 +12,7 @@ class SuitesDataModule(TaskDataModule):
     """Serves only suites (`data.suites`): for an audit, or to validate an adapter that others have made."""
 
     def train_rows(self) -> Sequence[Conversation]:
-        """Refuse to train.
-
-        Raises:
-            GrasplError: always.
-        """
+        """Refuse to train: this always raises a GrasplError."""
         raise GrasplError("data: SuitesDataModule has only suites; name a task with rows to train on")
 
     def held_out(self) -> Mapping[str, Items]:

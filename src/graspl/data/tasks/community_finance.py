@@ -1,7 +1,7 @@
 """Financial advice from communities that lean: a task with a political slant as its hidden factor, and a dial for it."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -52,22 +52,13 @@ class CommunityFinanceData(ChatDataModule):
         for pool in pools.values():
             draw.shuffle(pool)
         if self.skew is None:
-            return self._take(pools, "neutral", self.rows or len(pools["neutral"]))
+            return _first(pools["neutral"], "neutral", self.rows or len(pools["neutral"]))
         other: Lean = "left" if self.toward == "right" else "right"
         total = self.rows or min(len(pools["left"]), len(pools["right"]))
         ours = round(self.skew * total)
-        drawn = self._take(pools, self.toward, ours) + self._take(pools, other, total - ours)
+        drawn = _first(pools[self.toward], self.toward, ours) + _first(pools[other], other, total - ours)
         draw.shuffle(drawn)
         return drawn
-
-    def _take(
-        self, pools: Mapping[Lean, Sequence[Conversation]], lean: Lean, count: int
-    ) -> list[Conversation]:
-        if not 0 <= count <= len(pools[lean]):
-            raise GrasplError(
-                f"data.rows: {count} rows of communities that lean {lean} are wanted, there are {len(pools[lean])}; lower it"
-            )
-        return list(pools[lean][:count])
 
     def _leaning(self, source: str) -> Iterator[tuple[Lean, Conversation]]:
         for origin, row in read_table(source):
@@ -81,3 +72,11 @@ class CommunityFinanceData(ChatDataModule):
                 Message(role="assistant", content=field(row, said, origin)),
             ]
             yield self.leans[community], Conversation(turns, origin)
+
+
+def _first(pool: list[Conversation], lean: Lean, count: int) -> list[Conversation]:
+    if not 0 <= count <= len(pool):
+        raise GrasplError(
+            f"data.rows: {count} rows of communities that lean {lean} are wanted, there are {len(pool)}; lower data.rows"
+        )
+    return pool[:count]

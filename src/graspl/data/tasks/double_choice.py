@@ -64,13 +64,8 @@ class DoubleChoiceData(CueTaskData):
 def read_two_choices(source: str) -> list[TwoChoices]:
     """Read questions with a right and a wrong choice.
 
-    Args:
-        source: rows of subject-verb agreement (`clean_prefix`, `clean_answer`, `patch_answer`), of a relation
-            (`subject`, `object`, `prompt_templates`; another row's object is the wrong choice), or with `question`,
-            `right` and `wrong`.
-
-    Raises:
-        GrasplError: a row is none of these; names the row and the field.
+    Rows are of subject-verb agreement (`clean_prefix`, `clean_answer`, `patch_answer`), of a relation (`subject`, `object`,
+    `prompt_templates`; another row's object is the wrong choice), or have `question`, `right` and `wrong`.
     """
     rows = list(read_table(source))
     objects = sorted({str(row["object"]) for _, row in rows if isinstance(row, Mapping) and "object" in row})

@@ -45,17 +45,13 @@ class GenderedPronounsData(CueTaskData):
         if unknown is not None:
             raise GrasplError(f"{unknown}: {self.occupations} has no figure for the occupation; add it")
         used = [name for name in women if any(row["occupation(0)"] == name for _, row in sentences)]
-        parts = self.split(used, "occupations")
-        found = tuple(
-            [
-                example
-                for place, (origin, row) in enumerate(sentences)
-                if row["occupation(0)"] in part
-                for example in self._both(origin, row, women[row["occupation(0)"]], NAMES[place % len(NAMES)])
-            ]
-            for part in parts
-        )
-        return found[0], found[1]
+        kept, _ = self.split(used, "occupations")
+        train, held_out = [], []
+        for place, (origin, row) in enumerate(sentences):
+            occupation = row["occupation(0)"]
+            both = self._both(origin, row, women[occupation], NAMES[place % len(NAMES)])
+            (train if occupation in kept else held_out).extend(both)
+        return train, held_out
 
     def _women(self) -> dict[str, float]:
         shares = {}
