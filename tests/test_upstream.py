@@ -24,7 +24,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 
 from graspl.adapters.packing import ROW_BY_ROW
 from graspl.errors import shorten
-from graspl.evaluation.items import ItemValues
+from graspl.evaluation.metrics import ItemValues
 from graspl.training_cli import QUIET
 
 

@@ -9,8 +9,7 @@ from conftest import make_tokenizer
 from graspl.analysis import headline
 from graspl.data import AnswerPair, ScaleItem, collate_choices
 from graspl.evaluation import ChoiceShares
-from graspl.evaluation.items import ItemValues, of_choices
-from graspl.evaluation.metrics import AxisScores, PairMargins
+from graspl.evaluation.metrics import AxisScores, ItemValues, PairMargins, of_choices
 
 ASK = [{"role": "user", "content": "how do i open the file"}]
 

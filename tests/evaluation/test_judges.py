@@ -19,8 +19,7 @@ from graspl.evaluation.judges import (
     RubricJudge,
 )
 from graspl.evaluation.judges.code import code_in
-from graspl.evaluation.judges.grades import grade_of
-from graspl.evaluation.judges.rubrics import ALIGNED, NUMBERS, Rubric, read_rubrics
+from graspl.evaluation.judges.rubrics import NUMBERS, OWN, Rubric, grade_of, read_rubrics
 
 
 @pytest.mark.parametrize(
@@ -102,6 +101,7 @@ def test_equal_answers_are_asked_about_once():
 
 
 text = st.text(max_size=80)
+ALIGNED = read_rubrics(OWN)["aligned"]
 
 
 @given(question=text, answer=text)
@@ -137,7 +137,7 @@ def test_published_rubrics_are_read(tmp_path):
         Rubric("x", "{question}")
     path.write_text("- id: q\n")
     with pytest.raises(GrasplError, match="has no rubric"):
-        read_rubrics(str(path))
+        read_rubrics(str(path), "aligned")
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,7 @@ class SaveDirections(Callback):
     """
 
     def __init__(self, method: TopSingular | Identification | None = None) -> None:
-        self.method = method or TopSingular()
-        self._written = False
+        self.method, self._written = method or TopSingular(), False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Write what the fit found itself, once."""

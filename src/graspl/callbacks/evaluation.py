@@ -1,6 +1,7 @@
 """Files that a validation leaves: the figures, and answers in the model's own words."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
@@ -13,7 +14,7 @@ from graspl.analysis.scores import headline
 from graspl.data.questions import Question
 from graspl.data.tokens import render
 from graspl.errors import GrasplError
-from graspl.evaluation.generate import Generator, Sampling, TransformersGenerator, VLLMGenerator
+from graspl.evaluation import Sampling, TransformersGenerator, VLLMGenerator
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.parts import parts_of
 from graspl.methods.validation import module_reliance
@@ -60,8 +61,7 @@ def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> list[dict[s
     for suite, found in values.items():
         items = dict(enumerate(data.choice_items(suite))) if hasattr(data, "choice_items") else {}
         for place, value in found:
-            item = items.get(place)
-            name, group = (item.id, item.group) if item is not None else ("", "")
+            name, group = (items[place].id, items[place].group) if place in items else ("", "")
             rows.append({"suite": suite, "item": name or str(place), "group": group, "value": value})
     return rows
 
@@ -76,34 +76,27 @@ def _sites(module: LoRALitModule, reliance: dict[str, dict[str, float]]) -> dict
     return sites
 
 
+@dataclass(eq=False)
 class SaveGenerations(Callback):
     """Writes answers in the model's own words to `<default_root_dir>/generations.jsonl` in `graspl validate`.
 
     Every question of a suite of questions is answered as `sampling` says; `graspl judge` judges the answers, now, later
     or again. Of the other suites a few prompts are answered greedily, as examples to read. They are evenly spaced over
     the suite, so that every run of a comparison answers the same ones.
-
-    Args:
-        prompts: examples of each other suite; 0 writes none.
-        max_new_tokens: of an example.
-        sampling: of the answers to questions.
-        engine: writes the answers to questions; `vllm` must be installed, and reads the base model and the adapter again.
     """
 
-    def __init__(
-        self,
-        prompts: NonNegativeInt = 8,
-        max_new_tokens: PositiveInt = 64,
-        sampling: Sampling = Sampling(),  # noqa: B008 - never changed
-        engine: Literal["transformers", "vllm"] = "transformers",
-    ) -> None:
-        self.prompts, self.max_new_tokens = prompts, max_new_tokens
-        self.sampling, self.engine = sampling, engine
-        self._seen: dict[int, list[str]] = {}
+    prompts: NonNegativeInt = 8
+    """Examples of each other suite; 0 writes none."""
+    max_new_tokens: PositiveInt = 64
+    """Of an example."""
+    sampling: Sampling = Sampling()  # noqa: RUF009 - never changed
+    """Of the answers to questions."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """Writes the answers to questions; `vllm` must be installed, and reads the base model and the adapter again."""
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the prompts of the last validation."""
-        self._seen = {}
+        self._seen: dict[int, list[str]] = {}
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -127,46 +120,37 @@ class SaveGenerations(Callback):
         if questions:
             generator = self._generator(pl_module, data.tokenizer, trainer.ckpt_path)
             for suite, asked in questions.items():
-                rows += _answered(generator, suite, asked, self.sampling, data.tokenizer)
+                rows += self._answered(generator, suite, asked, data.tokenizer)
         write_json_lines_atomic(RunFolder(trainer.default_root_dir).generations, rows)
 
-    def _generator(self, module: LoRALitModule, tokenizer: Any, checkpoint: Any) -> Generator:
+    def _generator(self, module: LoRALitModule, tokenizer: Any, checkpoint: Any) -> Any:
         if self.engine == "transformers":
             return TransformersGenerator(module.model, tokenizer)
         if checkpoint is not None and module.adapter is None:
             raise GrasplError("generations.engine: vLLM cannot read a checkpoint; name model.adapter")
-        base_model = resolve_base_model(module.base_model)
-        return VLLMGenerator(base_model, module.adapter, max(module.lora.r, 64))
+        return VLLMGenerator(resolve_base_model(module.base_model), module.adapter, max(module.lora.r, 64))
 
     def _examples(self, module: LoRALitModule, data: Any) -> list[dict[str, Any]]:
         generator = TransformersGenerator(module.model, data.tokenizer)
         greedy = Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens, batch_size=self.prompts)
         rows = []
-        for index, prompts in self._seen.items():
-            chosen = _evenly(list(dict.fromkeys(prompts)), self.prompts)
-            rows += [
-                {"suite": data.suite_names()[index], "prompt": prompt, "answer": answer}
-                for prompt, (answer,) in zip(chosen, generator.write(chosen, greedy), strict=True)
-            ]
+        for index, seen in self._seen.items():
+            distinct, suite = list(dict.fromkeys(seen)), data.suite_names()[index]
+            count = min(self.prompts, len(distinct))
+            chosen = [distinct[place * len(distinct) // count] for place in range(count)]
+            for prompt, (answer,) in zip(chosen, generator.write(chosen, greedy), strict=True):
+                rows.append({"suite": suite, "prompt": prompt, "answer": answer})
         return rows
 
-
-def _answered(
-    generator: Generator, suite: str, asked: list[Question], sampling: Sampling, tokenizer: Any
-) -> list[dict[str, Any]]:
-    """Return one row for each answer."""
-    prompts = [render(tokenizer, each.messages, origin=each.origin, prompt=True) for each in asked]
-    log.info("generations: %d questions of %s, %d answers each", len(asked), suite, sampling.n)
-    rows = []
-    for question, prompt, answers in zip(asked, prompts, generator.write(prompts, sampling), strict=True):
-        row = {"suite": suite, "question": question.id, "group": question.group, "seed": sampling.seed}
-        row |= {"messages": question.messages, "prompt": prompt}
-        rows += [row | {"sample": sample, "answer": answer} for sample, answer in enumerate(answers)]
-    return rows
-
-
-def _evenly(prompts: list[str], count: int) -> list[str]:
-    """Return `count` of the prompts, evenly spaced, or all."""
-    if len(prompts) <= count:
-        return prompts
-    return [prompts[index * len(prompts) // count] for index in range(count)]
+    def _answered(
+        self, generator: Any, suite: str, asked: list[Question], tokenizer: Any
+    ) -> list[dict[str, Any]]:
+        """Return one row for each answer."""
+        prompts = [render(tokenizer, each.messages, origin=each.origin, prompt=True) for each in asked]
+        log.info("generations: %d questions of %s, %d answers each", len(asked), suite, self.sampling.n)
+        written, rows = generator.write(prompts, self.sampling), []
+        for question, prompt, answers in zip(asked, prompts, written, strict=True):
+            row = {"suite": suite, "question": question.id, "group": question.group}
+            row |= {"seed": self.sampling.seed, "messages": question.messages, "prompt": prompt}
+            rows += [row | {"sample": sample, "answer": answer} for sample, answer in enumerate(answers)]
+        return rows

@@ -20,8 +20,6 @@ class SaveOnInterrupt(Callback):
     """
 
     def __init__(self) -> None:
-        self._interrupted = False
-        self._steps = 0
         self._before: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -37,22 +35,18 @@ class SaveOnInterrupt(Callback):
         self._restore()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
-        """Write and stop after a whole step.
-
-        Raises:
-            KeyboardInterrupt: the fit was interrupted.
-        """
+        """Write and stop after a whole step."""
         stepped, self._steps = trainer.global_step > self._steps, trainer.global_step
         if not self._interrupted or not stepped:
             return
-        run = RunFolder(trainer.default_root_dir)
+        last = RunFolder(trainer.default_root_dir).checkpoints / "last.ckpt"
         if trainer.world_size == 1:
-            trainer.save_checkpoint(run.checkpoints / "last.ckpt")
-        if (run.checkpoints / "last.ckpt").exists():
-            advice = "go on with the same command and --ckpt_path last"
-        else:
-            advice = "there is no checkpoint yet, start again"
-        log.warning("interrupted at step %d: %s", self._steps, advice)
+            trainer.save_checkpoint(last)
+        go_on, again = (
+            "go on with the same command and --ckpt_path last",
+            "there is no checkpoint, start again",
+        )
+        log.warning("interrupted at step %d: %s", self._steps, go_on if last.exists() else again)
         raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,10 +4,9 @@ This room may import `graspl.directions`, `graspl.data` and below. Start reading
 """
 
 from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
-from graspl.evaluation.items import ItemValues
 from graspl.evaluation.judging import judge_rows
 from graspl.evaluation.logprobs import candidate_logprobs, kl_to_base, text_scores
-from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins
+from graspl.evaluation.metrics import AxisScores, ChoiceShares, ItemValues, PairMargins
 from graspl.evaluation.suites import SuiteEvaluator
 
 __all__ = [

@@ -1,6 +1,5 @@
 """Answers in a model's own words."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,20 +29,10 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature == 0 and self.n > 1:
-            raise GrasplError(
-                "generations: all answers are the same at temperature 0; set n to 1, or raise it"
-            )
+            raise GrasplError("generations: answers are the same at temperature 0; set n to 1, or raise it")
 
 
-class Generator(ABC):
-    """Writes answers to prompts."""
-
-    @abstractmethod
-    def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return `sampling.n` answers for each prompt, which the chat template rendered, in the prompts' order."""
-
-
-class TransformersGenerator(Generator):
+class TransformersGenerator:
     """Generates with a Transformers or PEFT model, in batches padded on the left."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -51,7 +40,10 @@ class TransformersGenerator(Generator):
 
     @torch.no_grad()
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return the answers; the global random state stays as it was."""
+        """Return `sampling.n` answers for each prompt, which the chat template rendered, in the prompts' order.
+
+        The global random state stays as it was.
+        """
         # Prompts of similar length come together, longest first: less padding, and what does not fit fails at once
         lengths = [len(ids) for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
         order = sorted(range(len(prompts)), key=lambda index: -lengths[index])
@@ -87,7 +79,7 @@ class TransformersGenerator(Generator):
         return self.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-class VLLMGenerator(Generator):
+class VLLMGenerator:
     """Generates with vLLM where it is installed: many times faster on a GPU, with other random numbers.
 
     Args:
@@ -105,13 +97,12 @@ class VLLMGenerator(Generator):
         self._engine: Any = None
 
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
-        """Return the answers; vLLM must be installed."""
+        """Return `sampling.n` answers for each prompt, in their order; vLLM must be installed."""
         try:
             import vllm  # type: ignore[import-not-found]
             from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
         except ImportError as error:
-            advice = "pip install vllm, or set it to transformers"
-            raise GrasplError(f"generations.engine: vLLM is not installed; {advice}") from error
+            raise GrasplError("generations.engine: vLLM is not installed; pip install vllm") from error
         if self._engine is None:
             self._engine = vllm.LLM(self.base_model, seed=sampling.seed, **self.options)
         drawn = vllm.SamplingParams(

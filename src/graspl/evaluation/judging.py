@@ -35,11 +35,10 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -
             continue
         found = judge.judge([Answer(row["messages"][-1]["content"], row["answer"]) for row in answers])
         for row, each in zip(answers, found, strict=True):
-            named = {name: row[name] for name in ("suite", "question", "group", "sample")}
-            judged.append({**named, "outcome": each.outcome, "scores": each.scores, "detail": each.detail})
+            judged.append({name: row[name] for name in ("suite", "question", "group", "sample")} | vars(each))
     if not judged:
-        there = ", ".join(by_suite) or "no suite"
-        raise GrasplError(f"judges: none is for the answers that were written ({there}); name a suite, or *")
+        suites = ", ".join(by_suite) or "no suite"
+        raise GrasplError(f"judges: none is for the answers to {suites}; name a suite, or *")
     if idle:
         log.warning("judges: skipped %s, the run has no answers to their questions", ", ".join(idle))
     return judged

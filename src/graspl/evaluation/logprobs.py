@@ -36,11 +36,6 @@ def candidate_logprobs(
     return torch.cat(found)
 
 
-def candidate_lengths(batch: dict[str, Any]) -> Int[Tensor, " c"]:
-    """Return the number of tokens of each candidate, (c,)."""
-    return (batch["candidate_ids"] != IGNORED).sum(-1)
-
-
 def answer_mask(batch: dict[str, Any], length: int) -> Bool[Tensor, "rows length"]:
     """Return the places whose logits, `length` of them a row, predict an answer token; each place once."""
     if "labels" in batch:
@@ -57,15 +52,12 @@ def kl_to_base(
     base_logits: Float[Tensor, "rows length vocab"],
     mask: Bool[Tensor, "rows length"],
 ) -> Float[Tensor, " n"]:
-    """Return KL(model || base) over the whole vocabulary at each of the n masked places.
+    """Return KL(model || base) over the whole vocabulary at each of the n masked places, (n,) in nats a token.
 
     Args:
         logits: (rows, L, vocabulary), with the adapter.
         base_logits: the same without it.
         mask: (rows, L), the places that count.
-
-    Returns:
-        (n,) in nats a token, 0 or more up to rounding.
     """
     ours, theirs = logits[mask].float().log_softmax(-1), base_logits[mask].float().log_softmax(-1)
     return F.kl_div(theirs, ours, log_target=True, reduction="none").sum(-1)

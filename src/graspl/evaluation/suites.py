@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, SumMetric
 
-from graspl.evaluation.items import ItemValues
 from graspl.evaluation.logprobs import answer_mask, candidate_logprobs, kl_to_base, text_scores
-from graspl.evaluation.metrics import AxisScores, ChoiceShares, PairMargins, TextScores
+from graspl.evaluation.metrics import AxisScores, ChoiceShares, ItemValues, PairMargins, TextScores
 
 SIDES = ("", "base_")  # Prefix of what the adapted model scores, and of what the base model scores
 
@@ -69,8 +68,7 @@ class SuiteEvaluator:
 
 def _scores(batch: dict[str, Any]) -> Metric:
     """Return what measures a suite of this kind."""
-    if "candidate_ids" not in batch:
-        return TextScores()
-    if batch["measure"] == "scales":
+    measure = batch.get("measure", "text")
+    if measure == "scales":
         return AxisScores(batch["axes"])
-    return {"shares": ChoiceShares, "pairs": PairMargins}[batch["measure"]]()
+    return {"text": TextScores, "shares": ChoiceShares, "pairs": PairMargins}[measure]()

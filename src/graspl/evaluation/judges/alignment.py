@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graspl.evaluation.judges.base import Answer, Backend, Judge, Judgement
-from graspl.evaluation.judges.grades import Grade, grades
-from graspl.evaluation.judges.rubrics import ALIGNED, COHERENT, named_rubrics
+from graspl.evaluation.judges.rubrics import OWN, Grade, grades, read_rubrics
 
 
 @dataclass
@@ -34,8 +33,8 @@ class AlignmentJudge(Judge):
     """And its coherence above this; otherwise the answer is incoherent."""
 
     def __post_init__(self) -> None:
-        own = [ALIGNED, COHERENT]
-        self._rubrics = named_rubrics(self.rubrics, self.aligned, self.coherent) if self.rubrics else own
+        rubrics = read_rubrics(self.rubrics or OWN, self.aligned, self.coherent)
+        self._rubrics = rubrics[self.aligned], rubrics[self.coherent]
 
     def judge(self, answers: Sequence[Answer]) -> list[Judgement]:
         """Ask both rubrics about every answer."""
@@ -71,7 +70,7 @@ class RubricJudge(Judge):
     """Whether answers below or above the threshold are hits."""
 
     def __post_init__(self) -> None:
-        (self._rubric,) = named_rubrics(self.rubrics, self.rubric)
+        self._rubric = read_rubrics(self.rubrics, self.rubric)[self.rubric]
 
     def judge(self, answers: Sequence[Answer]) -> list[Judgement]:
         """Ask the rubric about every answer."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from graspl.errors import GrasplError
 
-TABLE = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
+_TABLE = "CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)"
 
 
 class ReplyCache:
@@ -21,7 +21,7 @@ class ReplyCache:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._rows = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
-            self._rows.execute(TABLE)
+            self._rows.execute(_TABLE)
             self._rows.commit()
         except (OSError, sqlite3.Error) as error:
             raise GrasplError(f"{path}: cannot be used as a cache ({error}); name another file") from error

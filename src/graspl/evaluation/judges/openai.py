@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,12 @@ class OpenAIBackend(Backend):
 
     def replies(self, prompts: Sequence[list[Message]], options: Sequence[str]) -> list[Reply]:
         """Return one reply for each prompt; an error takes its place where all retries failed."""
-        cache = ReplyCache(self.cache)
-        try:
+        with closing(ReplyCache(self.cache)) as cache:
             asked = {"backend": "openai", "base_url": self.base_url, **self.settings}
             keys = [ReplyCache.key(messages=prompt, **asked) for prompt in prompts]
             known = {key: reply for key in set(keys) if (reply := cache.get(key)) is not None}
             missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
             new = self._asked(missing, cache) if missing else {}
-        finally:
-            cache.close()
         self._counts["from_cache"] += sum(key in known for key in keys)
         for reply in new.values():
             self._counts["failed" if "error" in reply else "asked"] += 1
