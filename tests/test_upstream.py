@@ -239,16 +239,15 @@ def test_a_metric_forgets_its_type_when_it_moves():
 
 
 def test_a_list_of_several_processes_is_one_tensor():
-    """evaluation/items.py takes both forms.
+    """evaluation/metrics.py takes both forms.
 
     https://github.com/Lightning-AI/torchmetrics/blob/master/src/torchmetrics/metric.py (Metric._sync_dist)
     """
     metric = ItemValues()
-    metric.places, metric.values = [torch.tensor([0, 1])], [torch.tensor([0.5, 0.25])]
-    assert isinstance(metric.values, list)
+    metric.rows = [torch.tensor([[0.0, 0.5], [1.0, 0.25]])]
     metric.sync(dist_sync_fn=lambda state, group: [state, state + 2], distributed_available=lambda: True)
-    assert isinstance(metric.values, torch.Tensor)
-    assert len(metric.values) == 4
+    assert isinstance(metric.rows, torch.Tensor)
+    assert len(metric.rows) == 4
 
 
 # jsonargparse

@@ -45,14 +45,12 @@ class SaveDirections(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Write what the fit found itself, once."""
-        if self._written or not _writes(pl_module, trainer):
-            return
-        self._written = True
-        if pl_module.found_directions is not None:
+        if not self._written and _writes(pl_module, trainer) and pl_module.found_directions is not None:
             target = RunFolder(trainer.default_root_dir).directions
             with atomic_path(target) as scratch:
                 pl_module.found_directions.save(scratch)
             log.info("directions: %s", target)
+        self._written = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Identify directions in the adapter just saved, if the fit had none."""

@@ -21,7 +21,6 @@ class MeasureCost(Callback):
     def __init__(self) -> None:
         self._counter: FlopCounterMode | None = None
         self._counting = False
-        self._start = self._steps = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count what the module does when training starts: its own hook comes after this one."""

@@ -7,9 +7,7 @@ from typing import Any, Literal
 from lightning import Callback, LightningModule, Trainer
 
 from graspl import __version__
-from graspl.adapters.base_model import resolve_base_model
-from graspl.adapters.reliance import update_norm
-from graspl.adapters.spectrum import thin_svd
+from graspl.adapters import resolve_base_model, thin_svd, update_norm
 from graspl.analysis.scores import headline
 from graspl.data.questions import Question
 from graspl.data.tokens import render
@@ -22,6 +20,7 @@ from graspl.ranges import NonNegativeInt, PositiveInt
 from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
+Rows = list[dict[str, Any]]  # Of a JSON lines file
 
 
 class SaveEvaluation(Callback):
@@ -55,7 +54,7 @@ class SaveEvaluation(Callback):
             log.info("evaluation: %s", run.evaluation)
 
 
-def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> list[dict[str, Any]]:
+def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> Rows:
     """Return one row for each item of choices: suite, item, group, value."""
     rows = []
     for suite, found in values.items():
@@ -130,7 +129,7 @@ class SaveGenerations(Callback):
             raise GrasplError("generations.engine: vLLM cannot read a checkpoint; name model.adapter")
         return VLLMGenerator(resolve_base_model(module.base_model), module.adapter, max(module.lora.r, 64))
 
-    def _examples(self, module: LoRALitModule, data: Any) -> list[dict[str, Any]]:
+    def _examples(self, module: LoRALitModule, data: Any) -> Rows:
         generator = TransformersGenerator(module.model, data.tokenizer)
         greedy = Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens, batch_size=self.prompts)
         rows = []
@@ -142,9 +141,7 @@ class SaveGenerations(Callback):
                 rows.append({"suite": suite, "prompt": prompt, "answer": answer})
         return rows
 
-    def _answered(
-        self, generator: Any, suite: str, asked: list[Question], tokenizer: Any
-    ) -> list[dict[str, Any]]:
+    def _answered(self, generator: Any, suite: str, asked: list[Question], tokenizer: Any) -> Rows:
         """Return one row for each answer."""
         prompts = [render(tokenizer, each.messages, origin=each.origin, prompt=True) for each in asked]
         log.info("generations: %d questions of %s, %d answers each", len(asked), suite, self.sampling.n)

@@ -42,11 +42,10 @@ class SaveOnInterrupt(Callback):
         last = RunFolder(trainer.default_root_dir).checkpoints / "last.ckpt"
         if trainer.world_size == 1:
             trainer.save_checkpoint(last)
-        go_on, again = (
-            "go on with the same command and --ckpt_path last",
-            "there is no checkpoint, start again",
-        )
-        log.warning("interrupted at step %d: %s", self._steps, go_on if last.exists() else again)
+        advice = "there is no checkpoint yet, start again"
+        if last.exists():
+            advice = "go on with the same command and --ckpt_path last"
+        log.warning("interrupted at step %d: %s", self._steps, advice)
         raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

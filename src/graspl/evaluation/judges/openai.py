@@ -16,8 +16,6 @@ from graspl.evaluation.judges.base import Backend, Reply
 from graspl.evaluation.judges.cache import ReplyCache
 from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 
-MAX_TOKENS = 8  # A number or a label
-
 
 @dataclass
 class OpenAIBackend(Backend):
@@ -47,7 +45,8 @@ class OpenAIBackend(Backend):
     """Price of a million reply tokens."""
 
     def __post_init__(self) -> None:
-        self.settings = {"model": self.model, "temperature": 0.0, "max_tokens": MAX_TOKENS, "seed": self.seed}
+        # Enough tokens for a number or a label
+        self.settings = {"model": self.model, "temperature": 0.0, "max_tokens": 8, "seed": self.seed}
         if self.top_logprobs:
             self.settings |= {"logprobs": True, "top_logprobs": self.top_logprobs}
         self.name = self.base_url or "the endpoint"
