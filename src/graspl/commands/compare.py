@@ -13,9 +13,10 @@ from graspl.reporting.figures import curves_figure
 from graspl.reporting.markdown import as_csv, as_markdown, judged_lines
 from graspl.reporting.tables import Shown, study_tables
 from graspl.runs import write_json_atomic, write_text_atomic
-from graspl.studies.methods import Method, merged
-from graspl.studies.study import run_study
-from graspl.studies.tuning import Tuning
+from graspl.studies.methods import Method, configs_of, merged
+from graspl.studies.plan import plan_fits
+from graspl.studies.tuning import Tuning, plan_trials, tune
+from graspl.studies.workers import run_missing
 
 
 def compare(
@@ -74,32 +75,43 @@ def compare(
     """
     methods = {**methods, **more_methods}
     if fast:
-        methods, seeds, tuning = _fast_part(methods, fast_methods), fast_seeds, None
+        for name in fast_methods:
+            _require({"fast_methods": name}, methods)
+        methods, seeds, tuning = {name: methods[name] for name in fast_methods or methods}, fast_seeds, None
         norm_baseline, reference = (name if name in methods else None for name in (norm_baseline, reference))
-    named = {"baseline": baseline, "norm_baseline": norm_baseline, "reference": reference}
-    for option, name in named.items():
-        if name is not None and name not in methods:
-            raise GrasplError(f"{option}: {name} is not among the methods ({', '.join(methods)})")
+    _require({"baseline": baseline, "norm_baseline": norm_baseline, "reference": reference}, methods)
     if base_model is not None:
         over = merged(over, {"model": {"init_args": {"base_model": base_model}}})
     known = {name: Method.parse(name, given, shared, over) for name, given in methods.items()}
     relative_to = baseline if levels_of == "baseline" else None
-    fits, failed, chosen = run_study(fit, known, seeds, out, tasks, tuning, levels, relative_to, jobs)
-    found = comparison_of(fits, baseline, levels, norm_baseline, reference, relative=relative_to is not None)
+    plan_fits(fit, configs_of(known, {}), seeds, out, tasks)  # find mistakes before anything runs
+    chosen, failed = {}, {}
+    if tuning is not None:
+        trials = plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
+        chosen, failed = tune(trials, levels, relative_to, jobs, out)
+    fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks)
+    failed |= run_missing(fits, jobs, "fits")
+    done = [each for each in fits if each.name not in failed]
+    if not done:
+        raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
+    found = comparison_of(done, baseline, levels, norm_baseline, reference, relative=relative_to is not None)
     found |= {"failed": failed, "fit": str(fit), "seeds": [*seeds], "tuned": chosen}
     found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
     found["verdict"] = study_verdict(found)
+    return _written(found, out)
+
+
+def _require(named: dict[str, str | None], methods: dict[str, Any]) -> None:
+    for option, name in named.items():
+        if name is not None and name not in methods:
+            raise GrasplError(f"{option}: {name} is not among the methods ({', '.join(methods)})")
+
+
+def _written(found: dict[str, Any], out: Path) -> Shown:
     write_json_atomic(out / "comparison.json", found)
     write_text_atomic(out / "comparison.csv", as_csv(found))
     write_text_atomic(out / "comparison.md", as_markdown(found))
     write_text_atomic(out / "comparison.svg", curves_figure(curves_by_fit(found)))
     lines = [f"judged: {line}" for line in judged_lines(found)] + found["verdict"]
-    lines += [f"failed: {name}: {why}" for name, why in failed.items()]
+    lines += [f"failed: {name}: {why}" for name, why in found["failed"].items()]
     return Shown(found, [*study_tables(found), *lines, f"comparison: {out / 'comparison.json'}"])
-
-
-def _fast_part(methods: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    unknown = next((name for name in names if name not in methods), None)
-    if unknown is not None:
-        raise GrasplError(f"fast_methods: {unknown} is not among the methods")
-    return {name: methods[name] for name in names or methods}

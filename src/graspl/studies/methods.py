@@ -11,54 +11,56 @@ from graspl.errors import GrasplError
 
 # Dotted configuration keys and their values, e.g. `model.init_args.penalties.0.init_args.weight: 0.1`.
 Settings = dict[str, Any]
+Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Method:
     """One method of a study."""
 
-    config: Mapping[str, Any]  # Added to the configuration that all fits share
+    config: Config  # Added to the configuration that all fits share
     # Values to choose from, by dotted key of `config`; empty for a method that is not tuned.
     tune: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     needs: str = ""  # What it needs beyond the task's rows, in words, for the table
     # Put over `config` in its trials, e.g. rows that are not evaluated on the development data.
-    development: Mapping[str, Any] = field(default_factory=dict)
+    development: Config = field(default_factory=dict)
 
     @classmethod
     def parse(
-        cls,
-        name: str,
-        given: Mapping[str, Any],
-        shared: Mapping[str, Any] | None = None,
-        over: Mapping[str, Any] | None = None,
+        cls, name: str, given: Config, shared: Config | None = None, over: Config | None = None
     ) -> "Method":
         """Read one entry of `methods`: a configuration, with `set`, `tune`, `needs` and `development` beside it.
 
         Its `model` may be the path of a method file, or a mapping with that `path` and keys to put over the file. The study's
         `shared` is put under the configuration and `over` on top; the dotted keys of `set` win over all.
-
-        Raises:
-            GrasplError: a part is of the wrong kind, or the method file cannot be read.
         """
         if not isinstance(given, Mapping):
             raise GrasplError(f"methods.{name}: give a configuration, e.g. data and model")
-        tune, development, dotted = (given.get(key) or {} for key in ("tune", "development", "set"))
-        for key, value in (("tune", tune), ("development", development), ("set", dotted)):
+        config = dict(given)
+        needs = config.pop("needs", None) or ""
+        parts = [config.pop(key, None) or {} for key in ("tune", "development", "set")]
+        for key, value in zip(("tune", "development", "set"), parts, strict=True):
             if not isinstance(value, Mapping):
                 raise GrasplError(f"methods.{name}.{key}: give a mapping, not {value!r}")
-        needs = given.get("needs") or ""
         if not isinstance(needs, str):
             raise GrasplError(f"methods.{name}.needs: give a text")
-        beside = ("set", "tune", "needs", "development")
-        config = {key: value for key, value in given.items() if key not in beside}
         if "model" in config:
-            config["model"] = read_model(config["model"], f"methods.{name}.model")
+            config["model"] = _read_model(config["model"], f"methods.{name}.model")
+        tune, development, dotted = parts
         config = merged(merged(shared or {}, config), over or {})
         return cls(with_settings(config, dotted, f"methods.{name}.set"), tune, needs, development)
 
 
-def read_model(given: Any, origin: str) -> Any:
-    """Return a model's configuration, read from a method file where a path is given; see `Method.parse`."""
+def configs_of(methods: Mapping[str, Method], chosen: Mapping[str, Settings | None]) -> dict[str, Config]:
+    """Return configurations with the settings chosen, without the methods of which every trial failed (None)."""
+    kept = {name: method.config for name, method in methods.items() if chosen.get(name, {}) is not None}
+    return {
+        name: with_settings(config, chosen.get(name) or {}, f"methods.{name}.tune")
+        for name, config in kept.items()
+    }
+
+
+def _read_model(given: Any, origin: str) -> Any:
     more = dict(given) if isinstance(given, Mapping) else {"path": given}
     if "path" not in more:
         return given
@@ -72,7 +74,7 @@ def read_model(given: Any, origin: str) -> Any:
     return merged(content, more)
 
 
-def merged(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def merged(config: Config, more: Config) -> dict[str, Any]:
     """Return a configuration with another's keys put over its own, at every depth."""
     both = {**config, **more}
     for key in config.keys() & more.keys():
@@ -81,12 +83,8 @@ def merged(config: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
-def with_settings(config: Mapping[str, Any], settings: Settings, origin: str) -> dict[str, Any]:
-    """Return a configuration with other values at dotted keys; a number is a place in a list, a missing key is added.
-
-    Raises:
-        GrasplError: a key leads through a value that is neither a mapping nor a list.
-    """
+def with_settings(config: Config, settings: Settings, origin: str) -> dict[str, Any]:
+    """Return a configuration with other values at dotted keys; a number is a place in a list, a missing key is added."""
     changed: Any = dict(config)
     for key, value in settings.items():
         changed = _with_value(changed, key.split("."), value, f"{origin}.{key}")

@@ -22,6 +22,7 @@ OTHER_FIT = re.compile(r"\{fit:([^{}]+)\}")
 TUNING = "tuning"  # Folder for the trials, inside the study's folder
 FINGERPRINT = "study.json"
 DONE = "study_done.json"
+Configs = Mapping[str, Mapping[str, Any]]  # By name
 
 
 @dataclass(frozen=True)
@@ -56,19 +57,14 @@ class Fit(StudyFit):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def is_done(self) -> bool:
-        """Whether it ended well. An adapter alone does not tell: other files are written after it.
-
-        Raises:
-            GrasplError: the folder holds a fit with another configuration.
-        """
+        """Whether it ended well. An adapter alone does not tell: other files are written after it."""
         kept = self.folder / FINGERPRINT
         # A fit stopped while writing its first file leaves only the scratch folder of `atomic_path`
         if all(each.name.startswith(f".{FINGERPRINT}.") for each in self.folder.glob("*")):
             return False
         if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != self.fingerprint():
-            raise GrasplError(
-                f"out: {self.folder} holds a fit with another configuration; give another --out, or remove that folder"
-            )
+            mend = "give another --out, or remove that folder"
+            raise GrasplError(f"out: {self.folder} holds a fit with another configuration; {mend}")
         return (self.folder / DONE).exists()
 
     def mark_done(self) -> None:
@@ -89,24 +85,19 @@ class Fit(StudyFit):
         write_json_atomic(self.folder / FINGERPRINT, self.fingerprint())
         arguments = ["fit", f"--config={self.base}", f"--config={self.own_config}"]
         arguments += [f"--trainer.default_root_dir={self.folder}", "--trainer.enable_progress_bar=false"]
-        arguments += ["--trainer.enable_model_summary=false"]
-        arguments += ["--trainer.callbacks+=graspl.callbacks.MeasureCost"]
+        arguments += [
+            "--trainer.enable_model_summary=false",
+            "--trainer.callbacks+=graspl.callbacks.MeasureCost",
+        ]
         return [*arguments, "--ckpt_path", "last"] if checkpoint.exists() else arguments
 
 
 def plan_fits(
-    base: Path,
-    methods: Mapping[str, Mapping[str, Any]],
-    seeds: Sequence[int],
-    out: Path,
-    tasks: Mapping[str, Mapping[str, Any]] | None = None,
+    base: Path, methods: Configs, seeds: Sequence[int], out: Path, tasks: Configs | None = None
 ) -> list[Fit]:
     """Return the fits of a study, seed by seed and task by task, so that an interrupted study has complete seeds.
 
     A task's configuration is put over that of every method; without tasks there is one.
-
-    Raises:
-        GrasplError: there is nothing to fit, a name cannot be a folder, or a method is made from an unknown one.
     """
     if not base.is_file():
         raise GrasplError(f"fit: no file {base}; give the configuration that all fits share")
@@ -117,12 +108,11 @@ def plan_fits(
     others = {name: _made_from(name, methods) for name in methods}
     fits = []
     for seed in dict.fromkeys(seeds):
-        for task in tasks or [None]:
+        for task, changes in (tasks or {None: {}}).items():
             here = out if task is None else out / task
             for name, config in methods.items():
-                whole = config if task is None else merged(config, (tasks or {}).get(task, {}))
+                folder, whole = here / name / f"seed_{seed}", merged(config, changes)
                 sources = {other: here / other / f"seed_{seed}" for other in others[name]}
-                folder = here / name / f"seed_{seed}"
                 fits.append(Fit(name, seed, folder, base, whole, task=task, made_from=sources))
     return fits
 
@@ -132,24 +122,20 @@ def sources_in(config: Any) -> set[str]:
     return set(OTHER_FIT.findall(json.dumps(config, ensure_ascii=False)))
 
 
-def _made_from(name: str, methods: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _made_from(name: str, methods: Configs) -> set[str]:
     found = sources_in(methods[name])
     for other in sorted(found):
         if other not in methods:
             raise GrasplError(f"methods.{name}: is made from {other}, which is not among the methods")
         if sources_in(methods[other]):
-            raise GrasplError(
-                f"methods.{name}: is made from {other}, which is made from another method itself"
-            )
+            raise GrasplError(f"methods.{name}: is made from {other}, which is made from another method")
     return found
 
 
 def _require_folder_names(option: str, names: Iterable[str]) -> None:
     for name in names:
         if not name or name in (".", "..", TUNING) or set(name) & set('/\\:*?"<>|'):
-            raise GrasplError(
-                f"{option}: {name!r} cannot name a folder of the study; use letters, digits, - and _"
-            )
+            raise GrasplError(f"{option}: {name!r} cannot name a folder; use letters, digits, - and _")
 
 
 def _filled_in(config: Any, seed: int, folders: Mapping[str, Path]) -> Any:
@@ -160,6 +146,5 @@ def _filled_in(config: Any, seed: int, folders: Mapping[str, Path]) -> Any:
     if config == SEED:
         return seed
     if isinstance(config, str):
-        text = config.replace(SEED, str(seed))
-        return OTHER_FIT.sub(lambda match: str(folders[match[1]]), text)
+        return OTHER_FIT.sub(lambda match: str(folders[match[1]]), config.replace(SEED, str(seed)))
     return config

@@ -49,16 +49,12 @@ def plan_trials(
     tuning: Tuning,
     reported: Sequence[int],
     out: Path,
-    *,
     baseline: str | None = None,
 ) -> list[Trial]:
     """Return the trials, in `<out>/tuning/<method>/<trial>/seed_<seed>`.
 
     A method without `tune` is not tuned. It is fitted once where others are made from it, or where it is the `baseline` that
     levels are relative to.
-
-    Raises:
-        GrasplError: a method has fewer settings than trials, a seed is reported too, or a method that others need has `tune`.
     """
     both = sorted(set(tuning.seeds) & set(reported))
     if both:
@@ -86,19 +82,14 @@ def plan_trials(
 
 
 def settings_of(method: str, tune: Mapping[str, Sequence[Any]], tuning: Tuning) -> list[Settings]:
-    """Return as many settings as there are trials: every combination of a method's values, or a draw from them.
-
-    Raises:
-        GrasplError: there are fewer combinations than trials, or the values of a key are no list.
-    """
+    """Return as many settings as there are trials: every combination of a method's values, or a draw from them."""
     for key, values in tune.items():
         if not isinstance(values, Sequence) or isinstance(values, str) or not values:
             raise GrasplError(f"methods.{method}.tune.{key}: give a list of values to choose from")
     every = [dict(zip(tune, values, strict=True)) for values in itertools.product(*tune.values())]
     if len(every) < tuning.trials:
-        raise GrasplError(
-            f"methods.{method}.tune: gives {len(every)} settings for {tuning.trials} trials; give more values"
-        )
+        found = f"{len(every)} settings for {tuning.trials} trials"
+        raise GrasplError(f"methods.{method}.tune: gives {found}; give more values")
     chosen = random.Random(f"{tuning.seed} trials").sample(range(len(every)), tuning.trials)
     return [every[index] for index in sorted(chosen)]
 
@@ -129,13 +120,12 @@ def choose(trials: Sequence[Trial], levels: Sequence[float], failed: Mapping[str
         scores = {} if lost else {each.seed: spoilt(_log(each), levels) for each in trial.fits}
         score = math.fsum(scores.values()) / len(scores) if scores else None
         record = {"settings": trial.settings, "scores": scores, "score": score}
-        if lost:
-            record["failed"] = failed[lost[0]]
+        record |= {"failed": failed[lost[0]]} if lost else {}
         found.setdefault(trial.method, {"trials": []})["trials"].append(record)
     for each in found.values():
         scored = [trial for trial in each["trials"] if trial["score"] is not None]
-        best = min(scored, key=lambda trial: trial["score"], default=None)
-        each["chosen"] = None if best is None else best["settings"]
+        best = min(scored, key=lambda trial: trial["score"], default={"settings": None})
+        each["chosen"] = best["settings"]
     return found
 
 
