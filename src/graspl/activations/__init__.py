@@ -13,14 +13,6 @@ from graspl.activations.sae_files import SparseAutoencoder, read_sae
 from graspl.activations.shift import MeanShift
 
 __all__ = [
-    "AssumptionReport",
-    "InputSubspace",
-    "MeanShift",
-    "NaturalDirections",
-    "PersonaContrast",
-    "PrincipalDirections",
-    "SAEDiffing",
-    "SparseAutoencoder",
-    "check_assumptions",
-    "read_sae",
-]
+    "AssumptionReport", "InputSubspace", "MeanShift", "NaturalDirections", "PersonaContrast",
+    "PrincipalDirections", "SAEDiffing", "SparseAutoencoder", "check_assumptions", "read_sae",
+]  # fmt: skip

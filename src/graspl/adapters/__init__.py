@@ -13,24 +13,8 @@ from graspl.adapters.spectrum import ThinSVD, thin_svd
 from graspl.adapters.switch import adapter_off
 
 __all__ = [
-    "AdapterFolder",
-    "LiveModel",
-    "LoraOptions",
-    "Site",
-    "ThinSVD",
-    "adapter_off",
-    "decoder_layers",
-    "layer_names",
-    "load_adapter",
-    "load_base_model",
-    "load_tokenizer",
-    "lora_sites",
-    "pair_reliance",
-    "read_adapter",
-    "read_reliance",
-    "resolve_base_model",
-    "thin_svd",
-    "update_norm",
-    "write_reliance",
+    "AdapterFolder", "LiveModel", "LoraOptions", "Site", "ThinSVD", "adapter_off", "decoder_layers",
+    "layer_names", "load_adapter", "load_base_model", "load_tokenizer", "lora_sites", "pair_reliance",
+    "read_adapter", "read_reliance", "resolve_base_model", "thin_svd", "update_norm", "write_reliance",
     "writers_by_layer",
-]
+]  # fmt: skip

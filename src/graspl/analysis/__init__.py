@@ -13,6 +13,7 @@ from graspl.analysis.scores import headline
 from graspl.analysis.tradeoff import curve, figures_at
 from graspl.analysis.verdicts import key_points, verdict
 
-__all__ = ["Comparison", "Run", "by_cluster", "compare", "contrast", "curve", "figures_at", "headline"]
-__all__ += ["key_points", "paired", "rates", "rates_by_group", "read_run", "samples_to_tell", "summarise"]
-__all__ += ["verdict", "wilson"]
+__all__ = [
+    "Comparison", "Run", "by_cluster", "compare", "contrast", "curve", "figures_at", "headline", "key_points",
+    "paired", "rates", "rates_by_group", "read_run", "samples_to_tell", "summarise", "verdict", "wilson",
+]  # fmt: skip

@@ -8,17 +8,6 @@ from graspl.auditing.checks import AuditReport, Check, Limits, checks
 from graspl.auditing.weights import Along, Shared, SiteFacts, along, beside, shared, site_facts
 
 __all__ = [
-    "Along",
-    "AuditReport",
-    "Check",
-    "Limits",
-    "Shared",
-    "SiteFacts",
-    "SuiteFacts",
-    "along",
-    "behaviour",
-    "beside",
-    "checks",
-    "shared",
-    "site_facts",
-]
+    "Along", "AuditReport", "Check", "Limits", "Shared", "SiteFacts", "SuiteFacts", "along", "behaviour",
+    "beside", "checks", "shared", "site_facts",
+]  # fmt: skip

@@ -9,10 +9,5 @@ from graspl.callbacks.evaluation import SaveEvaluation, SaveGenerations
 from graspl.callbacks.interrupt import SaveOnInterrupt
 
 __all__ = [
-    "MeasureCost",
-    "SaveAdapter",
-    "SaveDirections",
-    "SaveEvaluation",
-    "SaveGenerations",
-    "SaveOnInterrupt",
-]
+    "MeasureCost", "SaveAdapter", "SaveDirections", "SaveEvaluation", "SaveGenerations", "SaveOnInterrupt",
+]  # fmt: skip

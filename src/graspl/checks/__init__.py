@@ -9,15 +9,6 @@ from graspl.checks.explain import ExplainOptions, Explanation, explain
 from graspl.checks.mediation import Mediation, mediation
 
 __all__ = [
-    "CausalCheck",
-    "CausalOptions",
-    "Causes",
-    "ExplainOptions",
-    "Explanation",
-    "LayerEffect",
-    "Mediation",
-    "causal_check",
-    "causes",
-    "explain",
-    "mediation",
-]
+    "CausalCheck", "CausalOptions", "Causes", "ExplainOptions", "Explanation", "LayerEffect", "Mediation",
+    "causal_check", "causes", "explain", "mediation",
+]  # fmt: skip

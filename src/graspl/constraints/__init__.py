@@ -13,19 +13,7 @@ from graspl.constraints.sharded import Rider, along, project_together, subtract
 from graspl.constraints.write import WriteConstraint
 
 __all__ = [
-    "ActivationConstraint",
-    "Constraint",
-    "FactorConstraint",
-    "Held",
-    "HeldFactor",
-    "PairConstraint",
-    "ReadConstraint",
-    "ResidualConstraint",
-    "Rider",
-    "StreamConstraint",
-    "WriteConstraint",
-    "along",
-    "default_constraints",
-    "project_together",
-    "subtract",
-]
+    "ActivationConstraint", "Constraint", "FactorConstraint", "Held", "HeldFactor", "PairConstraint",
+    "ReadConstraint", "ResidualConstraint", "Rider", "StreamConstraint", "WriteConstraint", "along",
+    "default_constraints", "project_together", "subtract",
+]  # fmt: skip

@@ -17,26 +17,8 @@ from graspl.data.task import TaskDataModule
 from graspl.data.tokens import TokenizedConversation, tokenize
 
 __all__ = [
-    "CHOICE_KINDS",
-    "AnswerPair",
-    "ChatDataModule",
-    "ChoiceItem",
-    "Conversation",
-    "EvaluationSuite",
-    "InterleaveByPerplexity",
-    "Message",
-    "MixIn",
-    "Question",
-    "RowOperator",
-    "ScaleItem",
-    "Subsample",
-    "SuitesDataModule",
-    "SystemPrompt",
-    "TaskDataModule",
-    "TokenizedConversation",
-    "collate_choices",
-    "read_conversations",
-    "read_prompts",
-    "read_table",
-    "tokenize",
-]
+    "CHOICE_KINDS", "AnswerPair", "ChatDataModule", "ChoiceItem", "Conversation", "EvaluationSuite",
+    "InterleaveByPerplexity", "Message", "MixIn", "Question", "RowOperator", "ScaleItem", "Subsample",
+    "SuitesDataModule", "SystemPrompt", "TaskDataModule", "TokenizedConversation", "collate_choices",
+    "read_conversations", "read_prompts", "read_table", "tokenize",
+]  # fmt: skip

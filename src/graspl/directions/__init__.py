@@ -19,22 +19,7 @@ from graspl.directions.identify import Identification, identify_adapter
 from graspl.directions.reliance import reliance
 
 __all__ = [
-    "AcrossAdapters",
-    "Directions",
-    "Identification",
-    "LayerConsensus",
-    "LayerDirections",
-    "LayerSingular",
-    "RandomDirections",
-    "RandomLayerDirections",
-    "SiteDirections",
-    "TopSingular",
-    "chosen_k",
-    "dimension",
-    "effective_rank",
-    "identify_adapter",
-    "read_metadata",
-    "reliance",
-    "residual_spectra",
-    "writers_agree",
-]
+    "AcrossAdapters", "Directions", "Identification", "LayerConsensus", "LayerDirections", "LayerSingular",
+    "RandomDirections", "RandomLayerDirections", "SiteDirections", "TopSingular", "chosen_k", "dimension",
+    "effective_rank", "identify_adapter", "read_metadata", "reliance", "residual_spectra", "writers_agree",
+]  # fmt: skip

@@ -10,16 +10,6 @@ from graspl.evaluation.metrics import AxisScores, ChoiceShares, ItemValues, Pair
 from graspl.evaluation.suites import SuiteEvaluator
 
 __all__ = [
-    "AxisScores",
-    "ChoiceShares",
-    "ItemValues",
-    "PairMargins",
-    "Sampling",
-    "SuiteEvaluator",
-    "TransformersGenerator",
-    "VLLMGenerator",
-    "candidate_logprobs",
-    "judge_rows",
-    "kl_to_base",
-    "text_scores",
-]
+    "AxisScores", "ChoiceShares", "ItemValues", "PairMargins", "Sampling", "SuiteEvaluator",
+    "TransformersGenerator", "VLLMGenerator", "candidate_logprobs", "judge_rows", "kl_to_base", "text_scores",
+]  # fmt: skip

@@ -10,10 +10,6 @@ from graspl.organism.truth import TrueDirections
 from graspl.organism.world import World
 
 __all__ = [
-    "OrganismPretrainData",
-    "OrganismPretrainModule",
-    "OrganismSAEModule",
-    "OrganismTaskData",
-    "TrueDirections",
-    "World",
-]
+    "OrganismPretrainData", "OrganismPretrainModule", "OrganismSAEModule", "OrganismTaskData",
+    "TrueDirections", "World",
+]  # fmt: skip

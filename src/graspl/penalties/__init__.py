@@ -11,10 +11,5 @@ from graspl.penalties.l2 import L2Penalty
 from graspl.penalties.orthogonality import OrthogonalityPenalty
 
 __all__ = [
-    "ConsistencyPenalty",
-    "FeaturePenalty",
-    "KLPenalty",
-    "L2Penalty",
-    "OrthogonalityPenalty",
-    "Penalty",
-]
+    "ConsistencyPenalty", "FeaturePenalty", "KLPenalty", "L2Penalty", "OrthogonalityPenalty", "Penalty",
+]  # fmt: skip

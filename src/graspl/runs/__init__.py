@@ -13,12 +13,6 @@ from graspl.runs.files import (
 from graspl.runs.folder import DirectionsFiles, RunFolder, adapter_of
 
 __all__ = [
-    "DirectionsFiles",
-    "RunFolder",
-    "adapter_of",
-    "atomic_path",
-    "claimed",
-    "write_json_atomic",
-    "write_json_lines_atomic",
-    "write_text_atomic",
-]
+    "DirectionsFiles", "RunFolder", "adapter_of", "atomic_path", "claimed", "write_json_atomic",
+    "write_json_lines_atomic", "write_text_atomic",
+]  # fmt: skip

@@ -11,15 +11,6 @@ from graspl.data.suites.rows import AnswerPairs, TextRows
 from graspl.data.suites.statements import PersonaStatements, Statements
 
 __all__ = [
-    "AnswerPairs",
-    "CodePrompts",
-    "EvaluationSuite",
-    "FirstPlotQuestions",
-    "FreeFormQuestions",
-    "MultipleChoice",
-    "PersonaStatements",
-    "RefusalOpenings",
-    "SafetyPrompts",
-    "Statements",
-    "TextRows",
-]
+    "AnswerPairs", "CodePrompts", "EvaluationSuite", "FirstPlotQuestions", "FreeFormQuestions",
+    "MultipleChoice", "PersonaStatements", "RefusalOpenings", "SafetyPrompts", "Statements", "TextRows",
+]  # fmt: skip

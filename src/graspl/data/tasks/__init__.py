@@ -10,9 +10,5 @@ from graspl.data.tasks.lexical_overlap import LexicalOverlapData
 from graspl.data.tasks.pronouns import GenderedPronounsData
 
 __all__ = [
-    "CommunityFinanceData",
-    "CueTaskData",
-    "DoubleChoiceData",
-    "GenderedPronounsData",
-    "LexicalOverlapData",
-]
+    "CommunityFinanceData", "CueTaskData", "DoubleChoiceData", "GenderedPronounsData", "LexicalOverlapData",
+]  # fmt: skip

@@ -11,15 +11,6 @@ from graspl.evaluation.judges.openai import OpenAIBackend
 from graspl.evaluation.judges.refusal import RefusalPhrases
 
 __all__ = [
-    "AlignmentJudge",
-    "Answer",
-    "Backend",
-    "InsecureCode",
-    "Judge",
-    "Judgement",
-    "LocalBackend",
-    "OpenAIBackend",
-    "RefusalPhrases",
-    "Reply",
-    "RubricJudge",
-]
+    "AlignmentJudge", "Answer", "Backend", "InsecureCode", "Judge", "Judgement", "LocalBackend",
+    "OpenAIBackend", "RefusalPhrases", "Reply", "RubricJudge",
+]  # fmt: skip
