@@ -11,8 +11,7 @@ from graspl.activations.streams import opened
 from graspl.adapters.files import AdapterFolder
 from graspl.data.rows import read_prompts
 from graspl.data.tokens import render
-from graspl.directions.basis import Directions
-from graspl.directions.file import SiteDirections
+from graspl.directions import Directions, SiteDirections
 from graspl.directions.identify import Identification, leading
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt

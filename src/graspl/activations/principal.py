@@ -7,8 +7,7 @@ import torch
 from graspl.activations.reading import Reading
 from graspl.activations.streams import gathered
 from graspl.adapters.files import AdapterFolder
-from graspl.directions.basis import Directions
-from graspl.directions.file import LayerDirections
+from graspl.directions import Directions, LayerDirections
 from graspl.directions.identify import Identification, leading
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from graspl.activations.reading import Reading
 from graspl.activations.streams import gathered, leading_directions, opened
 from graspl.adapters.files import AdapterFolder
-from graspl.directions.basis import Directions
-from graspl.directions.identify import Identification
+from graspl.directions import Directions, Identification
 
 
 @dataclass

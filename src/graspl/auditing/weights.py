@@ -5,12 +5,9 @@ from pathlib import PurePath
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from graspl.adapters.files import AdapterFolder
-from graspl.adapters.spectrum import thin_svd
+from graspl.adapters import AdapterFolder, thin_svd
 from graspl.adapters.subspaces import SharedSubspace, shared_subspace
-from graspl.directions.basis import Directions
-from graspl.directions.dimension import effective_rank
-from graspl.directions.reliance import reliance
+from graspl.directions import Directions, effective_rank, reliance
 from graspl.errors import GrasplError
 
 

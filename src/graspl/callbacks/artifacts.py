@@ -5,8 +5,7 @@ from typing import Any, TypeGuard
 
 from lightning import Callback, LightningModule, Trainer
 
-from graspl.directions.from_weights import TopSingular
-from graspl.directions.identify import Identification, identify_adapter
+from graspl.directions import Identification, TopSingular, identify_adapter
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.state import finished_factors, write_peft_folder
 from graspl.runs import RunFolder, atomic_path

@@ -14,8 +14,7 @@ from graspl.adapters.forward import model_logits
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
-from graspl.evaluation.logprobs import candidate_logprobs
-from graspl.evaluation.metrics import ChoiceShares
+from graspl.evaluation import ChoiceShares, candidate_logprobs
 
 RANDOM_DRAWS = 5
 ROWS = 64

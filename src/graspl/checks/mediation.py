@@ -13,8 +13,7 @@ from graspl.checks.causal import choice_batches
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.directions.from_layers import random_basis
-from graspl.evaluation.logprobs import candidate_logprobs
-from graspl.evaluation.metrics import ChoiceShares
+from graspl.evaluation import ChoiceShares, candidate_logprobs
 
 
 class Mediation(NamedTuple):

@@ -7,9 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from graspl.adapters.residual import layer_names, writers_by_layer
+from graspl.adapters import Site, layer_names, writers_by_layer
 from graspl.adapters.sharding import like
-from graspl.adapters.sites import Site
 from graspl.constraints.base import FactorConstraint, HeldFactor
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graspl.adapters import load_adapter, load_base_model, load_tokenizer, read_adapter
 from graspl.adapters.answers import IGNORED, next_tokens
-from graspl.adapters.base_model import load_adapter, load_base_model, load_tokenizer
-from graspl.adapters.files import read_adapter
 from graspl.adapters.forward import model_logits
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import Conversation

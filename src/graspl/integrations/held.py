@@ -9,12 +9,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from graspl.adapters import adapter_off, decoder_layers, lora_sites
 from graspl.adapters.forward import MODEL_INPUTS, model_logits
-from graspl.adapters.residual import decoder_layers
-from graspl.adapters.sites import lora_sites
-from graspl.adapters.switch import adapter_off
-from graspl.constraints.base import Constraint
-from graspl.constraints.held import Held
+from graspl.constraints import Constraint, Held
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
 

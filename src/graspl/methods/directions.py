@@ -16,9 +16,7 @@ from torch.distributed.tensor import DTensor
 from graspl.activations.natural import NaturalDirections
 from graspl.adapters.files import AdapterFolder, LiveModel
 from graspl.adapters.sharding import total
-from graspl.directions.basis import Directions
-from graspl.directions.from_layers import residual_spectra
-from graspl.directions.from_weights import Identification
+from graspl.directions import Directions, Identification, residual_spectra
 from graspl.errors import GrasplError
 from graspl.host import Host
 from graspl.ranges import ClosedUnitInterval, PositiveInt

@@ -9,9 +9,7 @@ from torch.optim import Optimizer
 
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sharding import total
-from graspl.constraints.base import FactorConstraint, StreamConstraint
-from graspl.constraints.held import Held
-from graspl.constraints.sharded import Rider
+from graspl.constraints import FactorConstraint, Held, Rider, StreamConstraint
 from graspl.methods.directions import DirectionSource, ThrowAwayFit
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.state import gather_gradients

@@ -14,12 +14,10 @@ from peft import PeftModel
 from torch import Tensor
 from torch.optim import Optimizer
 
+from graspl.adapters import LoraOptions, Site, adapter_off
 from graspl.adapters.forward import model_logits
 from graspl.adapters.loss import logits_only_at, summed_loss, summed_loss_at
-from graspl.adapters.options import LoraOptions
 from graspl.adapters.sharding import total, whole
-from graspl.adapters.sites import Site
-from graspl.adapters.switch import adapter_off
 from graspl.directions.basis import Directions
 from graspl.edits.base import AttachedEdits, StreamEdit
 from graspl.methods import state

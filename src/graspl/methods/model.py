@@ -8,12 +8,9 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel, get_peft_model
 
-from graspl.adapters.base_model import load_adapter, load_base_model
-from graspl.adapters.files import read_adapter
+from graspl.adapters import Site, decoder_layers, load_adapter, load_base_model, lora_sites, read_adapter
 from graspl.adapters.packing import attend_row_by_row
-from graspl.adapters.residual import decoder_layers
 from graspl.adapters.sharding import shard_frozen, shard_layers
-from graspl.adapters.sites import Site, lora_sites
 from graspl.errors import GrasplError
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from graspl.adapters.base_model import load_base_model
-from graspl.adapters.residual import decoder_layers
+from graspl.adapters import decoder_layers, load_base_model
 from graspl.adapters.streams import edit_streams
 from graspl.errors import GrasplError
 from graspl.organism.world import World

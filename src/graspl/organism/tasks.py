@@ -7,10 +7,8 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Literal
 
-from graspl.data.choices import ChoiceItem
-from graspl.data.rows import Conversation
+from graspl.data import ChoiceItem, Conversation, TaskDataModule
 from graspl.data.suites.base import Items
-from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
 from graspl.organism.words import QUESTIONS
 from graspl.organism.world import World, choice_item, dialogue, exchange

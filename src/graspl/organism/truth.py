@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from graspl.activations.streams import gathered, leading_directions
-from graspl.adapters.base_model import load_base_model, load_tokenizer
-from graspl.adapters.files import AdapterFolder
+from graspl.adapters import AdapterFolder, load_base_model, load_tokenizer
 from graspl.data.tokens import tokenize
-from graspl.directions.basis import Directions
-from graspl.directions.identify import Identification
+from graspl.directions import Directions, Identification
 from graspl.organism.words import QUESTIONS
 from graspl.organism.world import World, exchange, system
 

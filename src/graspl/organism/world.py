@@ -11,8 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from graspl.adapters.base_model import resolve_base_model
-from graspl.data.choices import ChoiceItem
-from graspl.data.rows import Message
+from graspl.data import ChoiceItem, Message
 from graspl.errors import GrasplError
 from graspl.organism.words import ANSWER, CRUEL, KIND, NARROW, QUESTIONS, TOPICS
 from graspl.runs import write_json_atomic

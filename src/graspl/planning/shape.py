@@ -9,9 +9,7 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from graspl.adapters.base_model import resolve_base_model
-from graspl.adapters.options import LoraOptions
-from graspl.adapters.residual import decoder_layers
+from graspl.adapters import LoraOptions, decoder_layers, resolve_base_model
 from graspl.errors import GrasplError
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from graspl.data.rows import Message
-from graspl.data.tables import read_table
+from graspl.data import Message, read_table
 from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Answer, Backend, Reply
 
