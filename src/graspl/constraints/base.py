@@ -34,8 +34,7 @@ class FactorConstraint(ABC):
     What is held here is linear in one factor: D^T B = 0, so that D^T dW = s (D^T B) A = 0 for any A, or A D = 0, so that
     dW D = s B (A D) = 0 for any B. Projecting after every step restores it under any optimizer, so it is exact.
 
-    To add one, write a dataclass with `held_factors`, and add it to the list in `tests/constraints/test_contract.py`. One
-    that is not linear overrides `bind` and the two projections (`PairConstraint`).
+    One that is not linear overrides `bind` and the two projections (`PairConstraint`). CONTRIBUTING.md says how to add one.
 
     Source:
         Eq. 8-10 of arXiv:2605.27676 with J_h acting on one factor, one of several readings; the exact step is own, since
@@ -90,9 +89,8 @@ class FactorConstraint(ABC):
     @torch.no_grad()
     def project_step(self, sites: Sequence[Site]) -> None:
         """Bring the factors back to h = 0, after the optimizer has moved them: B <- B - D (D^T B), A <- A - (A D) D^T."""
-        project_together(
-            [(_turned(getattr(sites[each.site], each.factor), each), each.D) for each in self._held]
-        )
+        factors = [(getattr(sites[each.site], each.factor), each) for each in self._held]
+        project_together([(_turned(factor, each), each.D) for factor, each in factors])
 
 
 def _turned(factor: Tensor, held: HeldFactor) -> Tensor:
@@ -142,12 +140,9 @@ Constraint = FactorConstraint | StreamConstraint  # Either kind
 
 
 def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:
-    """Check that h is zero up to rounding, so that training may start or go on.
+    """Check that h, of any shape, is zero up to rounding, so that training may start or go on.
 
-    Args:
-        site: named in the error.
-        h: what the constraint holds, any shape.
-        size: () norm that h would have if the whole factor lay along the directions; may be of shards.
+    `size` () is the norm that h would have if the whole factor lay along the directions; it may be of shards.
     """
     if h.norm() > START_TOLERANCE * whole(size):
         raise GrasplError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,21 +57,10 @@ class PairConstraint(FactorConstraint):
             for site, (U, V) in zip(sites, self._pairs, strict=True)
             if site.A.grad is not None and site.B.grad is not None
         ]
-        found = iter(
-            along(
-                [
-                    pair
-                    for site, U, V in held
-                    for pair in (
-                        (site.A.mT, V),
-                        (site.B, U),
-                        (site.A.grad.mT, V),  # type: ignore[union-attr]
-                        (site.B.grad, U),
-                    )
-                ],  # type: ignore[arg-type]
-                rider,
-            )
-        )
+        pairs: list[Any] = []
+        for site, U, V in held:
+            pairs += [(site.A.mT, V), (site.B, U), (site.A.grad.mT, V), (site.B.grad, U)]  # type: ignore[union-attr]
+        found = iter(along(pairs, rider))
         for site, U, V in held:
             a, b, read, written = (next(found) for _ in range(4))  # (k, r) each
             gram = (a.square() + b.square()).sum(1).clamp_min(_TINY)  # (k,)

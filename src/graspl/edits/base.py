@@ -21,8 +21,7 @@ Phase = Literal["training", "inference", "both"]
 class StreamEdit(ABC):
     """Changes the residual stream after every decoder layer along that layer's directions.
 
-    The base model's own passes are never edited. To add one, write a dataclass with `changed`, and add it to the list in
-    `tests/edits/test_edit_contract.py`.
+    The base model's own passes are never edited. CONTRIBUTING.md says how to add one.
     """
 
     during: Phase = "training"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from graspl.constraints.base import Constraint
 from graspl.directions.basis import Directions
@@ -36,30 +36,22 @@ class GRASPCallback(TrainerCallback):
         exact: bool = True,
     ) -> None:
         # Before a model is loaded, so that a wrong file costs nothing
-        self.directions = (
-            directions if isinstance(directions, Directions) else Directions.load(str(directions))
-        )
-        self.constraints = constraints
-        self.exact = exact
+        is_read = isinstance(directions, Directions)
+        self.directions = directions if is_read else Directions.load(str(directions))
+        self.constraints, self.exact = constraints, exact
         self.held: HeldAdapter | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Bind the constraint to the adapter, which is on its device, wrapped and restored by now."""
         self.held = HeldAdapter(kwargs["model"], self.directions, self.constraints)
         self.held.step = state.global_step
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Project the gradient."""
         assert self.held is not None, "on_train_begin comes first"
         self.held.project_gradients()
 
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Project the step."""
         assert self.held is not None, "on_train_begin comes first"
         if self.exact:
@@ -67,9 +59,7 @@ class GRASPCallback(TrainerCallback):
         else:
             self.held.step += 1
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Leave the model without hooks."""
         if self.held is not None:
             self.held.release()

@@ -48,9 +48,8 @@ class HeldAdapter:
         constraints: Sequence[Constraint] | None = None,
     ) -> None:
         if not isinstance(model, PeftModel):
-            raise GrasplError(
-                f"model: a {type(model).__name__} has no LoRA adapter; wrap it with peft.get_peft_model first"
-            )
+            kind = type(model).__name__
+            raise GrasplError(f"model: a {kind} has no LoRA adapter; wrap it with peft.get_peft_model first")
         found = directions if isinstance(directions, Directions) else Directions.load(str(directions))
         name = model.active_adapter
         if not isinstance(name, str):
@@ -59,16 +58,13 @@ class HeldAdapter:
             )
         config = model.peft_config[name]
         found.require_base_model(config.base_model_name_or_path or model.config.name_or_path)
-        self.model = model
-        self.held = Held(constraints)
-        self.sites = lora_sites(model, name)
+        self.model, self.held, self.sites = model, Held(constraints), lora_sites(model, name)
         flat = next((site.name for site in self.sites if site.A.ndim != 2 or site.B.ndim != 2), None)
         if flat is not None:
             raise GrasplError(
                 f"{flat}: its factors are pieces of a flat parameter (FSDP1, ZeRO-3), which have no rows; use FSDP2 or DDP"
             )
-        self.step = 0
-        """Optimizer steps taken; set it where a run goes on from a checkpoint."""
+        self.step = 0  # Optimizer steps taken; set it where a run goes on from a checkpoint
         self.held.bind(self.sites, decoder_layers(model), found)
         self._looks = False
         self._hooks = [

@@ -36,9 +36,7 @@ def gather_gradients(module: Any) -> None:
 def keep(module: Any, checkpoint: dict[str, Any]) -> None:
     """Write into a checkpoint, beside the adapter, what a LoRALitModule is, and reopen the epoch."""
     found = module.found_directions
-    directions = (
-        {} if found is None else {"directions": {"tensors": found.tensors(), "metadata": found.metadata}}
-    )
+    kept = {"tensors": found.tensors(), "metadata": found.metadata} if found else None
     checkpoint[CHECKPOINT_KEY] = {
         "base_model": module.base_model,
         "lora": peft_fields(module.model.peft_config["default"]),
@@ -46,7 +44,7 @@ def keep(module: Any, checkpoint: dict[str, Any]) -> None:
         "random_state": torch.get_rng_state(),
         "flat_sharded": module.is_flat_sharded,
         "directions_sha256": _sha256(module.directions),
-        **directions,
+        **({"directions": kept} if kept else {}),
     }
     reopen_epoch(checkpoint)
 
@@ -72,23 +70,20 @@ def restored(module: Any, checkpoint: dict[str, Any]) -> tuple[Tensor, Direction
             f"model.directions: {module.directions} is not the file that the checkpoint was trained with; name that one, "
             "or start a new run"
         )
-    found = kept.get("directions")
-    directions = (
-        None if found is None else Directions.from_tensors(found["tensors"], found["metadata"], "ckpt_path")
-    )
-    return kept["random_state"], directions
+    if "directions" not in kept:
+        return kept["random_state"], None
+    found = kept["directions"]
+    return kept["random_state"], Directions.from_tensors(found["tensors"], found["metadata"], "ckpt_path")
 
 
 def load_flat(module: nn.Module, state_dict: Mapping[str, Any]) -> None:
     """Load the adapter under FSDP1 without gathering the frozen weights; a state of another adapter is refused."""
-    ours = factors(module)
-    odd = next((name for name, p in ours.items() if _shape(state_dict.get(name)) != p.shape), None)
-    if odd is not None:
-        raise GrasplError(
-            f"ckpt_path: the checkpoint is of another model or adapter, e.g. {odd} differs; give one of this run"
-        )
     with torch.no_grad():
-        for name, p in ours.items():
+        for name, p in factors(module).items():
+            if name not in state_dict or state_dict[name].shape != p.shape:
+                raise GrasplError(
+                    f"ckpt_path: the checkpoint is of another model or adapter, e.g. {name} differs; give one of this run"
+                )
             p.copy_(state_dict[name])
 
 
@@ -96,9 +91,8 @@ def finished_factors(module: Any) -> dict[str, Tensor]:
     """Return the adapter's tensors as they are saved: on the CPU, whole, after the transforms; every process must call it."""
     module.finisher.apply(module)
     # Copies: on the CPU the tensors are the live factors, which are put back
-    tensors = {
-        name: whole(p.detach()).cpu().contiguous().clone() for name, p in factors(module.model).items()
-    }
+    live = factors(module.model)
+    tensors = {name: whole(p.detach()).cpu().contiguous().clone() for name, p in live.items()}
     module.finisher.undo(module)
     return tensors
 
@@ -169,7 +163,3 @@ def _sha256(directions: Any) -> str | None:
         return None
     with Path(directions).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _shape(tensor: Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape

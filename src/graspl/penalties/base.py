@@ -12,7 +12,7 @@ from graspl.host import Host
 class Penalty(ABC):
     """Adds weight * term to the mean cross-entropy of the answers.
 
-    To add one, write a dataclass with `weight` and `term`, and add it to `tests/penalties/test_penalty_contract.py`.
+    CONTRIBUTING.md says how to add one.
     """
 
     weight: float
@@ -33,10 +33,7 @@ class Penalty(ABC):
     def term(self, host: Host, batch: dict[str, Any], logits: Tensor) -> Tensor:
         """Return the term, (), in nats an answer token or any unit that `weight` turns into that.
 
-        Args:
-            host: the module that trains.
-            batch: the batch that is trained on.
-            logits: (b, L, vocabulary) of this step, with their graph.
+        `host` is the module that trains, `logits` (b, L, vocabulary) are those of the batch, with their graph.
         """
 
     def end(self) -> None:  # noqa: B027

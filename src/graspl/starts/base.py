@@ -9,7 +9,7 @@ from graspl.host import Host
 class Start(ABC):
     """Sets the factors of a new adapter before the first step; B stays zero, so the model is the base model.
 
-    To add one, write a dataclass with `begin`, and add it to the list in `tests/starts/test_start_contract.py`.
+    CONTRIBUTING.md says how to add one.
     """
 
     train_A: bool = True

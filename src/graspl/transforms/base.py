@@ -16,7 +16,7 @@ from graspl.host import Host
 class Transform(ABC):
     """Changes the finished factors; a validation inside a fit is of the changed factors too, training is not.
 
-    To add one, write a dataclass with `apply`, and add it to the list in `tests/transforms/test_transform_contract.py`.
+    CONTRIBUTING.md says how to add one.
     """
 
     needs_directions: ClassVar[bool] = False
