@@ -226,7 +226,7 @@ def test_a_model_without_an_adapter_is_refused(setting):
 def test_directions_of_another_model_are_refused(setting):
     found = Directions.load(setting.files["sites"])
     other = Directions(found.sites, {**found.metadata, "base_model": "another/model"})
-    with pytest.raises(GrasplError, match="found on the base model another/model"):
+    with pytest.raises(GrasplError, match="found on another/model"):
         HeldAdapter(setting.model(), other, [WriteConstraint()])
 
 
