@@ -23,13 +23,12 @@ def contrast(runs: Sequence[Path], controls: Sequence[Path]) -> dict[str, dict[s
         GrasplError: a run has no values, or the two sides have no suite in common.
     """
     ours, theirs = ([question_values(run) for run in each] for each in (runs, controls))
-    suites = [suite for suite in _suites(ours) if suite in _suites(theirs)]
+    suites = _in_all([*ours, *theirs])
     if not suites:
-        raise GrasplError(
-            f"controls: no suite in common with {', '.join(map(str, runs))}; evaluate both on the same suites"
-        )
+        names = ", ".join(map(str, runs))
+        raise GrasplError(f"controls: no suite in common with {names}; evaluate both on the same suites")
     return {
-        suite: _of_suite([each[suite] for each in ours], [each[suite] for each in theirs]) for suite in suites
+        name: _of_suite([each[name] for each in ours], [each[name] for each in theirs]) for name in suites
     }
 
 
@@ -47,14 +46,13 @@ def question_values(run: Path) -> Values:
     for (suite, question), each in hits.items():
         found[suite][question] = sum(each) / len(each)
     if not found:
-        raise GrasplError(
-            f"{run}: holds neither items.jsonl nor judgements.jsonl; run graspl validate, then graspl judge"
-        )
+        mend = "run graspl validate, then graspl judge"
+        raise GrasplError(f"{run}: holds neither items.jsonl nor judgements.jsonl; {mend}")
     return found
 
 
-def _suites(every: Sequence[Values]) -> list[str]:
-    return [suite for suite in every[0] if all(suite in each for each in every)]
+def _in_all(every: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in every[0] if all(name in each for each in every)]
 
 
 def _of_suite(ours: list[Mapping[str, float]], theirs: list[Mapping[str, float]]) -> dict[str, Any]:
@@ -72,6 +70,4 @@ def _of_suite(ours: list[Mapping[str, float]], theirs: list[Mapping[str, float]]
 
 
 def _mean_by_question(every: list[Mapping[str, float]]) -> dict[str, float]:
-    """Return each question's mean over seeds, for the questions that all seeds have."""
-    common = [name for name in every[0] if all(name in each for each in every)]
-    return {name: sum(each[name] for each in every) / len(every) for name in common}
+    return {name: sum(each[name] for each in every) / len(every) for name in _in_all(every)}

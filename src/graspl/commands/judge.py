@@ -28,9 +28,8 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
     folder = RunFolder(run)
     rows = folder.read_generations()
     if not rows:
-        raise GrasplError(
-            f"{folder.generations}: holds no answers; run graspl validate with suites of questions first"
-        )
+        mend = "run graspl validate with suites of questions first"
+        raise GrasplError(f"{folder.generations}: holds no answers; {mend}")
     judged, suites = judge_rows(rows, judges), {}
     for suite in dict.fromkeys(row["suite"] for row in judged):
         judge = judges.get(suite) or judges[EVERY]
@@ -42,9 +41,7 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
     write_json_atomic(folder.judged, content)
     failed = sum(each["counts"].get("failed", 0) for each in suites.values())
     if failed:
-        log.warning(
-            "judges: %d answers were not judged; run the same command again to ask for only these", failed
-        )
+        log.warning("judges: %d answers were not judged; run the same command again for only these", failed)
     told = [
         f"{name}: " + ", ".join(f"{what.replace('_', ' ')} {count:g}" for what, count in each.items())
         for name, each in usage.items()

@@ -16,7 +16,9 @@ from graspl.analysis.tradeoff import curve
 INK = "#010203"
 
 
-def _svg(draw: Callable[[Axes], None], *, width: float = 6.4, height: float = 4.0) -> str:
+def _svg(
+    draw: Callable[[Axes], None], *, width: float = 6.4, height: float = 4.0, font: int | None = None
+) -> str:
     """Return a figure's SVG element; the same text for the same data."""
     style: Any = {"svg.hashsalt": "graspl", "svg.fonttype": "none", "font.size": 10, "legend.framealpha": 0.0}
     names = ["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"]
@@ -26,6 +28,8 @@ def _svg(draw: Callable[[Axes], None], *, width: float = 6.4, height: float = 4.
         axes = figure.add_subplot()
         axes.set_facecolor("none")
         draw(axes)
+        if axes.get_lines():
+            axes.legend(fontsize=font)
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
     svg = text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
@@ -46,8 +50,6 @@ def tradeoff_figure(comparison: Comparison) -> str:
             if comparison.figure == "spillover":
                 _bars(axes, run, color)
         _tradeoff_axes(axes, comparison.figure)
-        if axes.get_lines():
-            axes.legend()
 
     return _svg(draw)
 
@@ -68,17 +70,17 @@ def curves_figure(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]])
 
     def draw(axes: Axes) -> None:
         for number, (method, by_seed) in enumerate(curves.items()):
-            label: str | None = method
-            for points in by_seed.values():
-                if points:
-                    style = {"color": f"C{number % 10}", "ls": ("-", "--", ":")[number // 10 % 3]}
-                    axes.plot(*zip(*points, strict=True), lw=0.9, alpha=0.7, label=label, **style)  # type: ignore[arg-type]
-                    label = None
+            style: Any = {
+                "color": f"C{number % 10}",
+                "ls": ("-", "--", ":")[number // 10 % 3],
+                "lw": 0.9,
+                "alpha": 0.7,
+            }
+            for index, points in enumerate(filter(None, by_seed.values())):
+                axes.plot(*zip(*points, strict=True), label=None if index else method, **style)
         _tradeoff_axes(axes)
-        if axes.get_lines():
-            axes.legend(fontsize=7)
 
-    return _svg(draw, width=7.5, height=5.5)
+    return _svg(draw, width=7.5, height=5.5, font=7)
 
 
 def _tradeoff_axes(axes: Axes, figure: str = "spillover") -> None:
@@ -95,17 +97,11 @@ def spectra_figure(runs: Sequence[Run]) -> str:
 
     def draw(axes: Axes) -> None:
         for number, run in enumerate(runs):
-            label: str | None = run.name
-            for site in run.evaluation.get("sites", {}).values():
-                values = site["singular_values"]
-                if values and values[0] > 0:
-                    scaled = [value / values[0] for value in values]
-                    axes.plot(
-                        range(1, len(values) + 1), scaled, color=f"C{number}", alpha=0.35, lw=0.8, label=label
-                    )
-                    label = None
+            style: Any = {"color": f"C{number}", "alpha": 0.35, "lw": 0.8}
+            spectra = [site["singular_values"] for site in run.evaluation.get("sites", {}).values()]
+            for index, values in enumerate(each for each in spectra if each and each[0] > 0):
+                scaled = [value / values[0] for value in values]
+                axes.plot(range(1, len(values) + 1), scaled, label=None if index else run.name, **style)
         axes.set(xlabel="singular value", ylabel="over the first", ylim=(0, 1.05))
-        if axes.get_lines():
-            axes.legend()
 
     return _svg(draw)

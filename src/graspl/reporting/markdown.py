@@ -56,9 +56,8 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
     for level, methods in comparison["levels"].items():
         lines += [f"## At adherence {level}", "", f"Mean +- half of the 95 % interval over {over}.", ""]
         lines += [_row(["method", *(COLUMNS[name] for name in columns)]), _row(["---"] * (len(columns) + 1))]
-        lines += [
-            _row([method, *(cell(comparison, level, method, name) for name in columns)]) for method in methods
-        ]
+        for method in methods:
+            lines.append(_row([method, *(cell(comparison, level, method, name) for name in columns)]))
         lines.append("")
     judged = judged_lines(comparison)
     if judged:
@@ -113,6 +112,5 @@ def _interval(summary: Mapping[str, Any] | None) -> str:
         return "-"
     digits = 0 if abs(summary["mean"]) >= 10 else 3
     text = f"{summary['mean']:.{digits}f}"
-    return (
-        text if summary["low"] is None else f"{text} +- {(summary['high'] - summary['low']) / 2:.{digits}f}"
-    )
+    low, high = summary["low"], summary["high"]
+    return text if low is None else f"{text} +- {(high - low) / 2:.{digits}f}"

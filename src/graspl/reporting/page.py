@@ -92,6 +92,4 @@ def _examples(comparison: Comparison) -> list[dict[str, object]]:
                 shown[key[0]] += 1
             if key in rows:
                 rows[key].setdefault(run.name, str(row["answer"]))
-    return [
-        {"suite": suite, "prompt": prompt, "answers": answers} for (suite, prompt), answers in rows.items()
-    ]
+    return [{"suite": name, "prompt": prompt, "answers": found} for (name, prompt), found in rows.items()]

@@ -63,9 +63,8 @@ def plan_trials(
     needed |= set() if baseline is None else {baseline}
     tuned = sorted(name for name in needed if name in methods and methods[name].tune)
     if tuned:
-        raise GrasplError(
-            f"methods.{tuned[0]}.tune: another method is made from its fits; give it one setting"
-        )
+        origin = f"methods.{tuned[0]}.tune"
+        raise GrasplError(f"{origin}: another method is made from its fits; give it one setting")
     trials = []
     for name, method in methods.items():
         tried = settings_of(name, method.tune, tuning) if method.tune else [{}] if name in needed else []
