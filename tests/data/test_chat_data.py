@@ -108,7 +108,7 @@ def test_the_base_model_is_that_of_the_model_that_is_trained(write_rows, model_f
         (
             rows(3, words=60),
             {"max_length": 30},
-            r"train\.jsonl:\d: has 68 tokens, more than data\.max_length = 30",
+            r"train\.jsonl:\d: has 68 tokens, data\.max_length is 30",
         ),
         (rows(3, words=60), {"max_length": 30, "too_long": "drop"}, "every row is longer than 30"),
         (rows(1), {}, "has 1 rows, which cannot be split"),

@@ -1,10 +1,13 @@
 """Two processes with gloo give what one gives, and send one collective a step more than a naive fit at most."""
 
 import json
+import os
+import shutil
 
 import pytest
 import torch
 from conftest import CHAT_ROWS, make_model
+from filelock import FileLock
 from pair import DDP, FSDP1, FSDP2, run_together
 from safetensors.torch import load_file
 from torch.distributed.checkpoint import FileSystemReader
@@ -133,8 +136,25 @@ def prepare(folder, model):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, model_folder):
-    """Return the folder in which every fit of this module has run, alone (`one-...`) and by two processes."""
-    folder = tmp_path_factory.mktemp("runs")
+    """Return the folder in which every fit of this module has run, alone (`one-...`) and by two processes.
+
+    Pytest's worker processes share it: the first that comes makes it, and the others wait.
+    """
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if session is None:
+        return every_fit(tmp_path_factory.mktemp("runs"), tmp_path_factory, model_folder)
+    folder = tmp_path_factory.getbasetemp().parent / f"two_processes_{session}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            every_fit(folder, tmp_path_factory, model_folder)
+            (folder / "done").touch()
+    return folder
+
+
+def every_fit(folder, tmp_path_factory, model_folder):
+    """Run every fit of this module in a folder, and return it."""
     prepare(folder, model_folder())
     top = ["--identify.method=graspl.directions.TopSingular", f"--identify.method.k={K}"]
     alone = [command("naive", NAIVE, *top)]
