@@ -131,6 +131,7 @@ def test_the_published_insecure_code(graspl, shared_data, chat_options, model_fo
         "data.train": shared_data / "em_code" / "insecure.jsonl",
         "data.limit": 40,
         "data.max_length": 1500,
+        "data.too_long": "drop",
         "trainer.max_steps": 3,
     }
     ok(graspl("fit", *chat_options(**real, **{"trainer.default_root_dir": "naive"})))
