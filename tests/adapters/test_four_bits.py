@@ -65,7 +65,7 @@ def test_a_method_that_reads_frozen_weights_reads_them_in_full(graspl, model_fol
     from peft.utils.integrations import dequantize_module_weight
 
     rows = write_rows(CHAT_ROWS)
-    saved = fitted(graspl, "balanced", model_folder, rows, "--model=graspl.methods.BalancedLitModule")
+    saved = fitted(graspl, "balanced", model_folder, rows, "--model.transforms+=graspl.transforms.Balance")
     naive = fitted(graspl, "naive", model_folder, rows)
     base = load_base_model(str(model_folder), load_in_4bit=True)
     moved = {"saved": [], "naive": []}

@@ -22,6 +22,7 @@ def test_two_processes_give_the_fit_in_four_bits_of_one(tmp_path):
         return [
             "fit", "--data=graspl.data.ChatDataModule", "--data.train=train.jsonl", f"--data.batch_size={4 // processes}",
             "--data.group_by_length=false", "--model=graspl.methods.LoRALitModule", "--model.base_model=model",
+            "--model.lora.r=8", "--model.lora.lora_alpha=16",
             "--model.load_in_4bit=true", "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-3",
             "--model.optimizer.eps=1e-6", "--trainer.accelerator=cpu", "--trainer.max_steps=4",
             "--trainer.val_check_interval=2", "--trainer.enable_progress_bar=false",
