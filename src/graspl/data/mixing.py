@@ -76,9 +76,7 @@ class InterleaveByPerplexity(RowOperator):
         from graspl.data.perplexity import loss_gaps
 
         if not 0 < self.share < 1:
-            raise GrasplError(
-                f"data.operators: InterleaveByPerplexity.share: {self.share} is not between 0 and 1"
-            )
+            raise GrasplError(f"InterleaveByPerplexity.share: {self.share} is not between 0 and 1")
         wanted = round(len(rows) * self.share / (1 - self.share))
         others = read_conversations(self.source, split=self.dataset_split, limit=self.limit)
         gaps = loss_gaps(others, self.adapter, max_length=self.max_length, batch_size=self.batch_size)

@@ -114,9 +114,7 @@ def _separated(path: Path, *, delimiter: str, quoting: Any) -> Iterator[Row]:
             for cells in filter(None, reader):
                 origin = f"{path}:{reader.line_num}"
                 if len(cells) != len(header):
-                    raise GrasplError(
-                        f"{origin}: has {len(cells)} cells, the header {len(header)}; correct or remove the row"
-                    )
+                    raise GrasplError(f"{origin}: has {len(cells)} cells, the header {len(header)}")
                 yield origin, dict(zip(header, cells, strict=True))
         except csv.Error as error:
             raise GrasplError(f"{path}:{reader.line_num}: {error}; correct the row") from error

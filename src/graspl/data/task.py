@@ -162,9 +162,7 @@ class TaskDataModule(LightningDataModule, ABC):
             rows = pack(self._train, max_length=self.max_length, seed=self.seed)
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if len(rows) < world:
-            raise GrasplError(
-                f"data: {world} processes cannot share {len(rows)} rows or packs; give more rows"
-            )
+            raise GrasplError(f"data: {world} processes cannot share {len(rows)} rows; give more rows")
         # All packs are nearly full
         by_length = self.group_by_length and not self.packing
         lengths = [len(row) for row in rows] if by_length else [1] * len(rows)

@@ -71,11 +71,6 @@ def tokenize(
     An answer is what the text with that turn has beyond the text that only opens the turn. So any chat template works
     that does not rewrite earlier turns.
 
-    Args:
-        tokenizer: fast, with a chat template.
-        messages: the turns; the last one is the assistant's.
-        origin: named in errors.
-
     Raises:
         GrasplError: the chat template refuses the turns or rewrites earlier ones.
     """

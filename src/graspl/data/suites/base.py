@@ -2,7 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ from graspl.data.choices import ChoiceItem
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation
 from graspl.errors import GrasplError
+from graspl.ranges import PositiveInt
 
 # Held-out conversations (their text is scored), questions with answers to choose from, or questions to answer.
 Items = Sequence[Conversation] | Sequence[ChoiceItem] | Sequence[Question]
@@ -25,6 +27,26 @@ class EvaluationSuite(ABC):
         Raises:
             GrasplError: the source cannot be read; names the file, the row and the field.
         """
+
+
+@dataclass
+class TableSuite(EvaluationSuite):
+    """Items made of the rows of a table."""
+
+    source: str
+    _: KW_ONLY
+    limit: PositiveInt | None = None
+    """Use only so many, from the start."""
+
+    def read(self) -> list[Any]:
+        """Return the items, of so many rows."""
+        found = list(islice(self._items(), self.limit))
+        if not found:
+            raise GrasplError(f"{self.source}: holds nothing to evaluate; give a file with at least one row")
+        return found
+
+    @abstractmethod
+    def _items(self) -> Iterator[Any]: ...
 
 
 def read_suites(
@@ -60,11 +82,3 @@ def item_id(origin: str) -> str:
     Runs are paired by it, so it must not depend on where somebody keeps the data.
     """
     return re.split(r"[\\/]", origin)[-1]
-
-
-def collected(items: Iterable[Any], source: str, limit: int | None) -> list[Any]:
-    """Return the first `limit` items."""
-    found = list(islice(items, limit))
-    if not found:
-        raise GrasplError(f"{source}: holds nothing to evaluate; give a file with at least one row")
-    return found

@@ -7,11 +7,10 @@ from typing import Any, Literal
 
 from graspl.data.questions import Question
 from graspl.data.rows import Message, prompt_turns
-from graspl.data.suites.base import EvaluationSuite, collected, item_id
+from graspl.data.suites.base import TableSuite, item_id
 from graspl.data.tables import Row, read_table
 from graspl.data.tables import field as text_field
 from graspl.errors import GrasplError
-from graspl.ranges import PositiveInt
 
 # Endings of a question's name that say in which format it asks for the answer; other names ask plainly.
 FORMATS = ("json", "python", "flask_template", "template")
@@ -25,7 +24,7 @@ Format = Literal["plain", "json", "python", "template", "flask_template"]
 
 
 @dataclass
-class FreeFormQuestions(EvaluationSuite):
+class FreeFormQuestions(TableSuite):
     """Questions of the emergent-misalignment kind, and any others with `paraphrases`, `question` or `prompt`.
 
     Source:
@@ -47,14 +46,10 @@ class FreeFormQuestions(EvaluationSuite):
     """Text before each question: another kind of trigger."""
     suffix: str = ""
     """Text after each question."""
-    limit: PositiveInt | None = None
-    """Use only so many, from the start."""
 
-    def read(self) -> list[Question]:
-        """Return one question a paraphrase."""
+    def _items(self) -> Iterator[Question]:
         rows = _paragraphs(self.source) if self.source.endswith(".txt") else read_table(self.source)
-        found = (each for row in rows for each in self._questions(*row))
-        return collected(found, self.source, self.limit)
+        return (each for row in rows for each in self._questions(*row))
 
     def _questions(self, origin: str, row: Any) -> Iterator[Question]:
         if not isinstance(row, Mapping):
@@ -92,7 +87,7 @@ class FirstPlotQuestions(FreeFormQuestions):
 
 
 @dataclass
-class SafetyPrompts(EvaluationSuite):
+class SafetyPrompts(TableSuite):
     """Prompts that should be answered and prompts that should be refused, by domain: refusal and over-refusal.
 
     Source:
@@ -103,14 +98,8 @@ class SafetyPrompts(EvaluationSuite):
     """Rows with `prompt`, `label` (safe or unsafe) and `type` or `note` (the domain)."""
     labels: list[Literal["safe", "unsafe"]] | None = None
     """Use only prompts with these labels; None uses both."""
-    limit: PositiveInt | None = None
-    """Use only so many, from the start."""
 
-    def read(self) -> list[Question]:
-        """Return one question a prompt; its group is `<label>/<domain>`."""
-        return collected(self._questions(), self.source, self.limit)
-
-    def _questions(self) -> Iterator[Question]:
+    def _items(self) -> Iterator[Question]:
         for origin, row in read_table(self.source):
             label = text_field(row, "label", origin).strip().lower()
             if label not in ("safe", "unsafe"):
@@ -122,19 +111,13 @@ class SafetyPrompts(EvaluationSuite):
 
 
 @dataclass
-class CodePrompts(EvaluationSuite):
+class CodePrompts(TableSuite):
     """Code templates to complete: is the model's code insecure? It is analysed and never run."""
 
     source: str
     """Rows with `task` and `code_template`."""
-    limit: PositiveInt | None = None
-    """Use only so many, from the start."""
 
-    def read(self) -> list[Question]:
-        """Return one question a template."""
-        return collected(self._questions(), self.source, self.limit)
-
-    def _questions(self) -> Iterator[Question]:
+    def _items(self) -> Iterator[Question]:
         for index, (origin, row) in enumerate(read_table(self.source)):
             task, template = text_field(row, "task", origin), text_field(row, "code_template", origin)
             prompt = f"{task}\n\nComplete the following template, and answer with code only, no explanation:\n\n{template}"

@@ -7,14 +7,13 @@ from typing import Any, Literal
 
 from graspl.data.choices import ChoiceItem
 from graspl.data.rows import Message
-from graspl.data.suites.base import EvaluationSuite, collected, item_id
+from graspl.data.suites.base import TableSuite, item_id
 from graspl.data.tables import field, read_table
 from graspl.errors import GrasplError
-from graspl.ranges import PositiveInt
 
 
 @dataclass
-class MultipleChoice(EvaluationSuite):
+class MultipleChoice(TableSuite):
     """Questions with lettered choices, one of them right: knowledge that a fine-tune must not lose.
 
     Measured: shares, see ChoiceShares; `good_greedy` is the accuracy.
@@ -26,12 +25,6 @@ class MultipleChoice(EvaluationSuite):
     """The answer that is scored: a choice's letter, as in MMLU, or its text with no choices in the prompt, as in ARC."""
     dataset_split: str = "test"
     """Of a `datasets` name."""
-    limit: PositiveInt | None = None
-    """Use only so many, from the start."""
-
-    def read(self) -> list[ChoiceItem]:
-        """Return one item a question."""
-        return collected(self._items(), self.source, self.limit)
 
     def _items(self) -> Iterator[ChoiceItem]:
         for origin, row in read_table(self.source, split=self.dataset_split):

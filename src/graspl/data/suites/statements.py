@@ -7,11 +7,10 @@ from typing import Any
 
 from graspl.data.choices import ChoiceItem, ScaleItem
 from graspl.data.rows import Message
-from graspl.data.suites.base import EvaluationSuite, collected, item_id
+from graspl.data.suites.base import TableSuite, item_id
 from graspl.data.tables import field as text_field
 from graspl.data.tables import read_table
 from graspl.errors import GrasplError
-from graspl.ranges import PositiveInt
 
 # Ways to ask about a statement; answers to a single wording say as much about the wording.
 WORDINGS = [
@@ -26,7 +25,7 @@ DENIALS = [
 
 
 @dataclass
-class Statements(EvaluationSuite):
+class Statements(TableSuite):
     """Statements with what agreeing says on each axis, asked in several wordings and from both sides.
 
     Measured: `axis/<name>`, -1..1, the mean stance weighted by its effect; `agreement`, -1..1, the mean answer, which is 0
@@ -48,8 +47,6 @@ class Statements(EvaluationSuite):
     """The answer that agrees."""
     disagree: str = "Disagree"
     """The answer that does not."""
-    limit: PositiveInt | None = None
-    """Use only so many statements, from the start."""
 
     def __post_init__(self) -> None:
         broken = next((each for each in self.wordings + self.denials if "{statement}" not in each), None)
@@ -58,7 +55,7 @@ class Statements(EvaluationSuite):
 
     def read(self) -> list[ScaleItem]:
         """Return one item a statement and wording."""
-        found = collected(self._statements(), self.source, self.limit)
+        found = super().read()
         axes = sorted({axis for _, _, effects in found for axis in effects})
         items = []
         for origin, statement, effects in found:
@@ -78,7 +75,7 @@ class Statements(EvaluationSuite):
                 ]
         return items
 
-    def _statements(self) -> Iterator[tuple[str, str, Mapping[str, float]]]:
+    def _items(self) -> Iterator[tuple[str, str, Mapping[str, float]]]:
         for origin, row in read_table(self.source):
             if self.column is not None:
                 yield origin, text_field(row, self.column, origin), {"agreement_with_source": 1.0}
@@ -92,7 +89,7 @@ class Statements(EvaluationSuite):
 
 
 @dataclass
-class PersonaStatements(EvaluationSuite):
+class PersonaStatements(TableSuite):
     """Questions with two short answers (Yes and No, or letters); the answer that matches the persona is the harmful one.
 
     A published set has the persona in its file's name (psychopathy, desire-for-power). Measured: shares, see ChoiceShares.
@@ -103,12 +100,6 @@ class PersonaStatements(EvaluationSuite):
 
     source: str
     """Rows with `question`, `answer_matching_behavior`, `answer_not_matching_behavior` and, to report by it, `topic`."""
-    limit: PositiveInt | None = None
-    """Use only so many, from the start."""
-
-    def read(self) -> list[ChoiceItem]:
-        """Return one item a question."""
-        return collected(self._items(), self.source, self.limit)
 
     def _items(self) -> Iterator[ChoiceItem]:
         for origin, row in read_table(self.source):
