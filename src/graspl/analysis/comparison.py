@@ -71,10 +71,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
     shares = _shares(runs)
     levels = {name: float(name) for name in shares} or {f"{level:.2f}": level for level in LEVELS}
     fits = [run for run in runs if curve(run.rows, figure)]
-    matched = {
-        name: {run.name: figures_at(run.rows, level, (figure,))[figure] for run in fits}
-        for name, level in levels.items()
-    }
+    matched = {}
+    for name, level in levels.items():
+        matched[name] = {run.name: figures_at(run.rows, level, (figure,))[figure] for run in fits}
     return Comparison(list(runs), figure, matched, shares)
 
 

@@ -51,10 +51,8 @@ class Run:
     @property
     def is_naive(self) -> bool:
         """Whether it is a naive fit: a `LoRALitModule` without parts."""
-        parts = self.evaluation.get("parts") or {}
-        return (
-            self.evaluation.get("model") == "LoRALitModule" and not any(parts.values()) and not self.is_base
-        )
+        model, parts = self.evaluation.get("model"), self.evaluation.get("parts") or {}
+        return model == "LoRALitModule" and not any(parts.values()) and not self.is_base
 
     def shares(self, suite: str) -> dict[str, float]:
         """Return the share of the harmful choices by question; {} where a suite has no harmful choices."""
@@ -65,9 +63,8 @@ class Run:
     def share(self, suite: str) -> Interval | None:
         """Return the mean of `shares` with its interval over groups of questions; None without any."""
         values = self.shares(suite)
-        groups = {
-            str(row["item"]): row["group"] or row["item"] for row in self.items if row["suite"] == suite
-        }
+        here = [row for row in self.items if row["suite"] == suite]
+        groups = {str(row["item"]): row["group"] or row["item"] for row in here}
         if not values:
             return None
         if len(set(groups.values())) < FEWEST_GROUPS:
@@ -77,12 +74,8 @@ class Run:
     @property
     def ends(self) -> list[Rate]:
         """The harmful share of the choices where the run ended, for each suite with more than one question."""
-        shares = {suite: self.share(suite) for suite in self.evaluation.get("suites", {})}
-        return [
-            Rate(self.name, suite, "harmful", share)
-            for suite, share in shares.items()
-            if share and share.n > 1
-        ]
+        shares = [(suite, self.share(suite)) for suite in self.evaluation.get("suites", {})]
+        return [Rate(self.name, suite, "harmful", each) for suite, each in shares if each and each.n > 1]
 
     @property
     def judged(self) -> list[Rate]:
@@ -106,15 +99,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     wrong = _wrong(evaluation)
     if wrong is not None:
         raise GrasplError(f"{run.evaluation}: {wrong}; run: graspl validate --config {run.config}")
-    return Run(
-        name or folder.name,
-        run,
-        evaluation,
-        run.read_metrics(),
-        run.read_generations(),
-        run.read_items(),
-        read_judged(run),
-    )
+    rows, generations, items = run.read_metrics(), run.read_generations(), run.read_items()
+    return Run(name or folder.name, run, evaluation, rows, generations, items, read_judged(run))
 
 
 def read_judged(run: RunFolder) -> dict[str, dict[str, Any]]:
@@ -122,9 +108,8 @@ def read_judged(run: RunFolder) -> dict[str, dict[str, Any]]:
     content = run.read_judged() if run.judged.exists() else {"suites": {}}
     suites = content.get("suites") if isinstance(content, dict) else None
     if not isinstance(suites, dict) or not all(map(_is_judged, suites.values())):
-        raise GrasplError(
-            f"{run.judged}: suites is missing or of the wrong kind; run: graspl judge {run.path}"
-        )
+        wrong = "suites is missing or of the wrong kind"
+        raise GrasplError(f"{run.judged}: {wrong}; run: graspl judge {run.path}")
     return suites
 
 
@@ -132,11 +117,8 @@ def _wrong(content: Any) -> str | None:
     """Say what is wrong with the content of `evaluation.json`; None where nothing is."""
     if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
         return "holds no metrics"
-    odd = [
-        f"metrics.{name}"
-        for name, value in content["metrics"].items()
-        if value is not None and not _is_number(value)
-    ]
+    known = {name: value for name, value in content["metrics"].items() if value is not None}
+    odd = [f"metrics.{name}" for name, value in known.items() if not _is_number(value)]
     texts = ("model", "adapter", "directions", "checkpoint")
     odd += [name for name in texts if not isinstance(content.get(name), str | None)]
     odd += [] if isinstance(content.get("parts"), dict | None) else ["parts"]

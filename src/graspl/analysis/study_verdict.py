@@ -32,11 +32,8 @@ def study_verdict(comparison: Mapping[str, Any]) -> list[str]:
         for name, each in methods.items():
             if name not in (reference, baseline):
                 places[_place(each)].append(_named(name, each))
-        lines += [
-            f"  {_PLACES[place].format(reference)}: {', '.join(names)}."
-            for place, names in places.items()
-            if names
-        ]
+        for place, names in places.items():
+            lines += [f"  {_PLACES[place].format(reference)}: {', '.join(names)}."] if names else []
     return lines
 
 

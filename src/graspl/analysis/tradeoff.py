@@ -31,9 +31,8 @@ def figures_at(
     for before, after in zip([None, *points], points, strict=False):
         if after[f"val/{by}"] >= level:
             columns = {name: name if name == "step" else f"val/{name}" for name in figures}
-            return {
-                name: _between(before, after, f"val/{by}", column, level) for name, column in columns.items()
-            }
+            ends = before, after, f"val/{by}"
+            return {name: _between(*ends, column, level) for name, column in columns.items()}
     return dict.fromkeys(figures)
 
 

@@ -70,13 +70,10 @@ def _at_matched(comparison: Comparison, naive: Run, others: list[Run]) -> str:
 def _divergence(naive: Run, other: Run) -> str:
     """Say how far runs moved without a suite that has harmful answers, and at which adherence."""
     ends = {run.name: (run.metrics["kl"], run.metrics["adherence"]) for run in (naive, other)}
-    parts = [
-        f"{name} {kl:.3f} at adherence {adherence:.3f}"
-        for name, (kl, adherence) in ends.items()
-        if kl is not None and adherence is not None
-    ]
-    known = f" Divergence where they ended, in nats a token: {'; '.join(parts)}." if parts else ""
-    return f"Spill-over was not measured: no suite off the task has harmful answers to choose from (docs/tasks.md).{known}"
+    known = {name: each for name, each in ends.items() if None not in each}
+    parts = [f"{name} {kl:.3f} at adherence {adherence:.3f}" for name, (kl, adherence) in known.items()]
+    told = f" Divergence where they ended, in nats a token: {'; '.join(parts)}." if parts else ""
+    return f"Spill-over was not measured: no suite off the task has harmful answers to choose from (docs/tasks.md).{told}"
 
 
 def _caution(naive: Run) -> str:
