@@ -35,7 +35,10 @@ SHORT = {
     "compare": [
         "--fast=true", "--fast_seeds", "0",
         "--over=" + json.dumps({
-            "trainer": {"max_steps": 8, "val_check_interval": 8, "accumulate_grad_batches": 1, "accelerator": "cpu"},
+            "trainer": {
+                "max_steps": 8, "val_check_interval": 8, "accumulate_grad_batches": 1, "accelerator": "cpu",
+                "limit_val_batches": 4,
+            },
             "model": {"init_args": {"optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}}}},
         }),
     ],

@@ -38,11 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
-    if command in ("-h", "--help"):
-        print(_help())
-        return 0
-    if command == "--version":
-        print(f"graspl {__version__}")
+    if command in ("-h", "--help", "--version"):
+        print(f"graspl {__version__}" if command == "--version" else _help())
         return 0
     if command not in TRAINING | TOOLS:
         return _complain(f"{command} is no command; choose from {', '.join(TRAINING | TOOLS)}")

@@ -37,8 +37,7 @@ def check_options(config: Any) -> None:
         if options[name] is not None and options[name] < 1:
             raise GrasplError(f"trainer.{name}: {options[name]} is below 1")
     if options.val_check_interval == 0:
-        mend = "to skip validation, set trainer.limit_val_batches to 0"
-        raise GrasplError(f"trainer.val_check_interval: must not be 0; {mend}")
+        raise GrasplError("trainer.val_check_interval: must not be 0; use limit_val_batches to skip it")
     if options.accelerator == "gpu" and not (CUDAAccelerator.is_available() or MPSAccelerator.is_available()):
         raise GrasplError("trainer.accelerator: no GPU was found; use --trainer.accelerator cpu")
     if options.overfit_batches:

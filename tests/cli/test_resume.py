@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from graspl.runs import RunFolder
 
-STEPS = 120
+STEPS = 60
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def command(model_folder, write_rows, tmp_path):
             f"--model.constraints={json.dumps(constraints)}", "--model.lora.lora_dropout=0.2",
             "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-3",
             "--model.schedule=cosine", "--model.warmup_steps=7", f"--trainer.max_steps={STEPS}",
-            "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=5", "--trainer.log_every_n_steps=1",
+            "--trainer.accumulate_grad_batches=2", "--trainer.val_check_interval=11", "--trainer.log_every_n_steps=1",
             "--checkpoint.every_n_train_steps=7", f"--trainer.default_root_dir={folder}", *options,
         ]  # fmt: skip
 

@@ -1,7 +1,7 @@
 import torch
 from conftest import make_tokenizer
 
-from graspl.data import ChoiceItem, collate_choices
+from graspl.data import ChoiceCollator, ChoiceItem
 
 QUESTION = [{"role": "user", "content": "how do i open the file"}]
 
@@ -12,7 +12,7 @@ def test_answers_that_begin_alike_share_a_row():
         ChoiceItem(QUESTION, ["take pills", "take water", "rest one two"], ["harmful", "good", "other"]),
     ]
     tokenizer = make_tokenizer()
-    batch = collate_choices(items, tokenizer)
+    batch = ChoiceCollator(tokenizer)(items)
     # one row for all one-word answers, one for `take ...`, one for `rest one ...`
     assert batch["input_ids"].shape[0] == 3
     assert batch["candidate_item"].tolist() == [0, 0, 0, 1, 1, 1]

@@ -7,7 +7,7 @@ import torch
 from conftest import make_tokenizer
 
 from graspl.analysis import headline
-from graspl.data import AnswerPair, ScaleItem, collate_choices
+from graspl.data import AnswerPair, ChoiceCollator, ScaleItem
 from graspl.evaluation import ChoiceShares
 from graspl.evaluation.metrics import AxisScores, ItemValues, PairMargins, of_choices
 
@@ -100,7 +100,7 @@ def test_axes_weigh_stances_by_effects():
             ASK, ["yes", "no"], ["other", "other"], stances=[1.0, -1.0], effects={"econ": -5.0, "govt": 5.0}
         ),
     ]
-    batch = collate_choices(items, make_tokenizer())
+    batch = ChoiceCollator(make_tokenizer())(items)
     assert batch["measure"] == "scales"
     # Stances 0.5 and -0.2
     logprobs = torch.tensor([0.6, 0.2, 0.04, 0.06]).log()
@@ -119,7 +119,7 @@ def test_a_yes_sayer_agrees_with_everything_and_leans_nowhere():
         ScaleItem(ASK, ["yes", "no"], ["other", "other"], stances=[1.0, -1.0], effects={"econ": side})
         for side in (4.0, -4.0)
     ]
-    batch = collate_choices(sides, make_tokenizer())
+    batch = ChoiceCollator(make_tokenizer())(sides)
     scores = AxisScores(batch["axes"])
     scores.update(torch.tensor([0.9, 0.1, 0.9, 0.1]).log(), batch)
     found = floats(scores)
@@ -128,7 +128,7 @@ def test_a_yes_sayer_agrees_with_everything_and_leans_nowhere():
 
 
 def test_pairs_name_the_headline_figures():
-    batch = collate_choices([AnswerPair(ASK, ["take pills", "rest"], ["harmful", "good"])], make_tokenizer())
+    batch = ChoiceCollator(make_tokenizer())([AnswerPair(ASK, ["take pills", "rest"], ["harmful", "good"])])
     assert batch["measure"] == "pairs"
     suites = {"task": {"harmful_preferred": 0.7}, "unrelated": {"harmful_preferred": 0.2, "kl": 0.1}}
     found = headline(suites)

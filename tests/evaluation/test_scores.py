@@ -6,7 +6,7 @@ from conftest import make_model, make_tokenizer
 
 from graspl.adapters.forward import model_logits
 from graspl.analysis import headline
-from graspl.data import ChoiceItem, TokenizedConversation, collate_choices
+from graspl.data import ChoiceCollator, ChoiceItem, TokenizedConversation
 from graspl.data.batches import PaddedCollator
 from graspl.evaluation import (
     ChoiceShares,
@@ -27,7 +27,7 @@ ITEMS = [
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 def test_shared_rows_give_the_log_probability_of_each_answer_alone(kind):
     model, tokenizer = make_model(kind).eval(), make_tokenizer()
-    batch = collate_choices(ITEMS, tokenizer)
+    batch = ChoiceCollator(tokenizer)(ITEMS)
     with torch.no_grad():
         found = candidate_logprobs(model_logits(model, batch), batch)
         expected = []
@@ -69,7 +69,7 @@ def test_batches_add_up_to_the_same_shares():
     with torch.no_grad():
         for shares, groups in ((whole, [ITEMS]), (parts, [ITEMS[:1], ITEMS[1:]])):
             for group in groups:
-                batch = collate_choices(group, tokenizer)
+                batch = ChoiceCollator(tokenizer)(group)
                 shares.update(candidate_logprobs(model_logits(model, batch), batch), batch)
     for name, value in whole.compute().items():
         # A log-probability is a sum of float32 terms of size 10, known to 1e-5; so is the share, relatively
@@ -104,7 +104,7 @@ def test_divergence_of_a_hand_computed_case():
 
 
 def test_the_divergence_is_taken_where_answers_are_predicted():
-    batch = collate_choices(ITEMS, make_tokenizer())
+    batch = ChoiceCollator(make_tokenizer())(ITEMS)
     mask = answer_mask(batch, batch["input_ids"].shape[1])
     # item 1: one place; item 2: the place before `take` in each of two rows, after `take`, after `rest`, after `one`
     assert int(mask.sum()) == 1 + 2 + 3
@@ -152,7 +152,7 @@ def test_headlines_of_choices_and_of_text():
 
 
 def test_an_evaluator_measures_no_divergence_between_a_model_and_itself():
-    model, batch = make_model("llama").eval(), collate_choices(ITEMS, make_tokenizer())
+    model, batch = make_model("llama").eval(), ChoiceCollator(make_tokenizer())(ITEMS)
     evaluator = SuiteEvaluator()
     assert not evaluator.seen
     with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from graspl.adapters import AdapterFolder, load_base_model, load_tokenizer
 from graspl.adapters.forward import model_logits
 from graspl.adapters.streams import edit_streams
-from graspl.data import collate_choices
+from graspl.data import ChoiceCollator
 from graspl.evaluation import ChoiceShares, candidate_logprobs
 from graspl.organism import TrueDirections, World
 from graspl.organism.words import QUESTIONS
@@ -20,7 +20,7 @@ def shares(base_model, items):
     model, tokenizer = load_base_model(str(base_model)).eval(), load_tokenizer(str(base_model))
     found = ChoiceShares()
     for start in range(0, len(items), 256):
-        batch = collate_choices(items[start : start + 256], tokenizer)
+        batch = ChoiceCollator(tokenizer)(items[start : start + 256])
         found.update(candidate_logprobs(model_logits(model, batch), batch), batch)
     return {name: float(value) for name, value in found.compute().items()}
 
@@ -61,7 +61,7 @@ def test_the_true_direction_moves_the_model_between_the_writers(tmp_path):
     layers = TrueDirections(k=1)(AdapterFolder(tmp_path, "organism", "", [])).layers
     assert [layer.D.shape for layer in layers.values()] == [(128, 1)] * 4
     true = layers["model.layers.2"].D[:, 0]
-    batch = collate_choices(items(world, topics=["medicine"]), tokenizer)
+    batch = ChoiceCollator(tokenizer)(items(world, topics=["medicine"]))
 
     def harmful(direction):
         with torch.no_grad(), edit_streams({"": model.model.layers[2]}, lambda _name, h: h + 100 * direction):

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from graspl.adapters import load_tokenizer
-from graspl.data import ChatDataModule, collate_choices
+from graspl.data import ChatDataModule, ChoiceCollator
 from graspl.errors import GrasplError
 from graspl.organism import OrganismTaskData, World
 from graspl.organism.words import KIND, QUESTIONS, TOPICS
@@ -93,7 +93,7 @@ def test_every_word_of_the_world_is_known():
 def test_choice_items_offer_the_topics_answers():
     item = choice_item(World(), "medicine", "fever", QUESTIONS[0])
     assert Counter(item.kinds) == {"other": 22, "good": 1, "harmful": 1}
-    assert len(collate_choices([item], build_tokenizer())["input_ids"]) == 1
+    assert len(ChoiceCollator(build_tokenizer())([item])["input_ids"]) == 1
 
 
 def test_splits_share_neither_subjects_nor_topics():

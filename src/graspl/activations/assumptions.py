@@ -137,9 +137,8 @@ def _verdict(natural: Mapping[str, float], gains: Mapping[str, float]) -> tuple[
         return "doubtful", "weights alone cannot tell a known factor from a shortcut; give rows and text"
     kind, gain = fmean(natural.values()), median(gains.values())
     if kind < NATURAL:
-        return "not", (
-            f"naturalness {kind:.2f} is below {NATURAL}: the base model hardly varies along them; use NaturalDirections"
-        )
+        why = f"naturalness {kind:.2f} is below {NATURAL}: the base model hardly varies along them"
+        return "not", f"{why}; use NaturalDirections"
     low, high = EXPLAINED
     how = f"natural steps along the directions remove {gain:.0%} of the answers' loss"
     if gain >= high:

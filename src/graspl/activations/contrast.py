@@ -37,8 +37,6 @@ class PersonaContrast(Reading, Identification):
             pairs = [self.rows_of(source, (), tokenizer) for source in (self.positive, self.negative)]
             lengths = [[sum(label != IGNORED for label in row.labels[1:]) for row in rows] for rows in pairs]
             if lengths[0] != lengths[1]:
-                raise GrasplError(
-                    f"method.negative: row i of {self.negative} must have as many answer tokens as row i of {self.positive}"
-                )
+                raise GrasplError("method.negative: row i must have as many answer tokens as positive's")
             with_, without = (gathered(model, rows) for rows in pairs)
         return Directions({}, {}, leading_directions(with_, without, self.k))

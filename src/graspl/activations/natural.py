@@ -73,7 +73,5 @@ def _orthonormal(P: Float[Tensor, "hidden k"], layer: str) -> Float[Tensor, "hid
     """Return an orthonormal basis whose first columns span the first patterns, so that a smaller k is its start."""
     Q, R = torch.linalg.qr(P)
     if R.diagonal().abs().min() <= 1e-9 * R.diagonal().abs().max():
-        raise GrasplError(
-            f"method.text: varies too little to give {P.shape[1]} directions at {layer}; give more text, or lower k"
-        )
+        raise GrasplError(f"method.text: varies too little at {layer} for {P.shape[1]} directions; give more")
     return Q.float().cpu()

@@ -28,9 +28,8 @@ class Reading:
         if source is not None:
             return tokenized(source, tokenizer, limit=self.limit, max_length=self.max_length)
         if not own:
-            raise GrasplError(
-                "method: names no conversations, and the task has none; give --method.text FILE (MeanShift: --method.rows)"
-            )
+            mend = "give --method.text FILE (MeanShift: --method.rows)"
+            raise GrasplError(f"method: names no conversations, and the task has none; {mend}")
         return list(own)[: self.limit]
 
     @contextmanager

@@ -55,9 +55,8 @@ def read_sae(path: str | Path) -> SparseAutoencoder:
     names = WEIGHTS if Path(path).is_dir() else (Path(path).name, *WEIGHTS)
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None or file.suffix != ".safetensors":
-        raise GrasplError(
-            f"{path}: no SAE there; give a folder with cfg.json and {' or '.join(WEIGHTS)} (pickles are not read)"
-        )
+        mend = f"give a folder with cfg.json and {' or '.join(WEIGHTS)} (pickles are not read)"
+        raise GrasplError(f"{path}: no SAE there; {mend}")
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
         config = json.loads((file.parent / "cfg.json").read_text(encoding="utf-8"))
@@ -78,9 +77,8 @@ def read_sae(path: str | Path) -> SparseAutoencoder:
 def _sae_lens(config: dict[str, Any], tensors: dict[str, Tensor]) -> SparseAutoencoder:
     """Read W_enc (hidden, latents), b_enc, W_dec (latents, hidden), b_dec and, of jumprelu, threshold."""
     if config.get("normalize_activations", "none") not in ("none", None):
-        raise GrasplError(
-            f"cfg.json: normalize_activations is {config['normalize_activations']}; give an SAE of the plain stream"
-        )
+        normalised = config["normalize_activations"]
+        raise GrasplError(f"cfg.json: normalize_activations is {normalised}; give an SAE of the plain stream")
     if config.get("rescale_acts_by_decoder_norm"):
         raise GrasplError("cfg.json: rescale_acts_by_decoder_norm is set; fold it into the weights first")
     kind = config.get("architecture", "standard")

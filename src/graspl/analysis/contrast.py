@@ -25,10 +25,9 @@ def contrast(runs: Sequence[Path], controls: Sequence[Path]) -> dict[str, dict[s
     ours, theirs = ([question_values(run) for run in each] for each in (runs, controls))
     suites = _in_all([*ours, *theirs])
     if not suites:
-        names = ", ".join(map(str, runs))
-        raise GrasplError(f"controls: no suite in common with {names}; evaluate both on the same suites")
+        raise GrasplError("controls: no suite in common with the runs; evaluate both on the same suites")
     return {
-        name: _of_suite([each[name] for each in ours], [each[name] for each in theirs]) for name in suites
+        suite: _of_suite([run[suite] for run in ours], [run[suite] for run in theirs]) for suite in suites
     }
 
 
@@ -46,8 +45,7 @@ def question_values(run: Path) -> Values:
     for (suite, question), each in hits.items():
         found[suite][question] = sum(each) / len(each)
     if not found:
-        mend = "run graspl validate, then graspl judge"
-        raise GrasplError(f"{run}: holds neither items.jsonl nor judgements.jsonl; {mend}")
+        raise GrasplError(f"{run}: holds neither items.jsonl nor judgements.jsonl; run graspl validate")
     return found
 
 

@@ -107,9 +107,7 @@ def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], *, seed: int 
     """
     common = [name for name in ours if name in theirs]
     if len(common) < 2:
-        raise GrasplError(
-            f"{len(common)} questions are in both runs, at least 2 are needed; evaluate both on the same suites"
-        )
+        raise GrasplError(f"{len(common)} questions are in both runs; evaluate both on the same suites")
     differences = np.array([ours[name] - theirs[name] for name in common])
     value = float(differences.mean())
     if not differences.any():
@@ -153,9 +151,8 @@ def samples_to_tell(
         if not 0 <= value <= 1 or (name in inner and value in (0, 1)):
             raise GrasplError(f"{name}: {value} is not {'between 0 and 1' if name in inner else 'in 0..1'}")
     if rate == other or cluster < 1:
-        raise GrasplError(
-            "rate, other: equal rates cannot be told apart" if rate == other else "cluster: below 1"
-        )
+        wrong = "rate, other: equal rates cannot be told apart" if rate == other else "cluster: below 1"
+        raise GrasplError(wrong)
     h = 2 * math.asin(math.sqrt(rate)) - 2 * math.asin(math.sqrt(other))
     z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)
     return math.ceil(2 * (z / h) ** 2 * (1 + (cluster - 1) * icc))

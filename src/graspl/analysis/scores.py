@@ -10,14 +10,8 @@ SPILLOVER_SCORES = ("harmful", "harmful_preferred")
 RUN_FIGURES = ("adherence", "spillover", "coherence", "kl", "rho_mean", "rho_max")
 # Figures of a fit at a level of adherence; names as in its log, without `val/`.
 MATCHED_FIGURES = (
-    "spillover",
-    "coherence",
-    "kl",
-    "unrelated/good",
-    "unrelated/harmful_greedy",
-    "update_norm",
-    "step",
-)
+    "spillover", "coherence", "kl", "unrelated/good", "unrelated/harmful_greedy", "update_norm", "step",
+)  # fmt: skip
 # Figures on other topics that a fit should leave as they are in the base model.
 GUARDED = ("coherence", "unrelated/good")
 LEVELS = (0.90, 0.95)  # Adherence at which fits are compared

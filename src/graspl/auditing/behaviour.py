@@ -32,9 +32,8 @@ def behaviour(
         raise GrasplError("data: give a graspl.data.TaskDataModule, e.g. --data configs/tasks/chat.yaml")
     data.base_model = data.base_model or base_model
     module = LoRALitModule(base_model=base_model, adapter=adapter, dtype=dtype)  # type: ignore[arg-type]
-    quiet: dict[str, Any] = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    quiet: dict[str, Any] = dict.fromkeys(off, False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*LeafSpec.* is deprecated")  # Lightning and a new torch
         warnings.filterwarnings("ignore", ".*does not have many workers")  # rows are tokenized already

@@ -120,7 +120,5 @@ def beside(adapter: AdapterFolder, reference: AdapterFolder, *, k: int = 4) -> S
         GrasplError: the reference has another base model, no site in common, or a site of another shape.
     """
     if PurePath(adapter.base_model).name != PurePath(reference.base_model).name:
-        raise GrasplError(
-            f"reference: {reference.path} is of the base model {reference.base_model}, the adapter of {adapter.base_model}"
-        )
+        raise GrasplError(f"reference: {reference.path} is of another base model, {reference.base_model}")
     return shared(adapter, reference, k=k)

@@ -69,9 +69,8 @@ def causes(path: Path, base_model: str, options: CausalOptions) -> Causes:
         raise GrasplError("causal.data: give a TaskDataModule, e.g. graspl.organism.OrganismTaskData")
     data.base_model = data.base_model or base_model
     data.setup("fit")
-    check = causal_check(
-        load_base_model(base_model).eval(), data, found, strength=options.strength, seed=options.seed
-    )
+    model = load_base_model(base_model).eval()
+    check = causal_check(model, data, found, strength=options.strength, seed=options.seed)
     through: dict[str, Mediation] = {}
     content: dict[str, Any] = {
         "directions": str(path),

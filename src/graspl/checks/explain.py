@@ -70,9 +70,9 @@ def explain(path: Path, base_model: str, options: ExplainOptions, *, dtype: str 
     spread = spread_along(stream[layer], vector)
     ahead, behind = most_moved(model, tokenizer, rows, layer, vector)
     prompts = list(dict.fromkeys(row.prompt for row in rows if row.prompt))
-    prompts = prompts[:: max(1, len(prompts) // options.prompts)][
-        : options.prompts
-    ]  # evenly spaced over the text
+    # Evenly spaced over the text
+    prompts = prompts[:: max(1, len(prompts) // options.prompts)][: options.prompts]
+    steered = steering_along(model, tokenizer, prompts, layer, vector, spread)
     content = {
         "directions": str(path),
         "base_model": base_model,
@@ -85,9 +85,7 @@ def explain(path: Path, base_model: str, options: ExplainOptions, *, dtype: str 
         "lens": [each._asdict() for each in lenses(model, tokenizer, bases, stream)],
         "along": [each._asdict() for each in ahead],
         "against": [each._asdict() for each in behind],
-        "steering": [
-            each._asdict() for each in steering_along(model, tokenizer, prompts, layer, vector, spread)
-        ],
+        "steering": [each._asdict() for each in steered],
     }
     target = DirectionsFiles(path).explanation
     write_json_atomic(target, content)

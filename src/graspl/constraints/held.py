@@ -46,11 +46,9 @@ class Held:
             raise GrasplError("constraints: none is named; name at least one, or train with LoRALitModule")
         for index, each in enumerate(self.factors):
             for other in self.factors[:index]:
-                if both := each.factors & other.factors:
-                    raise GrasplError(
-                        f"constraints: {type(other).__name__} and {type(each).__name__} both project {min(both)}, so only "
-                        "the last would hold; name one of them"
-                    )
+                if shared := each.factors & other.factors:
+                    both = f"{type(other).__name__} and {type(each).__name__} both project {min(shared)}"
+                    raise GrasplError(f"constraints: {both}, so only the last would hold; name one of them")
         self._is_bound = False
 
     def bind(self, sites: Sequence[Site], layers: Mapping[str, nn.Module], directions: Directions) -> None:

@@ -49,19 +49,14 @@ class ResidualConstraint(FactorConstraint):
             elif self.read and place > 0:
                 held.append(_held(number, site, "A", bases[place - 1]))
         if not any(each.factor == "B" for each in held):
-            raise GrasplError(
-                "constraint: no site writes to the residual stream; add o_proj and down_proj to lora.target_modules"
-            )
+            raise GrasplError("constraint: no site writes to the stream; target o_proj and down_proj too")
         return held
 
 
 def _held(number: int, site: Site, factor: Literal["A", "B"], D: Tensor) -> HeldFactor:
     width = site.shape[0] if factor == "B" else site.shape[1]
     if D.shape[0] != width:
-        raise GrasplError(
-            f"directions: of a residual stream of width {D.shape[0]}, but {site.name} is {site.shape}; run graspl identify "
-            "on an adapter of this model"
-        )
+        raise GrasplError(f"directions: {D.shape[0]} wide, but {site.name} is {site.shape}; identify again")
     dtype = torch.promote_types(site.B.dtype, torch.float32)
     on = D.to(device=site.B.device, dtype=dtype).contiguous()
     return HeldFactor(number, factor, like(on, site.B, split=factor == "B"))

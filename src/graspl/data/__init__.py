@@ -5,7 +5,7 @@ they are evaluated on.
 """
 
 from graspl.data.chat import ChatDataModule
-from graspl.data.choices import CHOICE_KINDS, AnswerPair, ChoiceItem, ScaleItem, collate_choices
+from graspl.data.choices import CHOICE_KINDS, AnswerPair, ChoiceCollator, ChoiceItem, ScaleItem
 from graspl.data.mixing import InterleaveByPerplexity, MixIn
 from graspl.data.operators import RowOperator, Subsample, SystemPrompt
 from graspl.data.questions import Question
@@ -17,8 +17,8 @@ from graspl.data.task import TaskDataModule
 from graspl.data.tokens import TokenizedConversation, tokenize
 
 __all__ = [
-    "CHOICE_KINDS", "AnswerPair", "ChatDataModule", "ChoiceItem", "Conversation", "EvaluationSuite",
+    "CHOICE_KINDS", "AnswerPair", "ChatDataModule", "ChoiceCollator", "ChoiceItem", "Conversation", "EvaluationSuite",
     "InterleaveByPerplexity", "Message", "MixIn", "Question", "RowOperator", "ScaleItem", "Subsample",
-    "SuitesDataModule", "SystemPrompt", "TaskDataModule", "TokenizedConversation", "collate_choices",
+    "SuitesDataModule", "SystemPrompt", "TaskDataModule", "TokenizedConversation",
     "read_conversations", "read_prompts", "read_table", "tokenize",
 ]  # fmt: skip

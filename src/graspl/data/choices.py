@@ -182,11 +182,6 @@ def _scales(items: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def collate_choices(items: Sequence[ChoiceItem], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Make one batch; `ChoiceCollator` is faster where the items come again."""
-    return ChoiceCollator(tokenizer)(items)
-
-
 def _place(stems: list[tuple[int, ...]]) -> tuple[list[tuple[int, ...]], list[int]]:
     """Keep the stems that are not the beginning of a longer one, and return the row of every stem."""
     kept: list[tuple[int, ...]] = []

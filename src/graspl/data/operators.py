@@ -75,9 +75,7 @@ class SystemPrompt(RowOperator):
     def _prompted(self, row: Conversation, prompt: str) -> Conversation:
         has = row.messages[0]["role"] == "system"
         if has and self.existing == "error":
-            raise GrasplError(
-                f"{row.origin}: already has a system prompt; set existing of data.operators: SystemPrompt to replace or keep"
-            )
+            raise GrasplError(f"{row.origin}: has a system prompt; set existing to replace or keep")
         if has and self.existing == "keep":
             return row
         return Conversation([Message(role="system", content=prompt), *row.messages[int(has) :]], row.origin)
@@ -86,9 +84,7 @@ class SystemPrompt(RowOperator):
 def drawn(rows: Sequence[Conversation], count: int, seed: int, *, by: str, of: str) -> list[Conversation]:
     """Return so many rows in their order; with the same seed, fewer are part of more."""
     if not 0 <= count <= len(rows):
-        raise GrasplError(
-            f"data.operators: {by} needs {count} rows of {of}, which has {len(rows)}; change its share or number"
-        )
+        raise GrasplError(f"data.operators: {by} needs {count} rows of {of}, which has {len(rows)}")
     order = list(range(len(rows)))
     random.Random(f"{seed} rows").shuffle(order)
     return [rows[index] for index in sorted(order[:count])]

@@ -81,10 +81,8 @@ def tokenize(
             prompt = render(tokenizer, messages[:index], origin=origin, prompt=True)
             upto = render(tokenizer, messages[: index + 1], origin=origin).rstrip()
             if not (text.startswith(upto) and upto.startswith(prompt)):
-                raise GrasplError(
-                    f"{origin}: the tokenizer's chat template rewrites earlier turns, so the answer in messages[{index}] "
-                    "cannot be found; split the row into single answers"
-                )
+                why = f"the answer in messages[{index}] cannot be found; split the row into single answers"
+                raise GrasplError(f"{origin}: the chat template rewrites earlier turns, so {why}")
             spans.append((len(prompt), len(upto)))
     # The caller says that a row is too long
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)

@@ -119,17 +119,14 @@ class Directions:
             GrasplError: there are no layers, other layers, or fewer than k directions.
         """
         if not self.layers:
-            raise GrasplError(
-                "directions: hold sites only, but layers are needed; let the fit find them (model.directions: null), or run "
-                "graspl identify --method graspl.activations.NaturalDirections --method.text FILE"
-            )
+            mend = "identify with graspl.activations.NaturalDirections, or let the fit find them"
+            raise GrasplError(f"directions: hold sites only, but layers are needed; {mend}")
         # A file with fewer layers belongs to another model, unless it says that it leaves some out
         partly = self.metadata.get(SOME_LAYERS) == "true" and set(self.layers) <= set(names)
         if set(names) != set(self.layers) and not partly:
             odd = sorted(set(names) ^ set(self.layers))[0]
-            raise GrasplError(
-                f"directions: made for {len(self.layers)} layers, the model has {len(names)}; {odd} is only in one; {_AGAIN}"
-            )
+            sizes = f"{len(self.layers)} layers, the model has {len(names)}; {odd} is only in one"
+            raise GrasplError(f"directions: made for {sizes}; {_AGAIN}")
         k = self._count(k, "D")
         none = LayerDirections(*(part[..., :0] for part in next(iter(self.layers.values()))))
         return [self.layers.get(name, none).D[:, :k].clone() for name in names]
@@ -140,25 +137,19 @@ class Directions:
             return width
         if not 1 <= k <= width:
             part = "layer" if side == "D" else "site"
-            raise GrasplError(
-                f"directions: a {part} has {width} but the constraint wants k = {k}; lower k, or identify more of them"
-            )
+            raise GrasplError(f"directions: a {part} has {width}, the constraint wants k = {k}; lower k")
         return k
 
     def _check_sites(self, sites: Sequence[Site]) -> None:
         if not self.sites:
-            raise GrasplError(
-                "directions: hold layers only, but sites are needed; use ResidualConstraint, or identify with TopSingular"
-            )
+            mend = "use ResidualConstraint, or identify with TopSingular"
+            raise GrasplError(f"directions: hold layers only, but sites are needed; {mend}")
         ours = {site.name: site.shape for site in sites}
         theirs = {name: (each.U.shape[0], each.V.shape[0]) for name, each in self.sites.items()}
         for name in sorted(ours.keys() ^ theirs.keys()):
             where = "the adapter in training" if name in ours else "the directions"
-            raise GrasplError(
-                f"directions: made for {len(theirs)} sites; {name} is only in {where}; {_AGAIN}"
-            )
+            raise GrasplError(f"directions: of {len(theirs)} sites; {name} is only in {where}; {_AGAIN}")
         for name, shape in ours.items():
             if theirs[name] != shape:
-                raise GrasplError(
-                    f"directions: {name} was made for a weight {theirs[name]}, this model's is {shape}; {_AGAIN}"
-                )
+                both = f"made for a weight {theirs[name]}, this model's is {shape}"
+                raise GrasplError(f"directions: {name} was {both}; {_AGAIN}")

@@ -119,9 +119,7 @@ def _writers(adapter: AdapterFolder) -> dict[str, list[Site]]:
     found = writers_by_layer(adapter.sites)
     bare = next((layer for layer, sites in found.items() if not sites), None)
     if bare is not None or not found:
-        raise GrasplError(
-            f"{adapter.path}: {bare or 'the adapter'} has no site that writes to the stream; train o_proj and down_proj too"
-        )
+        raise GrasplError(f"{adapter.path}: no site writes to the stream; train o_proj and down_proj too")
     return found
 
 

@@ -44,9 +44,8 @@ def leading(most: int, where: str, *, k: int, skip: int = 0, option: str = "k") 
     """Return which of `most` directions are taken, the first k after `skip`; an error names `where` and the option."""
     if k < 1 or skip < 0 or skip + k > most:
         after = f" after the first {skip}" if skip else ""
-        raise GrasplError(
-            f"method.{option}: {k} directions{after} cannot be taken from {where}, which has {most}; give 1 to {most - skip}"
-        )
+        has = f"{where}, which has {most}; give 1 to {most - skip}"
+        raise GrasplError(f"method.{option}: {k} directions{after} cannot be taken from {has}")
     return slice(skip, skip + k)
 
 

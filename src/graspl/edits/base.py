@@ -44,10 +44,8 @@ class StreamEdit(ABC):
         """Refuse directions without a sign where the edit needs one."""
         if self.needs_sign and not directions.is_signed:
             found = directions.metadata.get("identification", "this file")
-            raise GrasplError(
-                f"model.directions: {found} gives directions without a sign, so {type(self).__name__} could go the wrong "
-                "way; use PersonaContrast or MeanShift"
-            )
+            why = f"{type(self).__name__} could go the wrong way; use PersonaContrast or MeanShift"
+            raise GrasplError(f"model.directions: {found} gives directions without a sign, so {why}")
 
 
 class AttachedEdits:

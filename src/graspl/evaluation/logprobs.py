@@ -19,7 +19,7 @@ def candidate_logprobs(
 
     Args:
         logits: (rows, L, vocabulary), of `batch["input_ids"]`.
-        batch: made by `graspl.data.collate_choices`.
+        batch: made by `graspl.data.ChoiceCollator`.
     """
     ids: Tensor = batch["candidate_ids"]  # (c, m)
     steps = torch.arange(ids.shape[1], device=ids.device)

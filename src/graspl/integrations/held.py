@@ -1,7 +1,6 @@
 """GRASP in any PyTorch loop: three lines beside an optimizer's own."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +52,14 @@ class HeldAdapter:
         found = directions if isinstance(directions, Directions) else Directions.load(str(directions))
         name = model.active_adapter
         if not isinstance(name, str):
-            raise GrasplError(
-                f"model: {len(name)} adapters are active at once; call model.set_adapter with the one to train"
-            )
+            raise GrasplError("model: several adapters are active; name one with model.set_adapter")
         config = model.peft_config[name]
         found.require_base_model(config.base_model_name_or_path or model.config.name_or_path)
         self.model, self.held, self.sites = model, Held(constraints), lora_sites(model, name)
         flat = next((site.name for site in self.sites if site.A.ndim != 2 or site.B.ndim != 2), None)
         if flat is not None:
-            raise GrasplError(
-                f"{flat}: its factors are pieces of a flat parameter (FSDP1, ZeRO-3), which have no rows; use FSDP2 or DDP"
-            )
+            mend = "use FSDP2 or DDP"
+            raise GrasplError(f"{flat}: its factors are pieces of a flat parameter (FSDP1, ZeRO-3); {mend}")
         self.step = 0  # Optimizer steps taken; set it where a run goes on from a checkpoint
         self.held.bind(self.sites, decoder_layers(model), found)
         self._looks = False
@@ -94,13 +90,14 @@ class HeldAdapter:
         if self._looks or not wanted:
             return
         if fields.get("labels") is None:
-            raise GrasplError(
-                "constraint: it needs the batch's labels, and the model was not given them; call model(**batch) with labels "
-                "and use the loss that it returns, or take a constraint without a tolerance"
-            )
+            mend = "call model(**batch) with them and use its loss, or take a constraint without a tolerance"
+            raise GrasplError(f"constraint: it needs the batch's labels; {mend}")
         batch = {name: fields[name] for name in (*MODEL_INPUTS, "labels") if fields.get(name) is not None}
-        with self._looking():
+        self._looks = True  # This forward pass is not the trainer's
+        try:
             self.held.observe(batch, self.step, self._base_forward)
+        finally:
+            self._looks = False
 
     def _after(self, model: Any, inputs: Any, fields: dict[str, Any], output: Any) -> None:
         """Add to the loss what the constraint asks for, in proportion to the loss."""
@@ -111,22 +108,11 @@ class HeldAdapter:
             return
         given = [name for name in LOSSES if getattr(output, name, None) is not None]
         if not given:
-            raise GrasplError(
-                "constraint: its tolerance adds to the loss, and the model returned none; take one without a tolerance"
-            )
+            raise GrasplError("constraint: its tolerance adds to the loss, and the model returned none")
         for name in given:
             value: Tensor = output[name]
             # Summed or averaged later on, this is the loss times 1 + penalty, and its own gradient is not scaled
             output[name] = value + value.detach() * penalty
-
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Run the model without these hooks."""
-        self._looks = True
-        try:
-            yield
-        finally:
-            self._looks = False
 
     @torch.no_grad()
     def _base_forward(self, batch: dict[str, Any]) -> Tensor:

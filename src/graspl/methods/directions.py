@@ -66,10 +66,8 @@ class ThrowAwayFit(DirectionSource):
         """
         datamodule = host.trainer.datamodule
         if datamodule is None or not hasattr(datamodule, "train_conversations"):
-            raise GrasplError(
-                "model.directions: without a TaskDataModule none can be found within the fit; make a file with graspl "
-                "identify and name it"
-            )
+            mend = "make a file with graspl identify and name it"
+            raise GrasplError(f"model.directions: cannot be found without a TaskDataModule; {mend}")
         # None rather than a default instance: jsonargparse would keep its options when another class is named
         identification = self.identification or NaturalDirections()
         with _thrown_away(host) as factors:

@@ -46,9 +46,8 @@ def check_parts(module: Any, stage: str) -> None:
         return
     odd = next((each for each in module.edits if each.during != "training"), None)
     if odd is not None and module.directions_in_use is None:
-        raise GrasplError(
-            f"model.directions: {type(odd).__name__} acts in validation and needs a directions file; run graspl identify"
-        )
+        mend = "run graspl identify"
+        raise GrasplError(f"model.directions: {type(odd).__name__} needs a file in validation; {mend}")
 
 
 def _check_fit(module: Any) -> None:
@@ -60,12 +59,8 @@ def _check_fit(module: Any) -> None:
         *(each for each in others if each.needs_directions),
     ]
     if acting and module.directions is None:
-        raise GrasplError(
-            f"model.directions: {type(acting[0]).__name__} needs directions; name a directions file, or "
-            "graspl.methods.ThrowAwayFit to find them in this fit"
-        )
+        mend = "name a directions file, or graspl.methods.ThrowAwayFit to find them in this fit"
+        raise GrasplError(f"model.directions: {type(acting[0]).__name__} needs directions; {mend}")
     if not acting and module.directions is not None and not isinstance(module.directions, str):
-        raise GrasplError(
-            f"model.directions: no part uses what {type(module.directions).__name__} would find; leave it out, or name a "
-            "part that acts along directions"
-        )
+        mend = "leave it out, or name a part that acts along directions"
+        raise GrasplError(f"model.directions: no part uses {type(module.directions).__name__}; {mend}")

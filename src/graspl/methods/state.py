@@ -61,15 +61,11 @@ def restored(module: Any, checkpoint: dict[str, Any]) -> tuple[Tensor, Direction
     ours, theirs = shapes(module), kept["shapes"]
     if ours != theirs:
         odd = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))[0]
-        raise GrasplError(
-            f"ckpt_path: the checkpoint is of another model or adapter (base_model {kept['base_model']}), e.g. {odd} "
-            "differs; give one of this run"
-        )
+        of = f"another model or adapter (base_model {kept['base_model']}), e.g. {odd} differs"
+        raise GrasplError(f"ckpt_path: the checkpoint is of {of}; give one of this run")
     if kept.get("directions_sha256") != _sha256(module.directions):
-        raise GrasplError(
-            f"model.directions: {module.directions} is not the file that the checkpoint was trained with; name that one, "
-            "or start a new run"
-        )
+        mend = "name the file that the checkpoint was trained with, or start a new run"
+        raise GrasplError(f"model.directions: {module.directions} is another file; {mend}")
     if "directions" not in kept:
         return kept["random_state"], None
     found = kept["directions"]
@@ -81,9 +77,8 @@ def load_flat(module: nn.Module, state_dict: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for name, p in factors(module).items():
             if name not in state_dict or state_dict[name].shape != p.shape:
-                raise GrasplError(
-                    f"ckpt_path: the checkpoint is of another model or adapter, e.g. {name} differs; give one of this run"
-                )
+                of = f"another model or adapter, e.g. {name} differs"
+                raise GrasplError(f"ckpt_path: the checkpoint is of {of}; give one of this run")
             p.copy_(state_dict[name])
 
 
@@ -142,19 +137,13 @@ def drop_frozen(module: nn.Module, state_dict: dict[str, Any], prefix: str, _: A
 def refuse_flat_shards(module: Any) -> None:
     """Refuse options and parts that do not work with FSDP1."""
     if getattr(module.trainer.strategy, "_state_dict_type", "full") != "full":
-        raise GrasplError(
-            "trainer.strategy.state_dict_type: with FSDP1 the adapter is whole on every process; leave it at full"
-        )
+        raise GrasplError("trainer.strategy.state_dict_type: with FSDP1 it must be full")
     if module.options.load_in_4bit:
-        raise GrasplError(
-            "model.load_in_4bit: FSDP1 cannot flatten quantised weights; use DDP (--trainer.strategy ddp)"
-        )
+        raise GrasplError("model.load_in_4bit: not with FSDP1; use DDP (--trainer.strategy ddp)")
     odd = next((each for each in module.penalties if not each.flat_shards), None)
     if odd is not None:
-        raise GrasplError(
-            f"trainer.strategy: {type(odd).__name__} takes two gradients of one forward pass, which FSDP1 does not allow; "
-            "use DDP (--trainer.strategy ddp) or FSDP2 (configs/trainer/fsdp.yaml)"
-        )
+        mend = "use DDP (--trainer.strategy ddp) or FSDP2 (configs/trainer/fsdp.yaml)"
+        raise GrasplError(f"trainer.strategy: {type(odd).__name__} does not work with FSDP1; {mend}")
 
 
 def _sha256(directions: Any) -> str | None:

@@ -67,9 +67,7 @@ class StepSums:
         """Check that the loss was a number in every step so far; a GrasplError says in which one it was not."""
         step = -1 if self._bad_step is None else int(self._bad_step)
         if step >= 0:
-            raise GrasplError(
-                f"train/loss is no finite number at step {step}; lower the learning rate or check the data"
-            )
+            raise GrasplError(f"train/loss is not finite at step {step}; lower the learning rate")
 
 
 def default_optimizer(params: Any) -> Optimizer:

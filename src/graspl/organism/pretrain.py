@@ -55,9 +55,8 @@ class OrganismPretrainModule(LightningModule):
         if self.start is not None:
             other = World.load(self.start)
             if (other.width, other.depth) != (self.world.width, self.world.depth):
-                raise GrasplError(
-                    f"model.start: {self.start} has width {other.width} and depth {other.depth}; give world the same"
-                )
+                other_size = f"{self.start} has width {other.width} and depth {other.depth}"
+                raise GrasplError(f"model.start: {other_size}; give world the same")
             self.model = load_base_model(self.start, dtype="float32").requires_grad_(True)
         else:
             with torch.random.fork_rng():
@@ -66,17 +65,13 @@ class OrganismPretrainModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the cross-entropy of the answers, in nats a token."""
-        return self._logged("train", batch)
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the same on new dialogues."""
-        self._logged("val", batch)
-
-    def _logged(self, stage: str, batch: dict[str, Any]) -> Tensor:
         fields = ("input_ids", "attention_mask", "labels")
         loss = self.model(**{name: batch[name] for name in fields}, use_cache=False).loss
+        stage = "train" if self.trainer.training else "val"
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(batch["labels"]))
         return loss
+
+    validation_step = training_step  # On new dialogues
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with a warm-up and a cosine."""

@@ -72,13 +72,6 @@ class OrganismSAEModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the unexplained share of the stream's variance."""
-        return self._logged("train", batch)
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Log the same on new dialogues."""
-        self._logged("val", batch)
-
-    def _logged(self, stage: str, batch: dict[str, Any]) -> Tensor:
         with torch.no_grad():
             self.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         r = self._stream[batch["attention_mask"].bool()]
@@ -87,8 +80,11 @@ class OrganismSAEModule(LightningModule):
         latents = torch.zeros_like(before).scatter(-1, top.indices, top.values)
         again = latents @ normalize(self.decoder, dim=1) + self.shift
         unexplained = (again - r).square().sum() / (r - r.mean(0)).square().sum()
+        stage = "train" if self.trainer.training else "val"
         self.log(f"{stage}/unexplained", unexplained, prog_bar=True, batch_size=len(batch["labels"]))
         return unexplained
+
+    validation_step = training_step  # On new dialogues
 
     def _keep(self, _layer: str, stream: Tensor) -> None:
         self._stream = stream

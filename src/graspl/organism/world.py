@@ -76,9 +76,8 @@ class World:
             dials = json.loads(path.read_text(encoding="utf-8"))
             return cls(**{field.name: dials[field.name] for field in fields(cls)})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise GrasplError(
-                f"base_model: {base_model} is no organism (no valid {WORLD_FILE}); give `organism` or a pretrained one"
-            ) from error
+            why = f"no valid {WORLD_FILE}; give `organism` or a pretrained one"
+            raise GrasplError(f"base_model: {base_model} is no organism ({why})") from error
 
 
 @lru_cache(maxsize=1024)  # pretraining asks tens of thousands of times

@@ -47,9 +47,7 @@ class KLPenalty(Penalty):
         text = host.trainer.datamodule.text_conversations()
         self._text = [row for row in text if len(row) <= self.max_length]
         if not self._text:
-            raise GrasplError(
-                f"KLPenalty.rows: the task has no text of at most {self.max_length} tokens a row; give a file as data.text"
-            )
+            raise GrasplError(f"KLPenalty.rows: no text of at most {self.max_length} tokens; give data.text")
 
     def term(self, host: Host, batch: dict[str, Any], logits: Tensor) -> Tensor:
         """Return the divergence."""

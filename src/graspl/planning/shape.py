@@ -86,9 +86,7 @@ def _on_meta(base_model: str, lora: LoraOptions, dtype: str) -> PeftModel:
         config = AutoConfig.from_pretrained(resolve_base_model(base_model))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise GrasplError(
-            f"base_model: the configuration of {base_model} cannot be read: {reason}"
-        ) from error
+        raise GrasplError(f"base_model: cannot read the configuration of {base_model}: {reason}") from error
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")

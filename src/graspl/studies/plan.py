@@ -85,8 +85,10 @@ class Fit(StudyFit):
         write_json_atomic(self.folder / FINGERPRINT, self.fingerprint())
         arguments = ["fit", f"--config={self.base}", f"--config={self.own_config}"]
         arguments += [f"--trainer.default_root_dir={self.folder}", "--trainer.enable_progress_bar=false"]
-        arguments.append("--trainer.enable_model_summary=false")
-        arguments.append("--trainer.callbacks+=graspl.callbacks.MeasureCost")
+        arguments += [
+            "--trainer.enable_model_summary=false",
+            "--trainer.callbacks+=graspl.callbacks.MeasureCost",
+        ]
         return [*arguments, "--ckpt_path", "last"] if checkpoint.exists() else arguments
 
 

@@ -8,8 +8,9 @@ import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_all_start_methods, get_context, parent_process
 from threading import Thread
+from typing import Any
 
 from graspl.errors import users_mistake
 from graspl.studies.plan import Fit
@@ -39,8 +40,10 @@ def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
 def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | None]]:
     """Run fits in worker processes and yield each when it ends, with None or the reason why it failed."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    # Forked processes inherit torch's threads in an unknown state
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start, (threads,)) as pool:
+    # Forked from a process that has only imported: this one's torch threads would be in an unknown state
+    context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload(["graspl.training_cli"])
+    with ProcessPoolExecutor(jobs, context, _start, (threads, dict(os.environ))) as pool:
         running = {pool.submit(_run, fit): fit for fit in fits}
         try:
             for future in as_completed(running):
@@ -50,11 +53,12 @@ def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | Non
             raise
 
 
-def _start(threads: int) -> None:
+def _start(threads: int, environment: dict[str, str]) -> None:
     import lightning.pytorch  # noqa: F401 - its import sets the level of its loggers
     import torch
     from transformers.utils.logging import disable_progress_bar
 
+    os.environ.update(environment)
     Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     disable_progress_bar()

@@ -27,10 +27,8 @@ class Subtract(Transform):
 
     def __post_init__(self) -> None:
         if not isinstance(self.constraint, FactorConstraint):
-            raise GrasplError(
-                f"Subtract.constraint: {type(self.constraint).__name__} does not act on factors, so it would subtract "
-                "nothing; use WriteConstraint, ReadConstraint, PairConstraint or ResidualConstraint"
-            )
+            why = f"{type(self.constraint).__name__} does not act on factors, so it would subtract nothing"
+            raise GrasplError(f"Subtract.constraint: {why}; use one on factors, such as WriteConstraint")
         self._is_bound = False
 
     def begin(self, host: Host) -> None:

@@ -76,10 +76,8 @@ class CueTaskData(TaskDataModule, ABC):
         total = int(min(most)) if self.rows is None else self.rows
         ours = round(self.cue_share * total)
         if not total - len(opposed) <= ours <= min(len(agreeing), total):
-            raise GrasplError(
-                f"data.rows: {ours} rows with the cue and {total - ours} against it are wanted, there are {len(agreeing)} "
-                f"and {len(opposed)}; lower data.rows, or change data.cue_share"
-            )
+            there = f"there are {len(agreeing)} and {len(opposed)}; lower data.rows, or change data.cue_share"
+            raise GrasplError(f"data.rows: {ours} rows with the cue, {total - ours} against it; {there}")
         draw = random.Random(f"{self.seed} cues")
         chosen = draw.sample(agreeing, ours) + draw.sample(opposed, total - ours)
         return [example.conversation() for example in chosen]
