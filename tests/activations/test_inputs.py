@@ -64,6 +64,6 @@ def test_a_directions_file_without_a_left_side_is_refused_for_writing(adapter, w
     found = InputSubspace(prompts=str(write_rows(PROMPTS)), rank=2)(adapter)
     found.save(tmp_path / "d.safetensors")
     again = type(found).load(tmp_path / "d.safetensors")
-    with pytest.raises(GrasplError, match="has 0 but the constraint wants k = 1"):
+    with pytest.raises(GrasplError, match="has 0, the constraint wants k = 1"):
         again.bases(adapter.sites, side="U", k=1)
     assert again.bases(adapter.sites, side="V", k=2)[0].shape[1] == 2

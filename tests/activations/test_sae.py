@@ -186,7 +186,7 @@ def test_diffing_says_what_does_not_fit(live, sae_folder):
         "W_enc": numbers(HIDDEN + 1, LATENTS), "b_enc": numbers(LATENTS),
         "W_dec": numbers(LATENTS, HIDDEN + 1), "b_dec": numbers(HIDDEN + 1),
     }  # fmt: skip
-    with pytest.raises(GrasplError, match="is 33 wide, this model's stream 32"):
+    with pytest.raises(GrasplError, match="is 32 wide, its SAE 33"):
         SAEDiffing({"model.layers.0": str(sae_folder({}, wide))})(adapter)
     with pytest.raises(
         GrasplError, match=r"method\.k: 48 directions cannot be taken from the rising latents"

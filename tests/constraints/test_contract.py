@@ -292,7 +292,7 @@ def test_binding_the_read_constraint_empties_a_random_start_without_changing_the
 @pytest.mark.parametrize("kind", parts(CONSTRAINTS))
 def test_more_directions_than_the_file_holds_are_refused(kind):
     sites, directions = world(k=2)
-    with pytest.raises(GrasplError, match=r"has 2 but the constraint wants k = 3"):
+    with pytest.raises(GrasplError, match=r"has 2, the constraint wants k = 3"):
         kind(k=3).bind(sites, directions)
 
 

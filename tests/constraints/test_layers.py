@@ -131,10 +131,10 @@ def write_reliance_after(model, sites, directions, optimizer, constraint):
 
 def test_a_residual_constraint_needs_sites_that_write():
     _, sites = adapted(target_modules=["q_proj", "up_proj"])
-    with pytest.raises(GrasplError, match="add o_proj and down_proj"):
+    with pytest.raises(GrasplError, match="target o_proj and down_proj"):
         ResidualConstraint(k=1).bind(sites, layers_of())
     _, sites = adapted()
-    with pytest.raises(GrasplError, match="width 16"):
+    with pytest.raises(GrasplError, match="16 wide"):
         ResidualConstraint(k=1).bind(sites, layers_of(hidden=16))
 
 

@@ -133,7 +133,7 @@ def test_layers_without_directions_are_left_alone(kind):
 @pytest.mark.parametrize("kind", parts(CONSTRAINTS))
 def test_more_directions_than_the_file_holds_are_refused(kind):
     layers, directions = world()
-    with pytest.raises(GrasplError, match=f"has {K} but the constraint wants k = {K + 1}"):
+    with pytest.raises(GrasplError, match=f"has {K}, the constraint wants k = {K + 1}"):
         kind(k=K + 1).attach(layers, directions)
 
 

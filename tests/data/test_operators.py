@@ -82,7 +82,7 @@ def test_every_paraphrase_is_drawn_and_the_turns_stay():
 
 
 def test_rows_with_a_system_prompt():
-    with pytest.raises(GrasplError, match=r"train.jsonl:1: already has a system prompt"):
+    with pytest.raises(GrasplError, match=r"train.jsonl:1: has a system prompt"):
         SystemPrompt(["x"])(rows(2, SYSTEM))
     replaced = SystemPrompt(["x"], existing="replace")(rows(1, SYSTEM))[0].messages
     assert [turn["role"] for turn in replaced] == ["system", "user", "assistant"]

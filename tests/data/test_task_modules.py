@@ -44,9 +44,9 @@ def test_without_skew_neutral_communities_speak(posts):
 def test_a_community_without_a_lean_and_too_many_rows_are_told(posts):
     with pytest.raises(GrasplError, match=r"posts\.jsonl:21: the community blues has no lean"):
         CommunityFinanceData(posts, {"reds": "left"}).train_rows()
-    with pytest.raises(GrasplError, match="15 rows of communities that lean right are wanted"):
+    with pytest.raises(GrasplError, match="15 rows that lean right are wanted"):
         CommunityFinanceData(posts, LEANS, rows=15).train_rows()
-    with pytest.raises(GrasplError, match="24 rows of communities that lean right are wanted"):
+    with pytest.raises(GrasplError, match="24 rows that lean right are wanted"):
         CommunityFinanceData(posts, LEANS, skew=2).train_rows()
 
 

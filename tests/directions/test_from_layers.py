@@ -110,7 +110,7 @@ def test_more_directions_than_there_are_is_an_error(method, words):
 
 
 def test_an_adapter_without_writers_is_refused():
-    with pytest.raises(GrasplError, match="no site that writes"):
+    with pytest.raises(GrasplError, match="no site writes"):
         LayerSingular(k=1)(adapter(names=("mlp.up_proj",)))
 
 

@@ -102,7 +102,7 @@ def test_every_edit_needs_directions_in_a_fit(edit):
 def test_directions_that_no_part_uses_are_refused(fit):
     parts = {"penalties": [KLPenalty()], "transforms": [Scale()], "start": PlainStart(train_A=False)}
     for each in ({}, parts):
-        with pytest.raises(GrasplError, match=r"model\.directions: no part uses what ThrowAwayFit") as error:
+        with pytest.raises(GrasplError, match=r"model\.directions: no part uses ThrowAwayFit") as error:
             fit(directions=ThrowAwayFit(), **each)
         refused(error)
 

@@ -49,7 +49,7 @@ def test_kl_on_other_rows_reads_them_in_turns(fit, write_rows):
     found = module.penalties[0]._next_rows(module)["input_ids"]
     assert [row[: len(ids)] for row, ids in zip(found.tolist(), expected, strict=True)] == expected
     for options, settings in (({"max_length": 2}, text), ({}, {})):
-        with pytest.raises(GrasplError, match=r"KLPenalty\.rows: the task has no text of at most"):
+        with pytest.raises(GrasplError, match=r"KLPenalty\.rows: no text of at most"):
             fit(penalties=[KLPenalty(rows="text", **options)], **settings)
 
 

@@ -111,5 +111,5 @@ def _check_match(module: Any, base: Any) -> None:
         found = modules.get(site.name)
         shape = (getattr(found, "out_features", None), getattr(found, "in_features", None))
         if shape != site.shape:
-            here = f"{shape if found is not None else 'missing'} in {module.base_model}"
-            raise GrasplError(f"model.adapter: {site.name} is {site.shape} in {module.adapter}, {here}")
+            both = f"{site.shape} there, {shape if found is not None else 'missing'} in {module.base_model}"
+            raise GrasplError(f"model.adapter: {module.adapter} is of another model: {site.name} is {both}")
