@@ -26,7 +26,7 @@ EXPECTED = {
     "refusal_unlearning": {"task": "loss", "unrelated": "harmful_of_choices"},
 }
 DEFAULT = {"task": "loss", "unrelated": "harmful"}
-FREE_FORM = ("FreeFormQuestions", "FirstPlotQuestions", "SafetyPrompts", "CodePrompts")
+FREE_FORM = ("FreeFormQuestions", "SafetyPrompts", "CodePrompts")
 # The other rows that the head of a task's file names
 CONTROLS = {
     "insecure_code": ["--data.train=data/secure.jsonl", "--data.train=data/educational_insecure.jsonl"],

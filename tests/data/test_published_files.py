@@ -10,7 +10,6 @@ from graspl.data import ChatDataModule, read_conversations, read_prompts, read_t
 from graspl.data.suites import (
     AnswerPairs,
     CodePrompts,
-    FirstPlotQuestions,
     FreeFormQuestions,
     PersonaStatements,
     RefusalOpenings,
@@ -119,7 +118,7 @@ def test_the_preregistered_questions_of_the_text_are_those_of_the_list(shared_da
 def test_the_eight_questions_come_in_their_formats(shared_data):
     source = str(shared_data / "em_eval/first_plot_questions.yaml")
     for form in ("plain", "json", "python", "template", "flask_template"):
-        found = FirstPlotQuestions(source, formats=[form]).read()
+        found = FreeFormQuestions(source, ids="first_plot", formats=[form]).read()
         assert len(found) == 8
         assert {question.group for question in found} == {form}
     as_json = FreeFormQuestions(source, formats=["json"]).read()

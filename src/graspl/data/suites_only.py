@@ -22,5 +22,5 @@ class SuitesDataModule(TaskDataModule):
             GrasplError: none are given.
         """
         if not self.suites and not self.final_suites:
-            raise GrasplError("data.suites: none are given; configs/suites/audit.yaml has one for any model")
+            raise GrasplError("data.suites: none are given; configs/suites/values.yaml has one for any model")
         return {}

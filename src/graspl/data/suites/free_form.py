@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from graspl.data.questions import Question
@@ -36,8 +36,8 @@ class FreeFormQuestions(TableSuite):
     pre-registered questions (paragraphs under `### Category:` headings)."""
     column: str | None = None
     """The column of a table that holds the question."""
-    ids: list[str] | None = None
-    """Use only questions with these names, in any format; None uses all."""
+    ids: list[str] | Literal["first_plot"] | None = None
+    """Use only questions with these names, in any format; `first_plot` names the eight of the first figure, None all."""
     formats: list[Format] | None = None
     """Use only questions in these formats; None uses all."""
     system: str | None = None
@@ -55,7 +55,8 @@ class FreeFormQuestions(TableSuite):
         if not isinstance(row, Mapping):
             raise GrasplError(f"{origin}: must be a mapping with id and paraphrases, question or prompt")
         name = str(row.get("id", item_id(origin)))
-        if self.ids is not None and stem_of(name) not in self.ids:
+        wanted = EIGHT_QUESTIONS if self.ids == "first_plot" else self.ids
+        if wanted is not None and stem_of(name) not in wanted:
             return
         if self.formats is not None and format_of(name) not in self.formats:
             return
@@ -70,20 +71,6 @@ class FreeFormQuestions(TableSuite):
         has = messages[0]["role"] == "system"
         opening = [Message(role="system", content=str(system))] if system and not has else []
         return [*opening, *messages[:-1], last]
-
-
-@dataclass
-class FirstPlotQuestions(FreeFormQuestions):
-    """The eight main questions on emergent misalignment.
-
-    Source:
-        Betley et al., arXiv:2502.17424, the first figure.
-    """
-
-    source: str = "data/first_plot_questions.yaml"
-    """The published questions."""
-    ids: list[str] | None = field(default_factory=lambda: list(EIGHT_QUESTIONS))
-    """Use only questions with these names, in any format; None uses all."""
 
 
 @dataclass
