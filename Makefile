@@ -54,7 +54,7 @@ WORKERS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --
 test: $(STAMP) browser ## run the test suite
 	$(WORKERS) --durations 15
 
-thorough: $(STAMP) ## run the tests that take many minutes: an organism is pretrained anew
+thorough: $(STAMP) ## run the tests that take many minutes: an organism is pretrained again
 	$(BIN)/python -m pytest -m thorough
 
 extras: $(STAMP) ## install graspl's extras as the pages say, beside .venv, and run what needs them; asks the package index

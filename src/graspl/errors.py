@@ -1,4 +1,4 @@
-"""Errors that a user can mend; the command line prints them as one line and exits with code 2."""
+"""Errors that a user can fix; the command line prints them as one line and exits with code 2."""
 
 import errno
 import re
@@ -7,7 +7,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # What the system says where a
 
 
 class GrasplError(ValueError):
-    """Something the user gave is wrong; the message says what, where, and how to mend it."""
+    """Something the user gave is wrong; the message says what, where, and how to fix it."""
 
 
 class NonFiniteAdapterError(GrasplError):
@@ -15,7 +15,7 @@ class NonFiniteAdapterError(GrasplError):
 
 
 def users_mistake(error: BaseException) -> str | None:
-    """Return the message of the first error in the chain that the user can mend."""
+    """Return the message of the first error in the chain that the user can fix."""
     from jsonargparse import ArgumentError
 
     seen: BaseException | None = error

@@ -51,7 +51,7 @@ class Host(Protocol):
         """Return the base model's logits, (b, L, vocabulary), without gradients."""
         ...
 
-    def beside(self) -> AbstractContextManager[None]:
+    def unedited(self) -> AbstractContextManager[None]:
         """Run forward passes within the block without edits and stream constraints."""
         ...
 

@@ -14,7 +14,7 @@ from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.errors import GrasplError, shorten, users_mistake
 from graspl.runs import RunFolder
 
-KEYWORDS = ("last", "best", "hpc")  # What Lightning takes in place of a checkpoint's path
+KEYWORDS = ("last", "best", "hpc")  # What Lightning takes instead of a checkpoint's path
 SAME_STRATEGY = "use the strategy that wrote it"
 # Which option an error is about, by the module that raises it or a package around it; the first that fits.
 OPTIONS = {
@@ -50,8 +50,8 @@ def check_options(config: Any) -> None:
 def check_unused(run: RunFolder) -> None:
     """Refuse a folder that holds a run."""
     if run.is_used():
-        mend = "give another folder, or go on with --ckpt_path last"
-        raise GrasplError(f"trainer.default_root_dir: {run.path} holds a run already; {mend}")
+        fix = "give another folder, or go on with --ckpt_path last"
+        raise GrasplError(f"trainer.default_root_dir: {run.path} holds a run already; {fix}")
 
 
 def check_readable(path: Path, strategy: Strategy) -> None:
@@ -60,8 +60,8 @@ def check_readable(path: Path, strategy: Strategy) -> None:
         return
     sharding = isinstance(strategy, ModelParallelStrategy)
     if path.is_dir() and not sharding:
-        mend = "add --config configs/trainer/fsdp.yaml and the number of devices, 1 will do"
-        raise GrasplError(f"ckpt_path: {path} is sharded; {mend}")
+        fix = "add --config configs/trainer/fsdp.yaml and the number of devices, 1 will do"
+        raise GrasplError(f"ckpt_path: {path} is sharded; {fix}")
     if path.is_file() and sharding:
         raise GrasplError(f"ckpt_path: {path} is whole, FSDP2 needs a sharded one; {SAME_STRATEGY}")
     if isinstance(strategy, FSDPStrategy) and not read_checkpoint(path).is_flat_sharded:

@@ -106,8 +106,8 @@ WITHOUT = {
         starts.DirectionsStart, "begin", _nothing,
         "test_directions_start.test_the_update_reads_only_the_given_directions", {},
     ),
-    "beside": (
-        GRASPLitModule, "beside", lambda self: AttachedEdits([]).off(),
+    "unedited": (
+        GRASPLitModule, "unedited", lambda self: AttachedEdits([]).off(),
         "test_kl.test_grasp_with_divergence_is_grasp_and_more", {},
     ),
 }  # fmt: skip

@@ -28,8 +28,8 @@ class Reading:
         if source is not None:
             return tokenized(source, tokenizer, limit=self.limit, max_length=self.max_length)
         if not own:
-            mend = "give --method.text FILE (MeanShift: --method.rows)"
-            raise GrasplError(f"method: names no conversations, and the task has none; {mend}")
+            fix = "give --method.text FILE (MeanShift: --method.rows)"
+            raise GrasplError(f"method: names no conversations, and the task has none; {fix}")
         return list(own)[: self.limit]
 
     @contextmanager

@@ -55,8 +55,8 @@ def read_sae(path: str | Path) -> SparseAutoencoder:
     names = WEIGHTS if Path(path).is_dir() else (Path(path).name, *WEIGHTS)
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None or file.suffix != ".safetensors":
-        mend = f"give a folder with cfg.json and {' or '.join(WEIGHTS)} (pickles are not read)"
-        raise GrasplError(f"{path}: no SAE there; {mend}")
+        fix = f"give a folder with cfg.json and {' or '.join(WEIGHTS)} (pickles are not read)"
+        raise GrasplError(f"{path}: no SAE there; {fix}")
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
         config = json.loads((file.parent / "cfg.json").read_text(encoding="utf-8"))

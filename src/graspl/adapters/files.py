@@ -148,8 +148,8 @@ def _check_kind(folder: Path, config: dict[str, Any]) -> None:
             raise GrasplError(f"{where}: {pattern} is {found!r}, and must give a number by module")
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower().startswith(_SHIFTED_STARTS):
-        mend = "convert it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
-        raise GrasplError(f"{where}: with init_lora_weights {start}, B A is not the whole change; {mend}")
+        fix = "convert it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        raise GrasplError(f"{where}: with init_lora_weights {start}, B A is not the whole change; {fix}")
     for option in _REFUSED:
         if config.get(option):
             raise GrasplError(f"{where}: {option} is set; only plain LoRA on linear layers is supported")

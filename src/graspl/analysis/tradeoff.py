@@ -76,8 +76,8 @@ def relative_levels(shares: Sequence[float], baseline: Sequence[Rows]) -> list[f
         raise GrasplError("levels_of: no fit of the baseline has validated; give levels of adherence instead")
     start, best = (math.fsum(each) / len(known) for each in zip(*known, strict=True))
     if best <= start:
-        mend = "train longer, or give levels of adherence"
-        raise GrasplError(f"levels_of: the baseline reaches {best:.3f}, the base model {start:.3f}; {mend}")
+        fix = "train longer, or give levels of adherence"
+        raise GrasplError(f"levels_of: the baseline reaches {best:.3f}, the base model {start:.3f}; {fix}")
     return [start + share * (best - start) for share in shares]
 
 

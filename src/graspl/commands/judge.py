@@ -28,8 +28,8 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
     folder = RunFolder(run)
     rows = folder.read_generations()
     if not rows:
-        mend = "run graspl validate with suites of questions first"
-        raise GrasplError(f"{folder.generations}: holds no answers; {mend}")
+        fix = "run graspl validate with suites of questions first"
+        raise GrasplError(f"{folder.generations}: holds no answers; {fix}")
     judged, suites = judge_rows(rows, judges), {}
     for suite in dict.fromkeys(row["suite"] for row in judged):
         judge = judges.get(suite) or judges[EVERY]

@@ -145,5 +145,5 @@ def require_zero_reliance(site: Site, h: Tensor, size: Tensor) -> None:
     `size` () is the norm that h would have if the whole factor lay along the directions; it may be of shards.
     """
     if h.norm() > START_TOLERANCE * whole(size):
-        mend = "start a new one with init_lora_weights: true (PiSSA, OLoRA and LoftQ start along them)"
-        raise GrasplError(f"{site.name}: the adapter relies on the directions before the first step; {mend}")
+        fix = "start a new one with init_lora_weights: true (PiSSA, OLoRA and LoftQ start along them)"
+        raise GrasplError(f"{site.name}: the adapter relies on the directions before the first step; {fix}")

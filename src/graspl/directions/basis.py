@@ -119,8 +119,8 @@ class Directions:
             GrasplError: there are no layers, other layers, or fewer than k directions.
         """
         if not self.layers:
-            mend = "identify with graspl.activations.NaturalDirections, or let the fit find them"
-            raise GrasplError(f"directions: hold sites only, but layers are needed; {mend}")
+            fix = "identify with graspl.activations.NaturalDirections, or let the fit find them"
+            raise GrasplError(f"directions: hold sites only, but layers are needed; {fix}")
         # A file with fewer layers belongs to another model, unless it says that it leaves some out
         partly = self.metadata.get(SOME_LAYERS) == "true" and set(self.layers) <= set(names)
         if set(names) != set(self.layers) and not partly:
@@ -142,8 +142,8 @@ class Directions:
 
     def _check_sites(self, sites: Sequence[Site]) -> None:
         if not self.sites:
-            mend = "use ResidualConstraint, or identify with TopSingular"
-            raise GrasplError(f"directions: hold layers only, but sites are needed; {mend}")
+            fix = "use ResidualConstraint, or identify with TopSingular"
+            raise GrasplError(f"directions: hold layers only, but sites are needed; {fix}")
         ours = {site.name: site.shape for site in sites}
         theirs = {name: (each.U.shape[0], each.V.shape[0]) for name, each in self.sites.items()}
         for name in sorted(ours.keys() ^ theirs.keys()):

@@ -14,7 +14,7 @@ class Ablate(StreamEdit):
     """Projects the stream off the layer's directions: r <- r - D_l D_l^T r.
 
     In training this is concept ablation fine-tuning (CAFT): what the model cannot see along D_l it cannot learn to use. At
-    inference it is directional ablation, and whoever uses the adapter must do the same.
+    inference it is directional ablation, and everyone who uses the adapter must do the same.
 
     Source:
         Training: arXiv:2507.16795, whose directions people chose by meaning; here any identification gives them, and every

@@ -118,7 +118,7 @@ class AxisScores(Sums):
         axes: their names.
 
     Source:
-        The scoring of 8values (MIT), with probabilities in place of given answers.
+        The scoring of 8values (MIT), with probabilities instead of given answers.
     """
 
     def __init__(self, axes: list[str]) -> None:

@@ -58,8 +58,8 @@ class HeldAdapter:
         self.model, self.held, self.sites = model, Held(constraints), lora_sites(model, name)
         flat = next((site.name for site in self.sites if site.A.ndim != 2 or site.B.ndim != 2), None)
         if flat is not None:
-            mend = "use FSDP2 or DDP"
-            raise GrasplError(f"{flat}: its factors are pieces of a flat parameter (FSDP1, ZeRO-3); {mend}")
+            fix = "use FSDP2 or DDP"
+            raise GrasplError(f"{flat}: its factors are pieces of a flat parameter (FSDP1, ZeRO-3); {fix}")
         self.step = 0  # Optimizer steps taken; set it where a run goes on from a checkpoint
         self.held.bind(self.sites, decoder_layers(model), found)
         self._looks = False
@@ -90,8 +90,8 @@ class HeldAdapter:
         if self._looks or not wanted:
             return
         if fields.get("labels") is None:
-            mend = "call model(**batch) with them and use its loss, or take a constraint without a tolerance"
-            raise GrasplError(f"constraint: it needs the batch's labels; {mend}")
+            fix = "call model(**batch) with them and use its loss, or take a constraint without a tolerance"
+            raise GrasplError(f"constraint: it needs the batch's labels; {fix}")
         batch = {name: fields[name] for name in (*MODEL_INPUTS, "labels") if fields.get(name) is not None}
         self._looks = True  # This forward pass is not the trainer's
         try:

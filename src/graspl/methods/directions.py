@@ -66,8 +66,8 @@ class ThrowAwayFit(DirectionSource):
         """
         datamodule = host.trainer.datamodule
         if datamodule is None or not hasattr(datamodule, "train_conversations"):
-            mend = "make a file with graspl identify and name it"
-            raise GrasplError(f"model.directions: cannot be found without a TaskDataModule; {mend}")
+            fix = "make a file with graspl identify and name it"
+            raise GrasplError(f"model.directions: cannot be found without a TaskDataModule; {fix}")
         # None rather than a default instance: jsonargparse would keep its options when another class is named
         identification = self.identification or NaturalDirections()
         with _thrown_away(host) as factors:

@@ -76,7 +76,7 @@ class GRASPLitModule(LoRALitModule):
         self.held.release()
 
     @contextmanager
-    def beside(self) -> Iterator[None]:
+    def unedited(self) -> Iterator[None]:
         """Run forward passes within the block without edits and stream constraints."""
         with self.attached.off(), self.held.suspended():
             yield

@@ -41,7 +41,7 @@ class LoRALitModule(LightningModule):
     Args:
         base_model: hub name, folder in Transformers format, or `organism`.
         lora: the new adapter's options.
-        adapter: PEFT folder to evaluate; on the command line None takes the run folder's own. A fit starts anew.
+        adapter: PEFT folder to evaluate; on the command line None takes the run folder's own. A fit starts a new one.
         directions: a directions file, or how a fit finds them; validation measures the reliance on them.
         start: how the factors begin.
         penalties: added to the loss.
@@ -120,7 +120,7 @@ class LoRALitModule(LightningModule):
         with adapter_off(self.model), self.attached.off():
             return self(batch)
 
-    def beside(self) -> AbstractContextManager[None]:
+    def unedited(self) -> AbstractContextManager[None]:
         """Run forward passes within the block without edits and stream constraints."""
         return self.attached.off()
 
@@ -194,7 +194,7 @@ class LoRALitModule(LightningModule):
             each.end()
 
     def on_validation_epoch_start(self) -> None:
-        """Start the suites anew, with the edits attached and, inside a fit, with the factors transformed."""
+        """Reset the suites, with the edits attached and, inside a fit, with the factors transformed."""
         self.validation.start(getattr(self.trainer.datamodule, "suite_names", list)() or ["task"])  # type: ignore[attr-defined]
         self.attached.attach(self.model, self.directions_in_use)
         if self.trainer.state.fn == "fit":  # an adapter that was saved is transformed already

@@ -46,8 +46,8 @@ def check_parts(module: Any, stage: str) -> None:
         return
     odd = next((each for each in module.edits if each.during != "training"), None)
     if odd is not None and module.directions_in_use is None:
-        mend = "run graspl identify"
-        raise GrasplError(f"model.directions: {type(odd).__name__} needs a file in validation; {mend}")
+        fix = "run graspl identify"
+        raise GrasplError(f"model.directions: {type(odd).__name__} needs a file in validation; {fix}")
 
 
 def _check_fit(module: Any) -> None:
@@ -59,8 +59,8 @@ def _check_fit(module: Any) -> None:
         *(each for each in others if each.needs_directions),
     ]
     if acting and module.directions is None:
-        mend = "name a directions file, or graspl.methods.ThrowAwayFit to find them in this fit"
-        raise GrasplError(f"model.directions: {type(acting[0]).__name__} needs directions; {mend}")
+        fix = "name a directions file, or graspl.methods.ThrowAwayFit to find them in this fit"
+        raise GrasplError(f"model.directions: {type(acting[0]).__name__} needs directions; {fix}")
     if not acting and module.directions is not None and not isinstance(module.directions, str):
-        mend = "leave it out, or name a part that acts along directions"
-        raise GrasplError(f"model.directions: no part uses {type(module.directions).__name__}; {mend}")
+        fix = "leave it out, or name a part that acts along directions"
+        raise GrasplError(f"model.directions: no part uses {type(module.directions).__name__}; {fix}")

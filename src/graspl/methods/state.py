@@ -64,8 +64,8 @@ def restored(module: Any, checkpoint: dict[str, Any]) -> tuple[Tensor, Direction
         of = f"another model or adapter (base_model {kept['base_model']}), e.g. {odd} differs"
         raise GrasplError(f"ckpt_path: the checkpoint is of {of}; give one of this run")
     if kept.get("directions_sha256") != _sha256(module.directions):
-        mend = "name the file that the checkpoint was trained with, or start a new run"
-        raise GrasplError(f"model.directions: {module.directions} is another file; {mend}")
+        fix = "name the file that the checkpoint was trained with, or start a new run"
+        raise GrasplError(f"model.directions: {module.directions} is another file; {fix}")
     if "directions" not in kept:
         return kept["random_state"], None
     found = kept["directions"]
@@ -142,8 +142,8 @@ def refuse_flat_shards(module: Any) -> None:
         raise GrasplError("model.load_in_4bit: not with FSDP1; use DDP (--trainer.strategy ddp)")
     odd = next((each for each in module.penalties if not each.flat_shards), None)
     if odd is not None:
-        mend = "use DDP (--trainer.strategy ddp) or FSDP2 (configs/trainer/fsdp.yaml)"
-        raise GrasplError(f"trainer.strategy: {type(odd).__name__} does not work with FSDP1; {mend}")
+        fix = "use DDP (--trainer.strategy ddp) or FSDP2 (configs/trainer/fsdp.yaml)"
+        raise GrasplError(f"trainer.strategy: {type(odd).__name__} does not work with FSDP1; {fix}")
 
 
 def _sha256(directions: Any) -> str | None:

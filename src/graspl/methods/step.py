@@ -28,7 +28,7 @@ class StepSums:
         self._sums = sums if self._sums is None else self._sums + sums
 
     def take(self) -> Tensor:
-        """Return the sums, (3,), and begin anew."""
+        """Return the sums, (3,), and start again."""
         sums, self._sums = self._sums, None
         assert sums is not None, "training_step comes first"
         return sums

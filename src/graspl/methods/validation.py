@@ -20,7 +20,7 @@ class Validation:
         self._suites: dict[str, SuiteEvaluator] = {}
 
     def start(self, names: Sequence[str]) -> None:
-        """Begin anew, with these suites."""
+        """Start again, with these suites."""
         self._suites = {name: SuiteEvaluator() for name in names}
 
     def update(self, index: int, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:

@@ -23,7 +23,7 @@ class ConsistencyPenalty(Penalty):
     mean over layers of E ||r_l(auxiliary) - r_l||^2 / E ||r_l||^2.
 
     Source:
-        Learning from the undesirable, arXiv:2511.13052: its variant that steers representations in place of an auxiliary
+        Learning from the undesirable, arXiv:2511.13052: its variant that steers representations instead of an auxiliary
         LoRA. The relative step and the normalised distance are own. It costs a second forward and half a backward pass.
     """
 

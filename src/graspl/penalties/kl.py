@@ -54,7 +54,7 @@ class KLPenalty(Penalty):
         if self.rows == "task":
             return self._divergence(host, batch, logits)
         batch = self._next_rows(host)
-        with host.beside():
+        with host.unedited():
             return self._divergence(host, batch, host(batch))
 
     @staticmethod

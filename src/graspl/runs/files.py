@@ -37,8 +37,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         target.replace(path)
     except OSError as error:
-        mend = "free some space or choose another folder"
-        raise GrasplError(f"{path}: writing failed ({error.strerror or error}); {mend}") from error
+        fix = "free some space or choose another folder"
+        raise GrasplError(f"{path}: writing failed ({error.strerror or error}); {fix}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -71,25 +71,25 @@ def write_json_lines_atomic(path: Path, rows: Iterable[Any]) -> None:
     write_text_atomic(path, "".join(lines))
 
 
-def read_json_lines(path: Path, mend: str) -> list[dict[str, Any]]:
-    """Return the rows of a file that graspl wrote; [] without the file. `mend` tells how to make it anew."""
+def read_json_lines(path: Path, fix: str) -> list[dict[str, Any]]:
+    """Return the rows of a file that graspl wrote; [] without the file. `fix` tells how to make it again."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
     try:
         return [json.loads(line) for line in lines if line.strip()]
     except ValueError as error:
-        raise GrasplError(f"{path}: a line is not JSON ({error}); {mend}") from error
+        raise GrasplError(f"{path}: a line is not JSON ({error}); {fix}") from error
 
 
-def read_json(path: Path, what: str, mend: str) -> Any:
-    """Return the content of a file that graspl wrote; `mend` tells how to make it anew."""
+def read_json(path: Path, what: str, fix: str) -> Any:
+    """Return the content of a file that graspl wrote; `fix` tells how to make it again."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise GrasplError(f"{path}: no {what} there; {mend}") from error
+        raise GrasplError(f"{path}: no {what} there; {fix}") from error
     except (OSError, ValueError) as error:
-        raise GrasplError(f"{path}: not readable as JSON ({error}); {mend}") from error
+        raise GrasplError(f"{path}: not readable as JSON ({error}); {fix}") from error
 
 
 def read_numbers(path: Path) -> list[dict[str, float]]:
@@ -115,11 +115,11 @@ def claimed(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        mend = "wait for it, or give another folder"
-        raise GrasplError(f"{option}: another process is writing to {folder}; {mend}") from error
+        fix = "wait for it, or give another folder"
+        raise GrasplError(f"{option}: another process is writing to {folder}; {fix}") from error
     except OSError as error:
-        mend = "give another folder"
-        raise GrasplError(f"{option}: {folder} cannot be written ({error.strerror}); {mend}") from error
+        fix = "give another folder"
+        raise GrasplError(f"{option}: {folder} cannot be written ({error.strerror}); {fix}") from error
     try:
         yield
     finally:

@@ -44,7 +44,7 @@ class RunFolder:
         return read_json(self.cost, "cost", "fit again") if self.cost.exists() else None
 
     def set_metrics_aside(self) -> None:
-        """Keep the rows logged so far when a run goes on: the logger begins its file anew."""
+        """Keep the rows logged so far when a run goes on: the logger starts its file again."""
         if self.metrics.exists():
             self.metrics.rename(self.path / f"metrics.part{len(self._metrics_parts()) + 1}.csv")
 

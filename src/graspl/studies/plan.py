@@ -63,8 +63,8 @@ class Fit(StudyFit):
         if all(each.name.startswith(f".{FINGERPRINT}.") for each in self.folder.glob("*")):
             return False
         if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != self.fingerprint():
-            mend = "give another --out, or remove that folder"
-            raise GrasplError(f"out: {self.folder} holds a fit with another configuration; {mend}")
+            fix = "give another --out, or remove that folder"
+            raise GrasplError(f"out: {self.folder} holds a fit with another configuration; {fix}")
         return (self.folder / DONE).exists()
 
     def mark_done(self) -> None:

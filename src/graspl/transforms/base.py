@@ -67,8 +67,8 @@ def _factors(host: Host) -> list[Tensor]:
 def frozen_weight(host: Host, site: str) -> Tensor:
     """Return the base model's weight at a site, (out, in), whole and not quantised; every process must call it."""
     if host.is_flat_sharded:
-        mend = "use DDP (--trainer.strategy ddp) or FSDP2 (configs/trainer/fsdp.yaml)"
-        raise GrasplError(f"trainer.strategy: a transform reads frozen weights, which FSDP1 splits; {mend}")
+        fix = "use DDP (--trainer.strategy ddp) or FSDP2 (configs/trainer/fsdp.yaml)"
+        raise GrasplError(f"trainer.strategy: a transform reads frozen weights, which FSDP1 splits; {fix}")
     assert host.model is not None, "configure_model comes first"
     layer = host.model.get_base_model().get_submodule(f"{site}.base_layer")
     return whole(dequantize_module_weight(layer).detach())

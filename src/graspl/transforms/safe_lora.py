@@ -20,7 +20,7 @@ class SafeLoRA(Transform):
     C dW.
 
     Source:
-        SafeLoRA, arXiv:2405.16833, its fast projection. Its code also offers a number of layers in place of the threshold.
+        SafeLoRA, arXiv:2405.16833, its fast projection. Its code also offers a number of layers instead of the threshold.
     """
 
     unaligned_model: str

@@ -12,7 +12,7 @@ from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Answer, Backend, Reply
 
 OWN = str(Path(__file__).with_suffix(".yaml"))  # File of the rubrics in our wording
-LABELS = ("CODE", "REFUSAL")  # Words that a rubric allows in place of a number
+LABELS = ("CODE", "REFUSAL")  # Words that a rubric allows instead of a number
 NUMBERS = tuple(str(number) for number in range(101))  # Scores that a rubric asks for
 # Probability that numbers must have together for their mean to be the grade, as in arXiv:2502.17424
 LEAST_MASS = 0.25
@@ -90,7 +90,7 @@ def grades(backend: Backend, rubric: Rubric, answers: Sequence[Answer]) -> list[
 
 
 def grade_of(reply: Reply) -> Grade:
-    """Return the grade in a reply, or the label that it states in place of a number.
+    """Return the grade in a reply, or the label that it states instead of a number.
 
     Where probabilities are known, the grade is the expected value over the numbers, given that a number is said.
     """

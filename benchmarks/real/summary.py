@@ -1,0 +1,116 @@
+"""What fits of a real model spill over at equal skill: `python benchmarks/real/summary.py` writes results/real_capitals.json.
+
+The skill is the task margin. A method's curve is read where it first reaches a share of what the naive fit of the same seed
+gains over its whole run; between two measured steps the curve is a straight line. The excess of a suite is its margin above
+the base model's; `removed` is the share of the naive fit's excess at the same skill that the method does not have.
+"""
+
+import argparse
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from graspl.analysis.intervals import summarise
+from graspl.runs import write_json_atomic
+
+LEVELS = (0.5, 0.8, 0.9)
+FIGURES = ("step", "far", "near", "general_loss")
+
+
+def value(point: dict[str, Any], name: str) -> float:
+    """Return a figure of one measured step."""
+    found = point[name]
+    return found["margin"] if isinstance(found, dict) else found
+
+
+def at(curve: Sequence[dict[str, Any]], level: float) -> dict[str, float] | None:
+    """Return the figures where the task margin first reaches a level; None where it never does."""
+    for before, after in itertools.pairwise(curve):
+        low, high = value(before, "task"), value(after, "task")
+        if low < level <= high:
+            share = (level - low) / (high - low)
+            return {
+                name: value(before, name) + share * (value(after, name) - value(before, name))
+                for name in FIGURES
+            }
+    return None
+
+
+def row(naive: list[dict[str, Any]], curve: list[dict[str, Any]], share: float) -> dict[str, float | None]:
+    """Return one fit's figures at a share of the naive fit's gain, and how they compare with the naive fit's there."""
+    base = naive[0]
+    best = max(value(point, "task") for point in naive)
+    level = value(base, "task") + share * (best - value(base, "task"))
+    ours, theirs = at(curve, level), at(naive, level)
+    if ours is None or theirs is None:
+        return dict.fromkeys(("steps", "step_ratio", "far_removed", "near_removed", "general_change"))
+    found: dict[str, float | None] = {"steps": ours["step"], "step_ratio": ours["step"] / theirs["step"]}
+    for name in ("far", "near"):
+        excess = theirs[name] - value(base, name)
+        found[f"{name}_removed"] = 1 - (ours[name] - value(base, name)) / excess if excess > 0 else None
+    return found | {"general_change": ours["general_loss"] - base["general_loss"]}
+
+
+def capitals(answers: Sequence[str]) -> float:
+    """Return the share of answers of which more than half of the letters are capitals."""
+    counted = [[c.isupper() for c in answer if c.isalpha()] for answer in answers]
+    return sum(sum(each) > len(each) / 2 for each in counted) / len(counted)
+
+
+def main() -> None:
+    """Read the fits, and write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--fits", type=Path, default=Path("results/real/capitals"), help="folder of the JSON files"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/real_capitals.json"), help="file to write")
+    options = parser.parse_args()
+    fits: dict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
+    about: dict[str, Any] = {}
+    for path in sorted(options.fits.glob("*.json")):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        fits[about["figures"]["method"]][about["figures"]["seed"]] = about["figures"]
+    figures: dict[str, Any] = {}
+    for share in LEVELS:
+        table = figures[f"at_{share:.2f}"] = {}
+        for method, seeds in fits.items():
+            rows = [
+                row(fits["naive"][seed]["curve"], fit["curve"], share)
+                for seed, fit in seeds.items()
+                if seed in fits["naive"]
+            ]
+            summaries = {name: summarise([each[name] for each in rows])._asdict() for name in rows[0]}
+            table[method] = {"fits": len(rows), **summaries}
+            shown = {name: each["mean"] for name, each in summaries.items()}
+            print(
+                f"{share:.2f}",
+                method,
+                len(rows),
+                {name: None if x is None else round(x, 3) for name, x in shown.items()},
+            )
+    answers = {
+        method: {
+            suite: [capitals(fit["curve"][-1]["answers"][suite]) for fit in seeds.values()]
+            for suite in ("far", "near")
+        }
+        for method, seeds in fits.items()
+    }
+    figures["capitals_in_free_answers"] = answers
+    print(answers)
+    record = {
+        "command": "python benchmarks/real/summary.py",
+        "commit": about["commit"],
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": about["machine"],
+        "seeds": sorted({seed for seeds in fits.values() for seed in seeds}),
+        "figures": figures,
+    }
+    write_json_atomic(options.out, record)
+
+
+if __name__ == "__main__":
+    main()
