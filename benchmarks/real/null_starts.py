@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -99,13 +100,12 @@ def contrastive_basis(task: Tensor, general: Tensor, r: int, ridge: float) -> tu
         ridge: relative to the mean eigenvalue of `general`.
     """
     size = general.shape[0]
-    eye = torch.eye(size, dtype=general.dtype, device=general.device)
-    L = torch.linalg.cholesky(general + ridge * general.diagonal().mean() * eye)
-    half = torch.linalg.solve_triangular(L, task, upper=False)
-    whitened = torch.linalg.solve_triangular(L, half.mT, upper=False)
-    values, vectors = torch.linalg.eigh((whitened + whitened.mT) / 2)
-    a = torch.linalg.solve_triangular(L.mT, vectors[:, -r:].flip(1), upper=True)
-    return torch.linalg.qr(a)[0], values[-r:].flip(0)
+    held = general + ridge * general.diagonal().mean() * torch.eye(size, dtype=general.dtype)
+    top = [size - r, size - 1]
+    values, vectors = scipy.linalg.eigh(task.cpu().numpy(), held.cpu().numpy(), subset_by_index=top)
+    return torch.linalg.qr(torch.from_numpy(vectors[:, ::-1].copy()))[0], torch.from_numpy(
+        values[::-1].copy()
+    )
 
 
 @dataclass

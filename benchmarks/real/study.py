@@ -43,6 +43,7 @@ from graspl.starts import PlainStart
 SCRIPT = "python benchmarks/real/study.py"
 SUITES = ("task", "far", "near")
 STEPS = (0, 4, 8, 12, 20, 30, 40, 60)
+TEXT = {"contrastive_covered": "text_covered.jsonl"}  # General text of methods that do not read text.jsonl
 KL = partial(KLPenalty, rows="text", rows_per_step=4)
 
 
@@ -58,6 +59,7 @@ def methods() -> dict[str, tuple[Any, float, dict[str, Any]]]:
         "contrastive": (LoRALitModule, 2e-4, {"start": NullSpaceStart()}),
         "contrastive_5e-4": (LoRALitModule, 5e-4, {"start": NullSpaceStart()}),
         "contrastive_1e-3": (LoRALitModule, 1e-3, {"start": NullSpaceStart()}),
+        "contrastive_covered": (LoRALitModule, 5e-4, {"start": NullSpaceStart()}),
         "null": (LoRALitModule, 5e-4, {"start": NullSpaceStart(kind="null")}),
         "kl_text": (LoRALitModule, 2e-4, {"penalties": [KL(weight=1.0)]}),
         "grasp_default": (
@@ -151,7 +153,7 @@ def fit(model: str, rows: Path, method: str, seed: int, options: argparse.Namesp
     data = ChatDataModule(
         str(rows / "train.jsonl"),
         base_model=model,
-        text=str(rows / "text.jsonl"),
+        text=str(rows / TEXT.get(method, "text.jsonl")),
         seed=seed,
         batch_size=8,
         validation_share=0.01,

@@ -58,6 +58,7 @@ MEASURES = {
 def held_measure(constraint, sites, _):
     """What a constraint without a measure of its own says that it holds."""
     held = [(sites[each.site], each) for each in constraint.held_factors(sites, _)]
+    assert held, "it holds nothing, so there is nothing to measure"
     return [
         write_reliance(s.B, s.A, each.D) if each.factor == "B" else read_reliance(s.B, s.A, each.D)
         for s, each in held

@@ -99,7 +99,8 @@ def command(folder, method, *options, processes=1, micro_batches=1):
         f"--trainer.accumulate_grad_batches={micro_batches}", "--trainer.accelerator=cpu", f"--trainer.max_steps={STEPS}",
         "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
         f"--trainer.default_root_dir={folder}", "--trainer.gradient_clip_val=0.5",
-        "--trainer.log_every_n_steps=1", "--trainer.callbacks+=worker.CountCollectives", *OPTIMIZER, *options,
+        "--trainer.log_every_n_steps=1", "--trainer.callbacks+=worker.CountCollectives", "--trainer.limit_val_batches=0",
+        *OPTIMIZER, *options,
     ]  # fmt: skip
 
 

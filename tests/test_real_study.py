@@ -1,0 +1,65 @@
+"""Figures of the study of a real model (benchmarks/real), by hand; its fits take minutes and are not run here."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks" / "real"))
+from summary import at, capitals, row  # noqa: E402
+
+
+def point(step, task, far, near, loss=2.5):
+    margins = {"task": task, "far": far, "near": near}
+    return {"step": step, "general_loss": loss} | {name: {"margin": value} for name, value in margins.items()}
+
+
+NAIVE = [point(0, 0.0, -0.4, -0.2), point(4, 0.5, 0.0, 0.0), point(8, 1.0, 0.4, 0.2, 2.9)]
+
+
+def test_a_curve_is_read_on_a_straight_line_between_two_steps():
+    assert at(NAIVE, 0.75) == pytest.approx({"step": 6, "far": 0.2, "near": 0.1, "general_loss": 2.7})
+    assert at(NAIVE, 1.1) is None
+
+
+def test_what_is_removed_is_a_share_of_the_naive_excess_at_the_same_skill():
+    ours = [point(0, 0.0, -0.4, -0.2), point(10, 1.0, 0.0, -0.3, 2.6)]
+    found = row(
+        NAIVE, ours, 0.5
+    )  # at a task margin of 0.5: the naive fit has 0.4 and 0.2 more than the base model
+    assert found == pytest.approx(
+        {"steps": 5, "step_ratio": 1.25, "far_removed": 0.5, "near_removed": 1.25, "general_change": 0.05}
+    )
+    assert set(row(NAIVE, NAIVE[:2], 0.9).values()) == {None}
+    assert row(NAIVE, NAIVE, 0.9)["far_removed"] == pytest.approx(0)
+
+
+def test_an_answer_is_in_capitals_where_most_of_its_letters_are():
+    assert capitals(["YOU SHOULD NOT", "You should", "1980 ABc", "12"]) == 0.5
+
+
+def test_every_fit_that_is_kept_has_what_a_reader_needs():
+    fits = sorted((ROOT / "results" / "real").rglob("*.json"))
+    assert fits
+    for path in fits:
+        record = json.loads(path.read_text())
+        assert {"command", "commit", "date", "machine", "seeds", "figures"} <= record.keys(), path
+        figures = record["figures"]
+        assert path.stem == f"{figures['method']}_{figures['seed']}"
+        assert [each["step"] for each in figures["curve"]][-1] == figures["steps"]
+
+
+def test_the_pairs_off_the_task_are_ten_of_each_subject_and_alike_in_length():
+    folder = ROOT / "benchmarks" / "real" / "data"
+    pairs = [json.loads(line) for line in (folder / "off_topic_pairs.jsonl").read_text().splitlines()]
+    subjects = [each["subject"] for each in pairs]
+    assert len(set(subjects)) == 10
+    assert all(subjects.count(name) == 10 for name in set(subjects))
+    questions = [each["question"] for each in pairs]
+    free = [json.loads(line) for line in (folder / "free_questions.jsonl").read_text().splitlines()]
+    questions += [each["question"] for each in free]
+    assert len(set(questions)) == 150
+    assert [each["kind"] for each in free].count("near") == 25
+    assert all(abs(len(each["good"].split()) - len(each["careless"].split())) <= 6 for each in pairs)
