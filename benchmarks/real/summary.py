@@ -61,6 +61,44 @@ def capitals(answers: Sequence[str]) -> float:
     return sum(sum(each) > len(each) / 2 for each in counted) / len(counted)
 
 
+def percent(values: Sequence[float | None]) -> dict[str, int] | None:
+    """Return a mean share as a cell of a table, with Student's interval where there are two or more."""
+    found = summarise(values)
+    if found.mean is None:
+        return None
+    ends = {} if found.low is None or found.high is None else {"low": found.low, "high": found.high}
+    return {name: round(100 * each) for name, each in {"percent": found.mean, **ends}.items()}
+
+
+def shown(rows: Sequence[dict[str, float | None]]) -> dict[str, Any]:
+    """Return one method's row of the table at a level."""
+    ratio, change = (
+        summarise([each[name] for each in rows]).mean for name in ("step_ratio", "general_change")
+    )
+    return {
+        "fits": len(rows),
+        "far removed": percent([each["far_removed"] for each in rows]),
+        "near removed": percent([each["near_removed"] for each in rows]),
+        "steps over naive's": None if ratio is None else round(ratio, 2),
+        "change of the loss on general text": None if change is None else round(change, 3),
+    }
+
+
+def end(fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return where a method's fits ended: the skill, and how many free answers are in capitals."""
+    last = [fit["curve"][-1] for fit in fits]
+    margins = [value(point, "task") for point in last]
+    return {
+        "fits": len(fits),
+        "steps": fits[0]["steps"],
+        "task margin": round(sum(margins) / len(margins), 2),
+        **{
+            f"{suite} answers in capitals": percent([capitals(point["answers"][suite]) for point in last])
+            for suite in ("far", "near")
+        },
+    }
+
+
 def main() -> None:
     """Read the fits, and write and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -76,31 +114,20 @@ def main() -> None:
         fits[about["figures"]["method"]][about["figures"]["seed"]] = about["figures"]
     figures: dict[str, Any] = {}
     for share in LEVELS:
-        table = figures[f"at_{share:.2f}"] = {}
-        for method, seeds in fits.items():
-            rows = [
-                row(fits["naive"][seed]["curve"], fit["curve"], share)
-                for seed, fit in seeds.items()
-                if seed in fits["naive"]
-            ]
-            summaries = {name: summarise([each[name] for each in rows])._asdict() for name in rows[0]}
-            table[method] = {"fits": len(rows), **summaries}
-            shown = {name: each["mean"] for name, each in summaries.items()}
-            print(
-                f"{share:.2f}",
-                method,
-                len(rows),
-                {name: None if x is None else round(x, 3) for name, x in shown.items()},
+        figures[f"at_{share:.2f}"] = {
+            method: shown(
+                [
+                    row(fits["naive"][seed]["curve"], fit["curve"], share)
+                    for seed, fit in seeds.items()
+                    if seed in fits["naive"]
+                ]
             )
-    answers = {
-        method: {
-            suite: [capitals(fit["curve"][-1]["answers"][suite]) for fit in seeds.values()]
-            for suite in ("far", "near")
+            for method, seeds in fits.items()
         }
-        for method, seeds in fits.items()
-    }
-    figures["capitals_in_free_answers"] = answers
-    print(answers)
+    figures["ends"] = {method: end(list(seeds.values())) for method, seeds in fits.items()}
+    for name, table in figures.items():
+        for method, each in table.items():
+            print(name, method, each)
     record = {
         "command": "python benchmarks/real/summary.py",
         "commit": about["commit"],
