@@ -13,6 +13,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
+from graspl.adapters.forward import ONE_PLACE
 from graspl.adapters.sharding import like
 from graspl.data.batches import PaddedCollator
 from graspl.data.tokens import TokenizedConversation
@@ -83,7 +84,7 @@ def moments_of(host: Host, rows: Sequence[TokenizedConversation]) -> Moments:
             batch = {name: batch[name].to(host.device) for name in ("input_ids", "attention_mask")}
             moments.mask = batch["attention_mask"].bool()
             moments.tokens += int(moments.mask.sum())
-            host.base_forward(batch | {"logits_to_keep": 1})
+            host.base_forward(batch | {"logits_to_keep": ONE_PLACE})
     return moments
 
 

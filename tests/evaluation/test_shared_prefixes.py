@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import make_byte_tokenizer, make_model, make_tokenizer
 
-from graspl.adapters.forward import model_logits
+from graspl.adapters.forward import ONE_PLACE, model_logits
 from graspl.data.choices import ChoiceCollator, ChoiceItem
 from graspl.evaluation import candidate_logprobs
 from graspl.evaluation.logprobs import answer_mask, kl_to_base
@@ -60,3 +60,19 @@ def test_a_question_without_a_beginning_is_not_shared():
     tokenizer = make_tokenizer("{% for m in messages %}{{ m.content }} {% endfor %}")
     bare = ChoiceItem([{"role": "user", "content": "how"}], ["rest one", "take two"], ["good", "other"])
     assert ChoiceCollator(tokenizer).saves([bare]) == 0.0
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma"])
+def test_the_head_reads_one_contiguous_place_of_a_pass_whose_logits_nobody_reads(kind):
+    """A frozen head would be copied once a row to multiply with a slice: 5.1 s instead of 0.2 s with Gemma 3 270M."""
+    tokenizer = make_byte_tokenizer() if kind == "qwen2" else make_tokenizer()
+    model, read = make_model(kind).eval().requires_grad_(False), []
+    model.get_output_embeddings().register_forward_pre_hook(lambda _m, args: read.append(args[0]))
+    batch = ChoiceCollator(tokenizer, share_prefixes=True)(items())
+    model_logits(model, batch)
+    model_logits(
+        model, {name: batch[name] for name in ("input_ids", "attention_mask")} | {"logits_to_keep": ONE_PLACE}
+    )
+    prefix, rows, alone = read
+    assert prefix.shape[1] == alone.shape[1] == 1 < rows.shape[1]
+    assert all(each.is_contiguous() for each in read)

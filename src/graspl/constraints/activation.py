@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from graspl.adapters.answers import answer_places
+from graspl.adapters.forward import ONE_PLACE
 from graspl.adapters.streams import StreamHooks, edit_streams
 from graspl.constraints.base import Forward, StreamConstraint
 from graspl.directions.basis import Directions
@@ -111,8 +112,7 @@ class ActivationConstraint(StreamConstraint):
         for layer in self._layers.values():
             layer.places = places
         try:
-            # The streams are looked at, not the logits: of these one place is the least that can be asked for
-            base_forward(rows | {"logits_to_keep": 1})
+            base_forward(rows | {"logits_to_keep": ONE_PLACE})
         finally:
             for layer in self._layers.values():
                 layer.places = None
