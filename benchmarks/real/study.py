@@ -130,7 +130,7 @@ class Measure(Callback):
         generator = TransformersGenerator(pl_module.model, trainer.datamodule.tokenizer)
         greedy = Sampling(temperature=0.0, max_new_tokens=24, batch_size=8)
         found = {}
-        for name in ("far", "near"):
+        for name in SUITES:
             asked = read_conversations(str(self.rows / f"{name}_good.jsonl"), limit=self.questions)
             prompts = [
                 render(trainer.datamodule.tokenizer, row.messages[:-1], origin=row.origin, prompt=True)

@@ -70,12 +70,13 @@ def percent(values: Sequence[float | None]) -> dict[str, int] | None:
     return {name: round(100 * each) for name, each in {"percent": found.mean, **ends}.items()}
 
 
-def shown(rows: Sequence[dict[str, float | None]]) -> dict[str, Any]:
+def shown(method: str, rows: Sequence[dict[str, float | None]]) -> dict[str, Any]:
     """Return one method's row of the table at a level."""
     ratio, change = (
         summarise([each[name] for each in rows]).mean for name in ("step_ratio", "general_change")
     )
     return {
+        "method": method,
         "fits": len(rows),
         "far removed": percent([each["far_removed"] for each in rows]),
         "near removed": percent([each["near_removed"] for each in rows]),
@@ -89,12 +90,15 @@ def end(fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
     last = [fit["curve"][-1] for fit in fits]
     margins = [value(point, "task") for point in last]
     return {
+        "method": fits[0]["method"],
         "fits": len(fits),
         "steps": fits[0]["steps"],
         "task margin": round(sum(margins) / len(margins), 2),
         **{
-            f"{suite} answers in capitals": percent([capitals(point["answers"][suite]) for point in last])
-            for suite in ("far", "near")
+            f"{suite} answers in capitals": percent(
+                [capitals(point["answers"][suite]) if suite in point["answers"] else None for point in last]
+            )
+            for suite in ("task", "far", "near")
         },
     }
 
@@ -112,17 +116,15 @@ def main() -> None:
     for path in sorted(options.fits.glob("*.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
         fits[about["figures"]["method"]][about["figures"]["seed"]] = about["figures"]
+    naive = fits["naive"]  # Of the same seeds, or of more
     figures: dict[str, Any] = {}
     for share in LEVELS:
         figures[f"at_{share:.2f}"] = {
             method: shown(
-                [
-                    row(fits["naive"][seed]["curve"], fit["curve"], share)
-                    for seed, fit in seeds.items()
-                    if seed in fits["naive"]
-                ]
+                method, [row(naive[seed]["curve"], fit["curve"], share) for seed, fit in seeds.items()]
             )
             for method, seeds in fits.items()
+            if method != "naive"
         }
     figures["ends"] = {method: end(list(seeds.values())) for method, seeds in fits.items()}
     for name, table in figures.items():
