@@ -43,7 +43,9 @@ from graspl.starts import PlainStart
 SCRIPT = "python benchmarks/real/study.py"
 SUITES = ("task", "far", "near")
 STEPS = (0, 4, 8, 12, 20, 30, 40, 60)
-TEXT = {"contrastive_covered": "text_covered.jsonl"}  # General text of methods that do not read text.jsonl
+TEXT = dict.fromkeys(
+    ("contrastive_covered", "kl_covered"), "text_covered.jsonl"
+)  # General text of methods that do not read text.jsonl
 KL = partial(KLPenalty, rows="text", rows_per_step=4)
 
 
@@ -62,6 +64,7 @@ def methods() -> dict[str, tuple[Any, float, dict[str, Any]]]:
         "contrastive_covered": (LoRALitModule, 5e-4, {"start": NullSpaceStart()}),
         "null": (LoRALitModule, 5e-4, {"start": NullSpaceStart(kind="null")}),
         "kl_text": (LoRALitModule, 2e-4, {"penalties": [KL(weight=1.0)]}),
+        "kl_covered": (LoRALitModule, 2e-4, {"penalties": [KL(weight=1.0)]}),
         "grasp_default": (
             GRASPLitModule,
             2e-4,
