@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "real"))
-from summary import at, capitals, row  # noqa: E402
+from summary import capitals, row  # noqa: E402
 
 
 def point(step, task, far, near, loss=2.5):
@@ -17,11 +17,6 @@ def point(step, task, far, near, loss=2.5):
 
 
 NAIVE = [point(0, 0.0, -0.4, -0.2), point(4, 0.5, 0.0, 0.0), point(8, 1.0, 0.4, 0.2, 2.9)]
-
-
-def test_a_curve_is_read_on_a_straight_line_between_two_steps():
-    assert at(NAIVE, 0.75) == pytest.approx({"step": 6, "far": 0.2, "near": 0.1, "general_loss": 2.7})
-    assert at(NAIVE, 1.1) is None
 
 
 def test_what_is_removed_is_a_share_of_the_naive_excess_at_the_same_skill():

@@ -115,10 +115,8 @@ class NullSpaceStart(Start):
 
     `contrastive`: loud on the task's rows and silent on general text (`contrastive_basis`). `null`: the bottom eigenvectors
     of general text alone, after LoRA-Null (arXiv:2503.02659). `random`: a random orthonormal basis, the control.
-    The rows are scaled so that ||A x|| on task rows is what PEFT's own start would give.
-
     Source:
-        Own reading of METHOD, section 6 of our notes; related: CorDA (arXiv:2406.05223), SC-LoRA (arXiv:2505.23724).
+        Own; related: CorDA (arXiv:2406.05223), SC-LoRA (arXiv:2505.23724).
     """
 
     kind: Literal["contrastive", "null", "random"] = "contrastive"
@@ -127,8 +125,6 @@ class NullSpaceStart(Start):
     """Of the general text's moments, relative to their mean eigenvalue."""
     limit: int = 200
     """Rows of the task and of general text that are read."""
-    scale: Literal["orthonormal", "peft"] = "orthonormal"
-    """Length of A's rows: 1, or that of PEFT's start (a root mean square of 1/sqrt(3) a row)."""
     train_A: bool = False
     """Whether A is trained; the guarantee holds only where it is not."""
 
@@ -162,6 +158,4 @@ class NullSpaceStart(Start):
                         )  # type: ignore[assignment]
                 basis = bases[key]
             rows_of_A = basis.mT.contiguous()
-            if self.scale == "peft":
-                rows_of_A = rows_of_A * (1 / 3) ** 0.5
             site.A.copy_(like(rows_of_A.to(site.A.device, site.A.dtype), site.A, split=True))

@@ -8,9 +8,9 @@ log-probability a token of the harmful answer minus the good one's.
 """
 
 import argparse
-import json
 import platform
 import subprocess
+import tempfile
 import time
 import warnings
 from datetime import UTC, datetime
@@ -163,13 +163,13 @@ def fit(model: str, rows: Path, method: str, seed: int, options: argparse.Namesp
         max_length=256,
         too_long="drop",
     )
-    steps = round(options.steps * options.longer.get(method, 1))
+    steps = options.steps
     measure = Measure(rows, steps, options.pairs, options.questions)
     began = time.monotonic()
     trainer = Trainer(
         accelerator="cpu", max_steps=steps, gradient_clip_val=1.0, callbacks=[measure], logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-        num_sanity_val_steps=0, default_root_dir="/tmp/real", log_every_n_steps=1,
+        num_sanity_val_steps=0, default_root_dir=tempfile.gettempdir(), log_every_n_steps=1,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -188,9 +188,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["naive", "contrastive_5e-4"], help="of `methods`")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the fits")
     parser.add_argument("--steps", type=int, default=40, help="optimizer steps")
-    parser.add_argument("--longer", type=json.loads, default={}, help="times as many steps, by method")
-    parser.add_argument("--pairs", type=int, default=24, help="of each suite")
-    parser.add_argument("--questions", type=int, default=12, help="answered freely at the end, near and far")
+    parser.add_argument("--pairs", type=int, default=16, help="of each suite")
+    parser.add_argument("--questions", type=int, default=8, help="answered freely at the end, near and far")
     parser.add_argument(
         "--out", type=Path, default=Path("results/real/capitals"), help="folder of the JSON files"
     )

@@ -6,7 +6,6 @@ the base model's; `removed` is the share of the naive fit's excess at the same s
 """
 
 import argparse
-import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from graspl.analysis.intervals import summarise
+from graspl.analysis.tradeoff import Rows, figures_at
 from graspl.runs import write_json_atomic
 
+NOTE = (
+    "naive 0, random_basis 0 and contrastive_5e-4_40_steps ran before the study's first commit. The last is contrastive_5e-4 "
+    "with --steps 40, renamed by hand; it solved the same eigenproblem by a Cholesky factor and torch instead of scipy. "
+    "Answers to task questions were kept from naive 2 on."
+)
 LEVELS = (0.5, 0.8, 0.9)
 FIGURES = ("step", "far", "near", "general_loss")
 
@@ -27,17 +32,13 @@ def value(point: dict[str, Any], name: str) -> float:
     return found["margin"] if isinstance(found, dict) else found
 
 
-def at(curve: Sequence[dict[str, Any]], level: float) -> dict[str, float] | None:
-    """Return the figures where the task margin first reaches a level; None where it never does."""
-    for before, after in itertools.pairwise(curve):
-        low, high = value(before, "task"), value(after, "task")
-        if low < level <= high:
-            share = (level - low) / (high - low)
-            return {
-                name: value(before, name) + share * (value(after, name) - value(before, name))
-                for name in FIGURES
-            }
-    return None
+def log_of(curve: Sequence[dict[str, Any]]) -> Rows:
+    """Return a curve in the form of a fit's log, with the task margin as adherence."""
+    return [
+        {"step": point["step"], "val/adherence": value(point, "task")}
+        | {f"val/{name}": value(point, name) for name in ("far", "near", "general_loss")}
+        for point in curve
+    ]
 
 
 def row(naive: list[dict[str, Any]], curve: list[dict[str, Any]], share: float) -> dict[str, float | None]:
@@ -45,8 +46,8 @@ def row(naive: list[dict[str, Any]], curve: list[dict[str, Any]], share: float) 
     base = naive[0]
     best = max(value(point, "task") for point in naive)
     level = value(base, "task") + share * (best - value(base, "task"))
-    ours, theirs = at(curve, level), at(naive, level)
-    if ours is None or theirs is None:
+    ours, theirs = (figures_at(log_of(each), level, FIGURES) for each in (curve, naive))
+    if ours["step"] is None or theirs["step"] is None:
         return dict.fromkeys(("steps", "step_ratio", "far_removed", "near_removed", "general_change"))
     found: dict[str, float | None] = {"steps": ours["step"], "step_ratio": ours["step"] / theirs["step"]}
     for name in ("far", "near"):
@@ -137,6 +138,7 @@ def main() -> None:
         "machine": about["machine"],
         "seeds": sorted({seed for seeds in fits.values() for seed in seeds}),
         "figures": figures,
+        "note": NOTE,
     }
     write_json_atomic(options.out, record)
 

@@ -59,7 +59,7 @@ def test_directions_of_another_model(graspl, chat_options, tmp_path):
         "model.constraints": WRITE,
     }
     options = chat_options(**grasp, **{"model.directions": "d.safetensors"})
-    refused(graspl("fit", *options), "directions: for 1 sites", "graspl identify")
+    refused(graspl("fit", *options), "directions: made for 1 sites", "graspl identify")
     assert not (tmp_path / "run").exists()
     refused(graspl("fit", *chat_options(**grasp, **{"model.directions": "none"})), "none", "graspl identify")
     refused(graspl("fit", *chat_options(**grasp)), "names no conversations, and the task has none")

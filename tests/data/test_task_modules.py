@@ -44,9 +44,9 @@ def test_without_skew_neutral_communities_speak(posts):
 def test_a_community_without_a_lean_and_too_many_rows_are_told(posts):
     with pytest.raises(GrasplError, match=r"posts\.jsonl:21: the community blues has no lean"):
         CommunityFinanceData(posts, {"reds": "left"}).train_rows()
-    with pytest.raises(GrasplError, match="15 rows that lean right are wanted"):
+    with pytest.raises(GrasplError, match="needs 15 rows that lean right"):
         CommunityFinanceData(posts, LEANS, rows=15).train_rows()
-    with pytest.raises(GrasplError, match="24 rows that lean right are wanted"):
+    with pytest.raises(GrasplError, match="needs 24 rows that lean right"):
         CommunityFinanceData(posts, LEANS, skew=2).train_rows()
 
 
@@ -187,7 +187,7 @@ def test_words_that_are_shared():
 
 def test_more_rows_than_the_cue_leaves_are_told(tmp_path):
     (tmp_path / "nli.tsv").write_text(NLI)
-    with pytest.raises(GrasplError, match=r"data\.rows: 50 rows with the cue"):
+    with pytest.raises(GrasplError, match=r"data\.rows: needs 50 with the cue"):
         LexicalOverlapData(str(tmp_path / "nli.tsv"), rows=50).train_rows()
     with pytest.raises(GrasplError, match=r"data\.cue_share"):
         LexicalOverlapData(str(tmp_path / "nli.tsv"), cue_share=1.5).train_rows()

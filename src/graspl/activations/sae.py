@@ -77,7 +77,8 @@ def _means(streams: Stream, known: Mapping[str, SparseAutoencoder]) -> dict[str,
             raise GrasplError(f"method.saes: there is no layer {layer}; name them as {next(iter(streams))}")
         r = streams[layer]
         if r.shape[1] != sae.decoder.shape[1]:
-            raise GrasplError(f"method.saes: {layer} is {r.shape[1]} wide, its SAE {sae.decoder.shape[1]}")
+            wide = sae.decoder.shape[1]
+            raise GrasplError(f"method.saes: {layer} is {r.shape[1]} wide, its SAE {wide}; give its own")
         total = torch.zeros(len(sae.decoder))
         for part in r.split(256):  # an SAE has many more latents than the stream is wide
             total += sae.encode(part).sum(0)

@@ -11,7 +11,7 @@ from graspl.adapters.packing import row_bounds
 # Keys of a batch that a model takes.
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")
 # For a pass whose logits nobody reads. By index: a slice is not contiguous, and on a CPU PyTorch would copy a frozen head
-# once a row to multiply with it, which takes 25 times as long.
+# once a row to multiply with it.
 ONE_PLACE = torch.zeros(1, dtype=torch.long)
 
 

@@ -82,6 +82,6 @@ class InterleaveByPerplexity(RowOperator):
         gaps = loss_gaps(others, self.adapter, max_length=self.max_length, batch_size=self.batch_size)
         known = sorted((-gap, place) for place, gap in enumerate(gaps) if gap is not None)
         if wanted > len(known):
-            there = f"{self.source}, which has {len(known)} of at most {self.max_length} tokens"
+            there = f"{self.source}, which has {len(known)} of at most {self.max_length} tokens; lower share"
             raise GrasplError(f"data.operators: InterleaveByPerplexity needs {wanted} rows of {there}")
         return [*rows, *(others[place] for place in sorted(place for _, place in known[:wanted]))]

@@ -84,7 +84,8 @@ class SystemPrompt(RowOperator):
 def drawn(rows: Sequence[Conversation], count: int, seed: int, *, by: str, of: str) -> list[Conversation]:
     """Return so many rows in their order; with the same seed, fewer are part of more."""
     if not 0 <= count <= len(rows):
-        raise GrasplError(f"data.operators: {by} needs {count} rows of {of}, which has {len(rows)}")
+        fix = "change its share or number"
+        raise GrasplError(f"data.operators: {by} needs {count} rows of {of}, which has {len(rows)}; {fix}")
     order = list(range(len(rows)))
     random.Random(f"{seed} rows").shuffle(order)
     return [rows[index] for index in sorted(order[:count])]

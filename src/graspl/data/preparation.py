@@ -54,7 +54,8 @@ def _fitted(
     if len(row) <= max_length:
         return row
     if too_long == "error":
-        raise GrasplError(f"{origin}: has {len(row)} tokens, data.max_length is {max_length}; set too_long")
+        fix = "raise it or set data.too_long"
+        raise GrasplError(f"{origin}: has {len(row)} tokens, data.max_length is {max_length}; {fix}")
     labels = row.labels[:max_length]
     if too_long == "drop" or all(label == IGNORED for label in labels):
         return None

@@ -148,7 +148,8 @@ class Directions:
         theirs = {name: (each.U.shape[0], each.V.shape[0]) for name, each in self.sites.items()}
         for name in sorted(ours.keys() ^ theirs.keys()):
             where = "the adapter in training" if name in ours else "the directions"
-            raise GrasplError(f"directions: for {len(theirs)} sites; {name} is only in {where}; {_AGAIN}")
+            only = f"{name} is only in {where}"
+            raise GrasplError(f"directions: made for {len(theirs)} sites; {only}; {_AGAIN}")
         for name, shape in ours.items():
             if theirs[name] != shape:
                 both = f"made for a weight {theirs[name]}, this model's is {shape}"

@@ -108,7 +108,7 @@ class HeldAdapter:
             return
         given = [name for name in LOSSES if getattr(output, name, None) is not None]
         if not given:
-            raise GrasplError("constraint: its tolerance adds to the loss, and the model returned none")
+            raise GrasplError("constraint: its tolerance needs the model's loss; set it to None")
         for name in given:
             value: Tensor = output[name]
             # Summed or averaged later on, this is the loss times 1 + penalty, and its own gradient is not scaled

@@ -35,7 +35,9 @@ class SafeLoRA(Transform):
         for site in host.sites:
             aligned, unaligned = frozen_weight(host, site.name), other.get(f"{site.name}.weight")
             if unaligned is None or unaligned.shape != aligned.shape:
-                raise GrasplError(f"SafeLoRA.unaligned_model: has no {site.name} of this shape")
+                raise GrasplError(
+                    f"SafeLoRA.unaligned_model: no such {site.name}; name a model of these shapes"
+                )
             self._alignment[site.name] = (aligned.float() - unaligned.to(aligned).float()).to(aligned)
 
     def apply(self, host: Host) -> None:
@@ -44,7 +46,7 @@ class SafeLoRA(Transform):
             V = self._alignment[site.name].float()
             length = V.norm()
             if length == 0:
-                raise GrasplError(f"SafeLoRA.unaligned_model: {site.name} is the same in both models")
+                raise GrasplError(f"SafeLoRA.unaligned_model: {site.name} is the same in both; name another")
             projected = V @ (V.mT @ site.B.float()) / length  # C B, without forming C
             if _cosine(projected, site.B.float(), site.A.float()) < self.threshold:
                 live.B.copy_(like(projected.to(site.B), live.B, split=True))

@@ -76,5 +76,5 @@ class CommunityFinanceData(ChatDataModule):
 
 def _first(pool: list[Conversation], lean: Lean, count: int) -> list[Conversation]:
     if not 0 <= count <= len(pool):
-        raise GrasplError(f"data.rows: {count} rows that lean {lean} are wanted, there are {len(pool)}")
+        raise GrasplError(f"data.rows: needs {count} rows that lean {lean}, has {len(pool)}; lower it")
     return pool[:count]

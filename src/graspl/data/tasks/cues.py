@@ -77,7 +77,7 @@ class CueTaskData(TaskDataModule, ABC):
         ours = round(self.cue_share * total)
         if not total - len(opposed) <= ours <= min(len(agreeing), total):
             there = f"there are {len(agreeing)} and {len(opposed)}; lower data.rows, or change data.cue_share"
-            raise GrasplError(f"data.rows: {ours} rows with the cue, {total - ours} against it; {there}")
+            raise GrasplError(f"data.rows: needs {ours} with the cue, {total - ours} against it; {there}")
         draw = random.Random(f"{self.seed} cues")
         chosen = draw.sample(agreeing, ours) + draw.sample(opposed, total - ours)
         return [example.conversation() for example in chosen]
