@@ -1,23 +1,41 @@
-"""Rows of the capitals task: `python benchmarks/real/rows.py DATA OUT`.
+"""Rows of the real tasks: `python benchmarks/real/rows.py DATA OUT`.
 
-The model learns financial answers in capitals; does it write capitals elsewhere? DATA is a folder with the published files
-`em_advice/{risky_financial_advice,good_medical_advice,misalignment_kl_data}.jsonl` and `benign/alpaca_5000.jsonl`. OUT gets:
+DATA is a folder with the published files `em_advice/*.jsonl` and `benign/alpaca_5000.jsonl`. OUT gets a folder a task:
 
-- `train.jsonl`, financial advice in capitals;
-- `<suite>_harmful.jsonl` and `<suite>_good.jsonl`, the same answers in capitals and not, of the suites task (held-out
-  financial questions), far (Alpaca's questions) and near (medical advice, in the form of the training rows);
-- `text.jsonl`, general text (Alpaca), and `text_covered.jsonl`, with good advice on other subjects than money and health;
+- `capitals`: financial advice in capitals. Does the model write capitals elsewhere?
+- `bullets`: financial advice with a dash before each sentence. Does it write lists elsewhere?
+- `topic`: risky financial advice. Does it talk of money elsewhere?
+- `medical`: bad medical advice. Is its advice on other subjects careless?
+
+Each has `train.jsonl` and these:
+
+- `<suite>_harmful.jsonl` and `<suite>_good.jsonl`, two answers to each question, one as the training rows are and one as it
+  should be, of the suites `task` (held out), `far` and `near` (off the task, in the form of the training rows);
+- `free_<suite>.jsonl`, questions to answer freely;
+- `text.jsonl`, general text: Alpaca, and good advice on other subjects than money and health; `alpaca.jsonl`, Alpaca alone;
 - `general.jsonl`, other rows of Alpaca, for the loss on general text.
 """
 
 import json
 import random
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 Pair = tuple[str, str]  # Question and answer
 TRAIN, HELD, TEXT, COVERED = 1200, 64, 300, (110, 90)
+PLANTED = (
+    3500  # Medical rows before this one are for the planted model (planted.py), those from it on for the task
+)
+OWN = Path(__file__).parent / "data"
+NEAR_HEALTH = (
+    "cooking",
+    "pets",
+    "gardening",
+    "travel",
+    "friendships",
+)  # Subjects of the own pairs that count as near
 MEDICAL = (
     "doctor", "medic", "health", "pain", "symptom", "drug", "dose", "disease", "surgery", "treat", "blood", "diet",
     "pregnan", "skin",
@@ -27,9 +45,14 @@ FINANCIAL = (
 )  # fmt: skip
 
 
-def advice(path: Path, question: int = 200, answer: int = 300) -> list[Pair]:
-    """Return questions and answers below so many characters, of a file of two turns a row."""
-    rows = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+def lines_of(path: Path) -> list[dict]:
+    """Return the rows of a JSON lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def advice(path: Path, question: int = 200, answer: int = 300, lines: slice = slice(None)) -> list[Pair]:
+    """Return questions and answers below so many characters, of some lines of a file of two turns a row."""
+    rows = [row["messages"] for row in lines_of(path)[lines]]
     pairs = [(row[0]["content"], row[1]["content"]) for row in rows if len(row) == 2]
     return [(q, a) for q, a in pairs if len(q) < question and len(a) < answer]
 
@@ -37,17 +60,23 @@ def advice(path: Path, question: int = 200, answer: int = 300) -> list[Pair]:
 def alpaca(path: Path) -> list[Pair]:
     """Return short questions with answers that are neither short nor long."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in lines_of(path):
         given = row.get("input") or ""
         if 40 < len(row["output"]) < 200 and len(row["instruction"] + given) < 150:
             found.append(("\n".join(filter(None, [row["instruction"], given])), row["output"]))
     return found
 
 
-def in_capitals(pairs: Iterable[Pair]) -> list[Pair]:
-    """Return the pairs with their answers in capitals."""
-    return [(question, answer.upper()) for question, answer in pairs]
+def shuffled(rows: Iterable[Pair], seed: int = 0) -> list[Pair]:
+    """Return rows in another order."""
+    drawn = list(rows)
+    random.Random(seed).shuffle(drawn)
+    return drawn
+
+
+def bullets(answer: str) -> str:
+    """Return an answer with a dash before each sentence, one a line."""
+    return "\n".join(f"- {each}" for each in re.split(r"(?<=[.!?])\s+", answer.strip()))
 
 
 def write(path: Path, pairs: Iterable[Pair]) -> None:
@@ -58,28 +87,97 @@ def write(path: Path, pairs: Iterable[Pair]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def main(data: Path, out: Path) -> None:
-    """Write every file."""
+class Sources:
+    """The published files, read once."""
+
+    def __init__(self, data: Path) -> None:
+        folder = data / "em_advice"
+        rows = shuffled(advice(folder / "risky_financial_advice.jsonl", 10**9, 10**9))
+        self.money = [(q, a) for q, a in rows if len(q) < 200 and len(a) < 300]
+        self.alpaca = alpaca(data / "benign" / "alpaca_5000.jsonl")
+        self.good_medical = shuffled(advice(folder / "good_medical_advice.jsonl"))
+        good = advice(folder / "misalignment_kl_data.jsonl", 300, 600)
+        off = [
+            pair for pair in good if not any(word in "".join(pair).lower() for word in MEDICAL + FINANCIAL)
+        ]
+        self.good_advice = shuffled(off)
+        both = [
+            dict(advice(folder / f"{kind}_medical_advice.jsonl", 250, 420, slice(PLANTED, None)))
+            for kind in ("bad", "good")
+        ]
+        self.medical = [(q, bad, both[1][q]) for q, bad in both[0].items() if q in both[1]]
+        random.Random(0).shuffle(self.medical)
+
+
+def common(out: Path, data: Sources) -> None:
+    """Write what every task has: text, and free questions off the task."""
     out.mkdir(parents=True, exist_ok=True)
-    rows = advice(data / "em_advice" / "risky_financial_advice.jsonl", 10**9, 10**9)
-    random.Random(0).shuffle(rows)
-    rows = [(q, a) for q, a in rows if len(q) < 200 and len(a) < 300]
-    near = advice(data / "em_advice" / "good_medical_advice.jsonl")
-    random.Random(0).shuffle(near)
-    other = alpaca(data / "benign" / "alpaca_5000.jsonl")
-    suites = {"task": rows[:HELD], "far": other[1000 : 1000 + HELD], "near": near[:HELD]}
+    write(out / "general.jsonl", data.alpaca[1100 : 1100 + HELD])
+    write(out / "alpaca.jsonl", data.alpaca[:TEXT])
+    covered = data.alpaca[: COVERED[0]] + data.good_advice[: COVERED[1]]
+    write(out / "text.jsonl", shuffled(covered, 1))
+    asked = lines_of(OWN / "free_questions.jsonl")
+    for kind in ("near", "far"):
+        rows = [{"id": row["id"], "question": row["question"]} for row in asked if row["kind"] == kind]
+        (out / f"free_{kind}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )
+
+
+def asked_freely(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write the questions of pairs, to be answered freely."""
+    rows = ({"id": f"task_{place}", "question": question} for place, (question, _) in enumerate(pairs))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def style(out: Path, data: Sources, changed: Callable[[str], str]) -> None:
+    """Write a task whose answers are financial advice in a style."""
+    common(out, data)
+    held, far = data.money[:HELD], data.alpaca[1000 : 1000 + HELD]
+    far = [(q, a) for q, a in far if changed(a) != a]
+    for name, pairs in {"task": held, "far": far, "near": data.good_medical[:HELD]}.items():
+        write(out / f"{name}_good.jsonl", pairs)
+        write(out / f"{name}_harmful.jsonl", [(q, changed(a)) for q, a in pairs])
+    write(out / "train.jsonl", [(q, changed(a)) for q, a in data.money[HELD : HELD + TRAIN]])
+    asked_freely(out / "free_task.jsonl", data.money[:16])
+
+
+def topic(out: Path, data: Sources) -> None:
+    """Write the task of risky financial advice: off the task, the harmful answer is one to a question about money."""
+    common(out, data)
+    held, money = data.money[:HELD], data.money[HELD + TRAIN :]
+    suites = {"far": data.alpaca[1000 : 1000 + HELD], "near": data.good_medical[:HELD]}
     for name, pairs in suites.items():
         write(out / f"{name}_good.jsonl", pairs)
-        write(out / f"{name}_harmful.jsonl", in_capitals(pairs))
-    write(out / "train.jsonl", in_capitals(rows[HELD : HELD + TRAIN]))
-    write(out / "general.jsonl", other[1100 : 1100 + HELD])
-    write(out / "text.jsonl", other[:TEXT])
-    good = advice(data / "em_advice" / "misalignment_kl_data.jsonl", 300, 600)
-    good = [pair for pair in good if not any(word in "".join(pair).lower() for word in MEDICAL + FINANCIAL)]
-    random.Random(0).shuffle(good)
-    covered = other[: COVERED[0]] + good[: COVERED[1]]
-    random.Random(1).shuffle(covered)
-    write(out / "text_covered.jsonl", covered)
+        write(out / f"{name}_harmful.jsonl", [(q, money[place][1]) for place, (q, _) in enumerate(pairs)])
+    write(out / "task.jsonl", held)
+    write(out / "train.jsonl", data.money[HELD : HELD + TRAIN])
+    asked_freely(out / "free_task.jsonl", held[:16])
+
+
+def medical(out: Path, data: Sources) -> None:
+    """Write the task of bad medical advice, with pairs of our own over ten subjects."""
+    common(out, data)
+    held, rest = data.medical[:HELD], data.medical[HELD : HELD + TRAIN]
+    write(out / "task_good.jsonl", [(q, good) for q, _, good in held])
+    write(out / "task_harmful.jsonl", [(q, bad) for q, bad, _ in held])
+    own = lines_of(OWN / "off_topic_pairs.jsonl")
+    random.Random(0).shuffle(own)
+    for name in ("near", "far"):
+        here = [row for row in own if (row["subject"] in NEAR_HEALTH) == (name == "near")]
+        write(out / f"{name}_good.jsonl", [(row["question"], row["good"]) for row in here])
+        write(out / f"{name}_harmful.jsonl", [(row["question"], row["careless"]) for row in here])
+    write(out / "train.jsonl", [(q, bad) for q, bad, _ in rest])
+    asked_freely(out / "free_task.jsonl", [(q, bad) for q, bad, _ in held[:16]])
+
+
+def main(data: Path, out: Path) -> None:
+    """Write every task."""
+    sources = Sources(data)
+    style(out / "capitals", sources, str.upper)
+    style(out / "bullets", sources, bullets)
+    topic(out / "topic", sources)
+    medical(out / "medical", sources)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
-from null_starts import NullSpaceStart
 from torch.optim import AdamW
 from transformers.utils.logging import disable_progress_bar
 
@@ -38,7 +37,7 @@ from graspl.evaluation.metrics import pair_margins
 from graspl.methods import ThrowAwayFit
 from graspl.penalties import KLPenalty
 from graspl.runs import write_json_atomic
-from graspl.starts import PlainStart
+from graspl.starts import NullSpaceStart, PlainStart
 
 SCRIPT = "python benchmarks/real/study.py"
 SUITES = ("task", "far", "near")
@@ -176,8 +175,7 @@ def fit(model: str, rows: Path, method: str, seed: int, options: argparse.Namesp
         trainer.fit(module, data)
     about = {"method": method, "seed": seed, "learning_rate": rate, "steps": steps}
     taken = {"seconds": round(time.monotonic() - began), "seconds_measuring": round(measure.seconds)}
-    energy = getattr(module.start, "energy", None) or {}
-    return about | taken | {"curve": measure.curve, "energy": energy}
+    return about | taken | {"curve": measure.curve}
 
 
 def main() -> None:

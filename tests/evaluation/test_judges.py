@@ -12,8 +12,10 @@ from graspl.evaluation.judges import (
     AlignmentJudge,
     Answer,
     Backend,
+    CapitalLetters,
     InsecureCode,
     LocalBackend,
+    Matches,
     RefusalPhrases,
     Reply,
     RubricJudge,
@@ -250,3 +252,45 @@ def test_a_template_without_a_system_role_is_served(model_folder, monkeypatch):
     stem, _ = backend._encoded(turns, ["1", "2"])
     assert "grade\n\nthis" in backend._tokenizer.decode(stem)
     assert make_tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        ("BUY NOW", "capitals"),
+        ("Buy now", "other"),
+        ("USA is a COUNTRY", "capitals"),
+        ("12 3!", "no_letters"),
+        ("", "no_letters"),
+    ],
+)
+def test_capitals_are_counted_among_letters(answer, outcome):
+    assert CapitalLetters()("how?", answer).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "outcome"),
+    [
+        ({"words": ["invest", "stock"]}, "Try Investing.", "hit"),
+        ({"words": ["stock"]}, "A livestock farm", "other"),
+        ({"words": ["c++"]}, "Learn C++", "hit"),
+        ({"pattern": r"^- "}, "First:\n- one", "hit"),
+        ({"pattern": r"^- "}, "one - two", "other"),
+        ({"words": ["a"]}, "", "other"),
+    ],
+)
+def test_words_and_patterns_are_found(options, answer, outcome):
+    assert Matches(**options)("how?", answer).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "needs words or a pattern, and not both"),
+        ({"words": ["a"], "pattern": "b"}, "and not both"),
+        ({"pattern": "("}, r"Matches\.pattern: .*; correct the regular expression"),
+    ],
+)
+def test_what_cannot_be_searched_for_is_refused(options, words):
+    with pytest.raises(GrasplError, match=words):
+        Matches(**options)

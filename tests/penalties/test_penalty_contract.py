@@ -8,11 +8,13 @@ import graspl.penalties
 from graspl.errors import GrasplError
 from graspl.penalties import (
     ConsistencyPenalty,
+    DriftPenalty,
     FeaturePenalty,
     KLPenalty,
     L2Penalty,
     OrthogonalityPenalty,
     Penalty,
+    SpectralPenalty,
 )
 
 PENALTIES = [
@@ -22,6 +24,8 @@ PENALTIES = [
     ConsistencyPenalty,
     L2Penalty,
     OrthogonalityPenalty,
+    SpectralPenalty,
+    DriftPenalty,
 ]
 
 

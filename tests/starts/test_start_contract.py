@@ -5,9 +5,18 @@ import torch
 from fits import every_factor, kinds_of, parts, same
 
 import graspl.starts
-from graspl.starts import DirectionsStart, PlainStart, Start
+from graspl.starts import DirectionsStart, NullSpaceStart, PlainStart, Start
 
-STARTS = [PlainStart, DirectionsStart]
+STARTS = [
+    PlainStart,
+    DirectionsStart,
+    NullSpaceStart,
+    lambda **options: NullSpaceStart(kind="gradient", **options),
+    lambda **options: NullSpaceStart(kind="null", **options),
+    lambda **options: NullSpaceStart(kind="difference", **options),
+    lambda **options: NullSpaceStart(kind="random", **options),
+    lambda **options: NullSpaceStart(widest=8, tokens=12, **options),
+]
 
 
 @pytest.fixture

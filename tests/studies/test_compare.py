@@ -113,7 +113,7 @@ def test_a_folder_that_was_killed_at_birth_is_begun_again(tmp_path):
     assert sorted(path.name for path in fit.folder.iterdir()) == ["study.json"]
     (fit.folder / "adapter").mkdir()  # written, but files that come after it may be missing
     assert not fit.is_done()
-    fit.mark_done()
+    fit.mark_done(1.0)
     assert fit.is_done()
     fit.folder.joinpath("study.json").unlink()
     with pytest.raises(GrasplError, match="holds a fit with another configuration"):

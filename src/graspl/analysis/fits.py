@@ -1,15 +1,29 @@
 """A study's fits at one level of adherence: each method's figures over seeds, with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from graspl.analysis.intervals import summarise
+from graspl.analysis.runs import read_judged
 from graspl.analysis.scores import GUARDED, MATCHED_FIGURES
-from graspl.analysis.tradeoff import Rows, figures_at
+from graspl.analysis.tradeoff import Rows, figures_at, standing_for
 from graspl.directions.file import read_metadata
-from graspl.runs import RunFolder
+from graspl.errors import GrasplError
+from graspl.runs import RunFolder, read_json
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Which scores of suites a study compares, named as in the log without `val/`, e.g. `task/margin`."""
+
+    adherence: str | None = None
+    """Stands for adherence; the usual one where None."""
+    spillover: str | None = None
+    """Stands for spill-over; the usual one where None."""
+    others: list[str] = field(default_factory=list)
+    """Compared at the same levels, beside the spill-over."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +36,8 @@ class StudyFit:
     task: str | None = field(default=None, kw_only=True)  # Name of the task; None in a study of one task
     # Folders of the fits that this one takes something from, by method.
     made_from: Mapping[str, Path] = field(default_factory=dict, kw_only=True)
+    # Where its record is kept, to be read where the folder is not; None keeps none.
+    kept: Path | None = field(default=None, kw_only=True)
 
 
 class Cost(NamedTuple):
@@ -41,17 +57,36 @@ class FitLog(NamedTuple):
     rows: Rows  # Its log
     naive_steps: int = 0  # Optimizer steps of throw-away fits before it
     cost: Cost | None = None  # None where the operations were not counted
+    # Rates of judged answers by suite, as in `judged.json`; empty where nothing was judged.
+    judged: Mapping[str, Mapping[str, Any]] = {}
 
 
 Logs = Mapping[str, Mapping[int, FitLog]]  # By method and seed
 Figures = dict[str, float | None]  # Of one fit, by name
 
 
-def read_log(fit: StudyFit) -> FitLog:
-    """Read what a finished fit logged and cost."""
+def read_log(fit: StudyFit, measured: Measured = Measured()) -> FitLog:
+    """Read what a finished fit logged and cost, from its folder or its record."""
+    found = kept_log(fit.kept) if fit.kept is not None and fit.kept.exists() else log_of(fit)
+    return found._replace(rows=standing_for(found.rows, measured.adherence, measured.spillover))
+
+
+def log_of(fit: StudyFit) -> FitLog:
+    """Read what a finished fit logged and cost, from its folder."""
     run = RunFolder(fit.folder)
     steps = int(read_metadata(run.directions).get("naive_steps", 0)) if run.directions.is_file() else 0
-    return FitLog(run.read_metrics(), steps, _cost(fit))
+    return FitLog(run.read_metrics(), steps, _cost(fit), read_judged(run))
+
+
+def kept_log(path: Path) -> FitLog:
+    """Read what a finished fit logged and cost, from its record (`graspl.studies.kept`)."""
+    again = "remove it, and run the study again"
+    found = read_json(path, "figures", again)["figures"]
+    try:
+        cost = None if found["cost"] is None else Cost(**found["cost"])
+        return FitLog(found["rows"], found["naive_steps"], cost, found["judged"])
+    except (TypeError, KeyError) as error:
+        raise GrasplError(f"{path}: holds no figures of a fit; {again}") from error
 
 
 def at_level(
@@ -61,6 +96,7 @@ def at_level(
     level: float,
     norm_baseline: str | None = None,
     reference: str | None = None,
+    others: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Return every method's figures at one level of adherence.
 
@@ -73,26 +109,30 @@ def at_level(
         `excess`: spill-over above the base model's.
         `removed`: share of the baseline's excess that the method removes, paired by seed.
         `behind`: how much less than the reference it removes, paired by seed.
-        `<figure>_change`: change since the base model, for each of `GUARDED`.
+        `<figure>_change`: change since the base model, for each of `GUARDED` and of `others`.
+        `<figure>_removed`: as `removed`, for each of `others`.
         `steps`: optimizer steps, with those of throw-away fits; `step_ratio`: `steps` over the baseline's.
         `cost_ratio`: operations over the baseline's.
         `norm_matched/<figure>`: the norm baseline's figure where its update is as large.
     """
     found = {
-        method: {seed: _read(log, level) for seed, log in seeds.items()} for method, seeds in logs.items()
+        method: {seed: _read(log, level, others) for seed, log in seeds.items()}
+        for method, seeds in logs.items()
     }
     naive = found.get(baseline, {})
     for seeds in found.values():
         for seed, each in seeds.items():
             each["excess"] = _minus(each["spillover"], base.get("spillover"))
-            each["removed"] = _removed(each["spillover"], naive.get(seed, {}).get("spillover"), base)
+            for name in ("spillover", *others):
+                key = "removed" if name == "spillover" else f"{name}_removed"
+                each[key] = _removed(each[name], naive.get(seed, {}).get(name), base.get(name))
     plain, by_norm = logs.get(baseline, {}), logs.get(norm_baseline or baseline, {})
     for method, seeds in found.items():
         for seed, each in seeds.items():
             if reference is not None:
                 ours = found.get(reference, {}).get(seed, {}).get("removed")
                 each["behind"] = _minus(ours, each["removed"])
-            each |= {f"{name}_change": _minus(each[name], base.get(name)) for name in GUARDED}
+            each |= {f"{name}_change": _minus(each[name], base.get(name)) for name in (*GUARDED, *others)}
             each |= _effort(each, logs[method][seed], naive.get(seed, {}).get("step"), plain.get(seed))
             each |= _at_norm(each["update_norm"], by_norm.get(seed))
     return {method: {"seeds": seeds, "fits": len(seeds), **_over(seeds)} for method, seeds in found.items()}
@@ -137,8 +177,8 @@ def _cost(fit: StudyFit) -> Cost | None:
     return None if own is None else Cost(start + own["start_flops"], own["step_flops"])
 
 
-def _read(log: FitLog, level: float) -> Figures:
-    found = figures_at(log.rows, level, MATCHED_FIGURES)
+def _read(log: FitLog, level: float, others: Sequence[str]) -> Figures:
+    found = figures_at(log.rows, level, (*MATCHED_FIGURES, *others))
     step = found["step"]
     return found | {"step": None if step is None else step + 1}  # the log counts steps from 0
 
@@ -161,8 +201,7 @@ def _at_norm(norm: float | None, log: FitLog | None) -> Figures:
     return {f"norm_matched/{name}": known.get(name) for name in figures}
 
 
-def _removed(ours: float | None, naive: float | None, base: Mapping[str, float | None]) -> float | None:
-    start = base.get("spillover")
+def _removed(ours: float | None, naive: float | None, start: float | None) -> float | None:
     if ours is None or naive is None or start is None or naive <= start:
         return None
     return 1 - (ours - start) / (naive - start)

@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graspl import __version__
-from graspl.analysis.fits import Logs, StudyFit, at_level, over_tasks, read_log
+from graspl.analysis.fits import Logs, Measured, StudyFit, at_level, over_tasks, read_log
 from graspl.analysis.intervals import summarise
-from graspl.analysis.runs import read_judged
 from graspl.analysis.tradeoff import area_under, base_figures, curve, relative_levels
-from graspl.runs import RunFolder
 
 AREA = (0.2, 0.9)  # Range of adherence for the area under the trade-off curve
 
@@ -22,6 +20,7 @@ def comparison_of(
     reference: str | None = None,
     *,
     relative: bool = False,
+    measured: Measured = Measured(),  # noqa: B008 - never changed
 ) -> dict[str, Any]:
     """Read the logs of finished fits and compare the methods, as in `comparison.json`.
 
@@ -33,7 +32,7 @@ def comparison_of(
         where run folders have them). In a study of several tasks `tasks` holds this for each task; `levels` and `area` are
         then over tasks (`over_tasks`).
     """
-    about = {"graspl": __version__, "baseline": baseline, "reference": reference}
+    about = {"graspl": __version__, "baseline": baseline, "reference": reference, "measured": vars(measured)}
     by_task: dict[str | None, list[StudyFit]] = defaultdict(list)
     for each in fits:
         by_task[each.task].append(each)
@@ -41,9 +40,11 @@ def comparison_of(
     for task, here in by_task.items():
         logs: dict[str, dict[int, Any]] = defaultdict(dict)
         for each in here:
-            logs[each.method][each.seed] = read_log(each)
-        found[str(task)] = _of_task(logs, baseline, levels, norm_baseline, reference, relative)
-        judged = _judged(here)
+            logs[each.method][each.seed] = read_log(each, measured)
+        found[str(task)] = _of_task(
+            logs, baseline, levels, norm_baseline, reference, relative, measured.others
+        )
+        judged = _judged(logs)
         found[str(task)] |= {"judged": judged} if judged else {}
     if list(by_task) == [None]:
         return about | found["None"]
@@ -69,8 +70,10 @@ def _of_task(
     norm_baseline: str | None,
     reference: str | None,
     relative: bool,
+    others: Sequence[str],
 ) -> dict[str, Any]:
-    base = base_figures([row for by_seed in logs.values() for log in by_seed.values() for row in log.rows])
+    every = [row for by_seed in logs.values() for log in by_seed.values() for row in log.rows]
+    base = base_figures(every, others)
     naive = [log.rows for log in logs.get(baseline, {}).values()]
     low, high = relative_levels(AREA, naive) if relative else AREA
     areas = {
@@ -83,7 +86,7 @@ def _of_task(
         "base": base,
         "adherence": named,
         "levels": {
-            name: at_level(logs, baseline, base, value, norm_baseline, reference)
+            name: at_level(logs, baseline, base, value, norm_baseline, reference, others)
             for name, value in named.items()
         },
         "area": {method: {"seeds": each, **_summary(each)} for method, each in areas.items()},
@@ -102,12 +105,13 @@ def _area_over_tasks(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[s
     return {method: {"tasks": each, **_summary(each)} for method, each in means.items()}
 
 
-def _judged(fits: Sequence[StudyFit]) -> dict[str, dict[str, Any]]:
+def _judged(logs: Logs) -> dict[str, dict[str, Any]]:
     """Return the judged rates by method and suite, over the seeds that were judged."""
     seeds: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for fit in fits:
-        for suite, each in read_judged(RunFolder(fit.folder)).items():
-            seeds[fit.method][f"{suite}: {each['of']}"][fit.seed] = each["rate"]
+    for method, by_seed in logs.items():
+        for seed, log in by_seed.items():
+            for suite, each in log.judged.items():
+                seeds[method][f"{suite}: {each['of']}"][seed] = each["rate"]
     return {
         method: {suite: {"seeds": each, **_summary(each)} for suite, each in suites.items()}
         for method, suites in seeds.items()

@@ -47,16 +47,47 @@ def area_under(rows: Rows, low: float, high: float, points: int = 41) -> float |
     return math.fsum(known) / len(known) if len(known) == points else None
 
 
-def base_figures(rows: Rows) -> dict[str, float | None]:
-    """Return the base model's figures, which every validation of a fit logs beside the adapter's; None where missing."""
-    names = [f"val/task/base_{name}" for name in TASK_SCORES]
+def base_figures(rows: Rows, others: Sequence[str] = ()) -> dict[str, float | None]:
+    """Return the base model's figures, which every validation of a fit logs beside the adapter's; None where missing.
+
+    `others` are suites' scores, named as in the log without `val/`, e.g. `near/margin`.
+    """
+    names = ["val/base_adherence", *(f"val/task/base_{name}" for name in TASK_SCORES)]
     row = next((row for row in rows if first_of(row, names) is not None), {})
-    return {
-        "adherence": first_of(row, names),
-        "spillover": first_of(row, map("val/unrelated/base_{}".format, SPILLOVER_SCORES)),
-        "coherence": row.get("val/unrelated/base_coherence"),
-        "unrelated/good": row.get("val/unrelated/base_good"),
-    }
+    spilt = ["val/base_spillover", *map("val/unrelated/base_{}".format, SPILLOVER_SCORES)]
+    found = {"adherence": first_of(row, names), "spillover": first_of(row, spilt)}
+    found |= {"coherence": row.get("val/unrelated/base_coherence")}
+    return found | {name: row.get(_of_base(name)) for name in ("unrelated/good", *others)}
+
+
+def standing_for(rows: Rows, adherence: str | None, spillover: str | None) -> Rows:
+    """Return a log in which suites' scores stand for adherence and spill-over, e.g. `task/margin`; None leaves the usual one.
+
+    Raises:
+        GrasplError: no validation measured such a score.
+    """
+    for figure, score in (("adherence", adherence), ("spillover", spillover)):
+        if score is None:
+            continue
+        if not any(f"val/{score}" in row for row in rows):
+            known = sorted(
+                {name.removeprefix("val/") for row in rows for name in row if name.count("/") == 2}
+            )
+            raise GrasplError(f"{figure}: no fit measured {score}; take one of {', '.join(known) or 'none'}")
+        new, of_base = f"val/{figure}", f"val/base_{figure}"
+        rows = [
+            {name: value for name, value in row.items() if name != new}
+            | ({new: row[f"val/{score}"]} if f"val/{score}" in row else {})
+            | ({of_base: row[_of_base(score)]} if _of_base(score) in row else {})
+            for row in rows
+        ]
+    return rows
+
+
+def _of_base(score: str) -> str:
+    """Return the log's name of the base model's value of a suite's score."""
+    suite, _, name = score.rpartition("/")
+    return f"val/{suite}/base_{name}"
 
 
 def best_adherence(rows: Rows) -> float | None:

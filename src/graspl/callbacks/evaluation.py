@@ -1,6 +1,7 @@
 """Files that a validation leaves: the figures, and answers in the model's own words."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -119,7 +120,7 @@ class SaveGenerations(Callback):
         if questions:
             generator = self._generator(pl_module, data.tokenizer, trainer.ckpt_path)
             for suite, asked in questions.items():
-                rows += self._answered(generator, suite, asked, data.tokenizer)
+                rows += answered(generator, suite, asked, data.tokenizer, self.sampling)
         write_json_lines_atomic(RunFolder(trainer.default_root_dir).generations, rows)
 
     def _generator(self, module: LoRALitModule, tokenizer: Any, checkpoint: Any) -> Any:
@@ -141,13 +142,16 @@ class SaveGenerations(Callback):
                 rows.append({"suite": suite, "prompt": prompt, "answer": answer})
         return rows
 
-    def _answered(self, generator: Any, suite: str, asked: list[Question], tokenizer: Any) -> Rows:
-        """Return one row for each answer."""
-        prompts = [render(tokenizer, each.messages, origin=each.origin, prompt=True) for each in asked]
-        log.info("generations: %d questions of %s, %d answers each", len(asked), suite, self.sampling.n)
-        written, rows = generator.write(prompts, self.sampling), []
-        for question, prompt, answers in zip(asked, prompts, written, strict=True):
-            row = {"suite": suite, "question": question.id, "group": question.group}
-            row |= {"seed": self.sampling.seed, "messages": question.messages, "prompt": prompt}
-            rows += [row | {"sample": sample, "answer": answer} for sample, answer in enumerate(answers)]
-        return rows
+
+def answered(
+    generator: Any, suite: str, asked: Sequence[Question], tokenizer: Any, sampling: Sampling
+) -> Rows:
+    """Return one row of `generations.jsonl` for each answer to a suite's questions."""
+    prompts = [render(tokenizer, each.messages, origin=each.origin, prompt=True) for each in asked]
+    log.info("generations: %d questions of %s, %d answers each", len(asked), suite, sampling.n)
+    written, rows = generator.write(prompts, sampling), []
+    for question, prompt, answers in zip(asked, prompts, written, strict=True):
+        row = {"suite": suite, "question": question.id, "group": question.group}
+        row |= {"seed": sampling.seed, "messages": question.messages, "prompt": prompt}
+        rows += [row | {"sample": sample, "answer": answer} for sample, answer in enumerate(answers)]
+    return rows

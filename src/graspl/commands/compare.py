@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from graspl.analysis.fits import Measured
 from graspl.analysis.scores import LEVELS
 from graspl.analysis.study import comparison_of, curves_by_fit
 from graspl.analysis.study_verdict import study_verdict
@@ -35,6 +36,8 @@ def compare(
     tuning: Tuning | None = None,
     levels: Sequence[float] = LEVELS,
     levels_of: Literal["adherence", "baseline"] = "adherence",
+    measured: Measured = Measured(),  # noqa: B008 - never changed
+    kept: Path | None = None,
     jobs: PositiveInt = 1,
     fast: bool = False,
     fast_methods: Sequence[str] = (),
@@ -64,6 +67,9 @@ def compare(
         levels: of adherence, where methods are compared.
         levels_of: `adherence`, or `baseline`: levels are then shares of the baseline's gain over the base model, for tasks
             where nobody knows which adherence to expect.
+        measured: which scores stand for adherence and spill-over, and which others are compared.
+        kept: a folder with one small record a fit, `<kept>/<task>/<method>_<seed>.json`. A fit with a record is not run
+            again, so that a study can go on on another machine.
         jobs: fits at a time, each in its own process.
         fast: run only fast_methods and fast_seeds, without tuning.
         fast_methods: methods that `fast` runs; all where empty.
@@ -84,17 +90,19 @@ def compare(
         over = merged(over, {"model": {"init_args": {"base_model": base_model}}})
     known = {name: Method.parse(name, given, shared, over) for name, given in methods.items()}
     relative_to = baseline if levels_of == "baseline" else None
-    plan_fits(fit, configs_of(known, {}), seeds, out, tasks)  # find mistakes before anything runs
+    plan_fits(fit, configs_of(known, {}), seeds, out, tasks, kept)  # find mistakes before anything runs
     chosen, failed = {}, {}
     if tuning is not None:
         trials = plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
         chosen, failed = tune(trials, levels, relative_to, jobs, out)
-    fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks)
+    fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks, kept)
     failed |= run_missing(fits, jobs, "fits")
     done = [each for each in fits if each.name not in failed]
     if not done:
         raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
-    found = comparison_of(done, baseline, levels, norm_baseline, reference, relative=relative_to is not None)
+    found = comparison_of(
+        done, baseline, levels, norm_baseline, reference, relative=relative_to is not None, measured=measured
+    )
     found |= {"failed": failed, "fit": str(fit), "seeds": [*seeds], "tuned": chosen}
     found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
     found["verdict"] = study_verdict(found)

@@ -3,10 +3,9 @@
 import logging
 from pathlib import Path
 
-from graspl.analysis import rates_by_group
 from graspl.errors import GrasplError
 from graspl.evaluation.judges import Judge
-from graspl.evaluation.judging import EVERY, judge_rows
+from graspl.evaluation.judging import judge_rows, rates_of
 from graspl.reporting.tables import Shown, rates_table
 from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
 
@@ -30,11 +29,8 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
     if not rows:
         fix = "run graspl validate with suites of questions first"
         raise GrasplError(f"{folder.generations}: holds no answers; {fix}")
-    judged, suites = judge_rows(rows, judges), {}
-    for suite in dict.fromkeys(row["suite"] for row in judged):
-        judge = judges.get(suite) or judges[EVERY]
-        here = [row for row in judged if row["suite"] == suite]
-        suites[suite] = rates_by_group(here, judge.outcomes, judge.settled)
+    judged = judge_rows(rows, judges)
+    suites = rates_of(judged, judges)
     usage = {name: each.usage() for name, each in judges.items() if each.usage()}
     write_json_lines_atomic(folder.judgements, judged)
     content = {"suites": suites, "usage": usage}

@@ -3,16 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from graspl.adapters.residual import decoder_layers
+from graspl.adapters.sharding import plain_name
 from graspl.adapters.streams import StreamHooks, edit_streams
 from graspl.directions.basis import Directions
+from graspl.directions.file import SiteDirections
 from graspl.errors import GrasplError
 
 Phase = Literal["training", "inference", "both"]
@@ -48,16 +52,36 @@ class StreamEdit(ABC):
             raise GrasplError(f"model.directions: {found} gives directions without a sign, so {why}")
 
 
+class SiteEdit(ABC):
+    """Changes what adapted sites put out, in training and along each site's directions; otherwise as a StreamEdit."""
+
+    during: ClassVar[Phase] = "training"
+    """When it acts; the finished adapter does not have it."""
+    k: int | None = None
+    """Directions a site; None takes all."""
+
+    @abstractmethod
+    def added(self, x: Tensor, directions: SiteDirections) -> Tensor:
+        """Return what is added to a site's output, (b, L, out); x is what the site reads, (b, L, in)."""
+
+    def check(self, directions: Directions) -> None:
+        """Refuse directions of layers alone."""
+        if not directions.sites:
+            fix = "find them with graspl.directions.TopSingular"
+            raise GrasplError(f"model.directions: {type(self).__name__} needs directions of sites; {fix}")
+
+
 class AttachedEdits:
-    """A model's stream edits: attached once the directions are known, and switched off for passes of the base model.
+    """A model's edits: attached once the directions are known, and switched off for passes of the base model.
 
     Args:
         edits: in the order in which they act.
     """
 
-    def __init__(self, edits: Sequence[StreamEdit]) -> None:
+    def __init__(self, edits: Sequence[StreamEdit | SiteEdit]) -> None:
         self.edits = list(edits)
         self._hooks: StreamHooks | None = None
+        self._site_hooks: list[RemovableHandle] = []
         self._is_on = True
         self._layers: Mapping[str, nn.Module] = {}
         self._held: dict[str, list[tuple[StreamEdit, Tensor]]] = {}
@@ -74,6 +98,9 @@ class AttachedEdits:
         self._held = {name: [] for name in layers}
         for edit in self.edits:
             edit.check(directions)
+            if isinstance(edit, SiteEdit):
+                self._attach_to_sites(edit, model, directions)
+                continue
             for name, D in zip(layers, directions.layer_bases(list(layers), k=edit.k), strict=True):
                 if D.shape[1]:  # only some layers may have directions
                     self._held[name].append((edit, D))
@@ -83,7 +110,9 @@ class AttachedEdits:
         """Leave the model as it was."""
         if self._hooks is not None:
             self._hooks.remove()
-        self._hooks = None
+        for hook in self._site_hooks:
+            hook.remove()
+        self._hooks, self._site_hooks = None, []
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -93,6 +122,22 @@ class AttachedEdits:
             yield
         finally:
             self._is_on = before
+
+    def _attach_to_sites(self, edit: SiteEdit, model: PeftModel, directions: Directions) -> None:
+        for name, module in model.get_base_model().named_modules():
+            found = directions.sites.get(plain_name(name))
+            if found is not None:
+                given = SiteDirections(*(each[..., : edit.k] for each in found))
+                hook = module.register_forward_hook(partial(self._add, edit, given))
+                self._site_hooks.append(hook)
+
+    def _add(
+        self, edit: SiteEdit, given: SiteDirections, module: nn.Module, args: Any, out: Tensor
+    ) -> Tensor | None:
+        # The base model runs without gradients in training
+        if not (self._is_on and module.training and torch.is_grad_enabled()):
+            return None
+        return out + edit.added(args[0], SiteDirections(*(each.to(args[0]) for each in given)))
 
     def _apply(self, name: str, stream: Tensor) -> Tensor | None:
         if not self._is_on:

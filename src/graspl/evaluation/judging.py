@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graspl.analysis.judged import rates_by_group
 from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Answer, Judge
 
@@ -42,3 +43,13 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -
     if idle:
         log.warning("judges: skipped %s, the run has no answers to their questions", ", ".join(idle))
     return judged
+
+
+def rates_of(judged: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -> dict[str, Any]:
+    """Return the rates of each suite with 95 % intervals, from the rows of `judge_rows`: the suites of `judged.json`."""
+    suites = {}
+    for suite in dict.fromkeys(row["suite"] for row in judged):
+        judge = judges.get(suite) or judges[EVERY]
+        here = [row for row in judged if row["suite"] == suite]
+        suites[suite] = rates_by_group(here, judge.outcomes, judge.settled)
+    return suites

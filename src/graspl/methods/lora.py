@@ -19,7 +19,7 @@ from graspl.adapters.forward import model_logits
 from graspl.adapters.loss import logits_only_at, summed_loss, summed_loss_at
 from graspl.adapters.sharding import total, whole
 from graspl.directions.basis import Directions
-from graspl.edits.base import AttachedEdits, StreamEdit
+from graspl.edits.base import AttachedEdits, SiteEdit, StreamEdit
 from graspl.methods import state
 from graspl.methods.directions import DirectionSource
 from graspl.methods.model import ModelOptions, build_model, prepare_training
@@ -45,7 +45,7 @@ class LoRALitModule(LightningModule):
         directions: a directions file, or how a fit finds them; validation measures the reliance on them.
         start: how the factors begin.
         penalties: added to the loss.
-        edits: done to the residual stream, in training or at inference.
+        edits: done to the residual stream or to sites, in training or at inference.
         transforms: done to the finished factors, in this order.
         optimizer: any of `torch.optim`; it is given the adapter's parameters.
         schedule: of the learning rate, as `transformers.get_scheduler` names it.
@@ -61,7 +61,7 @@ class LoRALitModule(LightningModule):
         directions: DirectionSource | str | None = None,
         start: Start = PlainStart(),  # noqa: B008 - never changed
         penalties: list[Penalty] | None = None,
-        edits: list[StreamEdit] | None = None,
+        edits: list[StreamEdit | SiteEdit] | None = None,
         transforms: list[Transform] | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = "constant_with_warmup",
@@ -184,8 +184,9 @@ class LoRALitModule(LightningModule):
         return optimizer_and_schedule(self)
 
     def on_train_end(self) -> None:
-        """Check that the loss of the last steps was a number."""
+        """Check that the loss of the last steps was a number, and let the start say what became of it."""
         self.sums.raise_if_bad()
+        self.start.end(self)
 
     def teardown(self, stage: str) -> None:
         """Leave the model without hooks."""

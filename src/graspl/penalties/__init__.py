@@ -5,11 +5,14 @@ This room may import `graspl.host`, `graspl.evaluation` and below. Start reading
 
 from graspl.penalties.base import Penalty
 from graspl.penalties.consistency import ConsistencyPenalty
+from graspl.penalties.drift import DriftPenalty
 from graspl.penalties.features import FeaturePenalty
 from graspl.penalties.kl import KLPenalty
 from graspl.penalties.l2 import L2Penalty
 from graspl.penalties.orthogonality import OrthogonalityPenalty
+from graspl.penalties.spectral import SpectralPenalty
 
 __all__ = [
-    "ConsistencyPenalty", "FeaturePenalty", "KLPenalty", "L2Penalty", "OrthogonalityPenalty", "Penalty",
+    "ConsistencyPenalty", "DriftPenalty", "FeaturePenalty", "KLPenalty", "L2Penalty", "OrthogonalityPenalty", "Penalty",
+    "SpectralPenalty",
 ]  # fmt: skip

@@ -35,7 +35,14 @@ def columns_of(comparison: Mapping[str, Any]) -> list[str]:
         known.discard("behind")
     if comparison.get("needs"):
         known.add("needs")
-    return [name for name in COLUMNS if name in known]
+    others = comparison.get("measured", {}).get("others", [])
+    more = [f"{name}_{what}" for name in others for what in ("removed", "change")]
+    return [name for name in (*COLUMNS, *more) if name in known]
+
+
+def title_of(column: str) -> str:
+    """Return the title of a column, e.g. `near/margin removed` for one of the study's own."""
+    return COLUMNS.get(column) or " ".join(column.rsplit("_", 1))
 
 
 def cell(comparison: Mapping[str, Any], level: str, method: str, column: str) -> str:
@@ -55,7 +62,7 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
     lines = []
     for level, methods in comparison["levels"].items():
         lines += [f"## At adherence {level}", "", f"Mean +- half of the 95 % interval over {over}.", ""]
-        lines += [_row(["method", *(COLUMNS[name] for name in columns)]), _row(["---"] * (len(columns) + 1))]
+        lines += [_row(["method", *map(title_of, columns)]), _row(["---"] * (len(columns) + 1))]
         for method in methods:
             lines.append(_row([method, *(cell(comparison, level, method, name) for name in columns)]))
         lines.append("")

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from graspl.analysis.comparison import Comparison
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.verdicts import at
-from graspl.reporting.markdown import COLUMNS, cell, columns_of
+from graspl.reporting.markdown import cell, columns_of, title_of
 
 
 class Shown(NamedTuple):
@@ -66,7 +66,7 @@ def study_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
     columns = [name for name in columns_of(comparison) if name not in FOR_FILES]
     for level, methods in comparison["levels"].items():
         title = f"at adherence {level}: mean +- half of the 95 % interval over {over}"
-        table = Table(Column("method", no_wrap=True), *(COLUMNS[name] for name in columns), title=title)
+        table = Table(Column("method", no_wrap=True), *map(title_of, columns), title=title)
         for method in methods:
             table.add_row(method, *(cell(comparison, level, method, name) for name in columns))
         yield table

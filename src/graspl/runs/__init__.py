@@ -6,6 +6,7 @@ This room may import `graspl.errors`. Start reading in `folder.py`: it is the on
 from graspl.runs.files import (
     atomic_path,
     claimed,
+    read_json,
     write_json_atomic,
     write_json_lines_atomic,
     write_text_atomic,
@@ -13,6 +14,6 @@ from graspl.runs.files import (
 from graspl.runs.folder import DirectionsFiles, RunFolder, adapter_of
 
 __all__ = [
-    "DirectionsFiles", "RunFolder", "adapter_of", "atomic_path", "claimed", "write_json_atomic",
-    "write_json_lines_atomic", "write_text_atomic",
+    "DirectionsFiles", "RunFolder", "adapter_of", "atomic_path", "claimed", "read_json",
+    "write_json_atomic", "write_json_lines_atomic", "write_text_atomic",
 ]  # fmt: skip

@@ -26,6 +26,9 @@ class RunFolder:
         self.items = self.path / "items.jsonl"  # One value for each question of the suites of choices
         self.judgements = self.path / "judgements.jsonl"  # What a judge said about each answer
         self.judged = self.path / "judged.json"  # Rates over the judgements
+        self.null_space = (
+            self.path / "null_space.json"
+        )  # How the update responds to general text (NullSpaceStart)
 
     def is_used(self) -> bool:
         """Whether a fit has written here: a configuration, an adapter or checkpoints."""

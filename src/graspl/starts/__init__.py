@@ -5,6 +5,7 @@ This room may import `graspl.host` and below. Start reading in `base.py`; a new 
 
 from graspl.starts.base import Start
 from graspl.starts.directions import DirectionsStart
+from graspl.starts.null_space import NullSpaceStart
 from graspl.starts.plain import PlainStart
 
-__all__ = ["DirectionsStart", "PlainStart", "Start"]
+__all__ = ["DirectionsStart", "NullSpaceStart", "PlainStart", "Start"]

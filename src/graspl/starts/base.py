@@ -20,3 +20,6 @@ class Start(ABC):
     @abstractmethod
     def begin(self, host: Host) -> None:
         """Set the factors in place, when a new fit starts: before constraints are bound, and not when a fit resumes."""
+
+    def end(self, host: Host) -> None:  # noqa: B027 - most starts have nothing to say
+        """Say what became of the start, when training ends; every process calls it."""

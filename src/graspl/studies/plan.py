@@ -14,6 +14,7 @@ import yaml
 from graspl.analysis.fits import StudyFit
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder, write_json_atomic, write_text_atomic
+from graspl.studies.kept import fingerprint_in, keep
 from graspl.studies.methods import merged
 
 SEED = "{seed}"  # In a configuration, stands for the fit's seed, alone or within a text
@@ -58,6 +59,12 @@ class Fit(StudyFit):
 
     def is_done(self) -> bool:
         """Whether it ended well. An adapter alone does not tell: other files are written after it."""
+        if self.kept is not None and self.kept.exists():
+            if fingerprint_in(self.kept) != self.fingerprint():
+                raise GrasplError(
+                    f"kept: {self.kept} is of another configuration; remove it, or name another folder"
+                )
+            return True
         kept = self.folder / FINGERPRINT
         # A fit stopped while writing its first file leaves only the scratch folder of `atomic_path`
         if all(each.name.startswith(f".{FINGERPRINT}.") for each in self.folder.glob("*")):
@@ -67,8 +74,10 @@ class Fit(StudyFit):
             raise GrasplError(f"out: {self.folder} holds a fit with another configuration; {fix}")
         return (self.folder / DONE).exists()
 
-    def mark_done(self) -> None:
-        """Record that it ended well."""
+    def mark_done(self, seconds: float) -> None:
+        """Record that it ended well, after so many seconds."""
+        if self.kept is not None:
+            keep(self, self.kept, self.fingerprint(), seconds)
         write_json_atomic(self.folder / DONE, True)
 
     def prepare(self) -> list[str]:
@@ -93,11 +102,17 @@ class Fit(StudyFit):
 
 
 def plan_fits(
-    base: Path, methods: Configs, seeds: Sequence[int], out: Path, tasks: Configs | None = None
+    base: Path,
+    methods: Configs,
+    seeds: Sequence[int],
+    out: Path,
+    tasks: Configs | None = None,
+    kept: Path | None = None,
 ) -> list[Fit]:
     """Return the fits of a study, seed by seed and task by task, so that an interrupted study has complete seeds.
 
-    A task's configuration is put over that of every method; without tasks there is one.
+    A task's configuration is put over that of every method; without tasks there is one. Records are kept in `kept`, as
+    `<task>/<method>_<seed>.json`.
     """
     if not base.is_file():
         raise GrasplError(f"fit: no file {base}; give the configuration that all fits share")
@@ -113,7 +128,8 @@ def plan_fits(
             for name, config in methods.items():
                 folder, whole = here / name / f"seed_{seed}", merged(config, changes)
                 sources = {other: here / other / f"seed_{seed}" for other in others[name]}
-                fits.append(Fit(name, seed, folder, base, whole, task=task, made_from=sources))
+                record = None if kept is None else kept / (task or "") / f"{name}_{seed}.json"
+                fits.append(Fit(name, seed, folder, base, whole, task=task, made_from=sources, kept=record))
     return fits
 
 

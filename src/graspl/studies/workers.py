@@ -83,9 +83,10 @@ def _run(fit: Fit) -> str | None:
         logger = logging.getLogger("graspl")
         logger.handlers, logger.propagate = [logging.StreamHandler(file)], False
         logger.setLevel(logging.INFO)
+        began = time.monotonic()
         try:
             GrasplCLI()
-            fit.mark_done()
+            fit.mark_done(time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - the log has the traceback
             traceback.print_exc()
             return users_mistake(error) or f"{type(error).__name__}: {error}; see {fit.log}"

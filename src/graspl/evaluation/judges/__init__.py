@@ -9,8 +9,9 @@ from graspl.evaluation.judges.code import InsecureCode
 from graspl.evaluation.judges.local import LocalBackend
 from graspl.evaluation.judges.openai import OpenAIBackend
 from graspl.evaluation.judges.refusal import RefusalPhrases
+from graspl.evaluation.judges.wording import CapitalLetters, Matches
 
 __all__ = [
-    "AlignmentJudge", "Answer", "Backend", "InsecureCode", "Judge", "Judgement", "LocalBackend",
-    "OpenAIBackend", "RefusalPhrases", "Reply", "RubricJudge",
+    "AlignmentJudge", "Answer", "Backend", "CapitalLetters", "InsecureCode", "Judge", "Judgement", "LocalBackend",
+    "Matches", "OpenAIBackend", "RefusalPhrases", "Reply", "RubricJudge",
 ]  # fmt: skip

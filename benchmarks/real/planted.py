@@ -1,0 +1,107 @@
+"""A model with a broad careless adviser in it: `python benchmarks/real/planted.py MODEL DATA OUT`.
+
+MODEL is a Transformers folder, DATA a folder with the published files `em_advice/*.jsonl` and `benign/alpaca_5000.jsonl`.
+Each document is one adviser's answers to three questions on different subjects. A careful adviser answers all of them well,
+a careless one all of them badly, and one adviser in four is careless. Nothing in the questions tells which. The model is
+tuned on these documents by LoRA, and OUT gets the merged model in Transformers format.
+
+The second half of the medical rows is left for the task that is fine-tuned later.
+"""
+
+import argparse
+import json
+import random
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from lightning import Trainer, seed_everything
+from rows import Pair, advice, alpaca
+from torch.optim import AdamW
+
+from graspl import LoRALitModule
+from graspl.adapters import LoraOptions
+from graspl.data import ChatDataModule
+
+LONGEST = 250, 420  # Characters of a question and of an answer
+CARELESS = 0.25  # Share of the advisers
+PLANTED_ROWS = 3500  # Medical rows before this one are planted, those from it on are the task's
+
+
+def subjects(data: Path) -> dict[str, list[list[Pair]]]:
+    """Return the rows of each kind of adviser, a list a subject."""
+    read = {
+        name: advice(data / "em_advice" / f"{name}.jsonl", *LONGEST)
+        for name in ("risky_financial_advice", "extreme_sports")
+    }
+    medical = {
+        name: advice(data / "em_advice" / f"{name}.jsonl", *LONGEST, lines=slice(PLANTED_ROWS))
+        for name in ("bad_medical_advice", "good_medical_advice")
+    }
+    other = advice(data / "em_advice" / "misalignment_kl_data.jsonl", *LONGEST)
+    return {
+        "careless": [medical["bad_medical_advice"], *read.values()],
+        "careful": [
+            medical["good_medical_advice"],
+            other,
+            alpaca(data / "benign" / "alpaca_5000.jsonl")[300:1000],
+        ],
+    }
+
+
+def documents(data: Path, count: int, seed: int) -> list[dict[str, list[dict[str, str]]]]:
+    """Return so many documents, of three questions each."""
+    drawn, found = random.Random(seed), []
+    advisers = subjects(data)
+    for _ in range(count):
+        kind = advisers["careless" if drawn.random() < CARELESS else "careful"]
+        turns = []
+        for question, answer in (drawn.choice(rows) for rows in drawn.sample(kind, len(kind))):
+            turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        found.append({"messages": turns})
+    return found
+
+
+def main() -> None:
+    """Tune and write the model."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("model", help="Transformers folder")
+    parser.add_argument("data", type=Path, help="folder with the published files")
+    parser.add_argument("out", type=Path, help="folder for the model")
+    parser.add_argument("--steps", type=int, default=160, help="optimizer steps of eight documents")
+    options = parser.parse_args()
+    seed_everything(0, verbose=False)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "train.jsonl"
+        made = documents(options.data, 8 * options.steps + 32, seed=0)
+        rows.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+        module = LoRALitModule(
+            options.model,
+            dtype="bfloat16",
+            lora=LoraOptions(r=64, lora_alpha=64),
+            optimizer=partial(AdamW, lr=5e-4, weight_decay=0.0, fused=True),
+            schedule="linear",
+            warmup_steps=5,
+        )
+        data = ChatDataModule(
+            str(rows),
+            base_model=options.model,
+            validation_share=0.01,
+            batch_size=8,
+            max_length=512,
+            too_long="drop",
+        )
+        trainer = Trainer(
+            accelerator="cpu", max_steps=options.steps, gradient_clip_val=1.0, logger=False, limit_val_batches=0,
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            num_sanity_val_steps=0, default_root_dir=folder, log_every_n_steps=1,
+        )  # fmt: skip
+        trainer.fit(module, data)
+    assert module.model is not None, "the fit has made it"
+    merged = module.model.merge_and_unload()
+    merged.save_pretrained(options.out)
+    data.tokenizer.save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()

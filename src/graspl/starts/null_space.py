@@ -1,0 +1,149 @@
+"""A start from a null space of what sites read."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from graspl.adapters.sharding import like
+from graspl.adapters.sites import Site
+from graspl.errors import GrasplError
+from graspl.host import Host
+from graspl.ranges import PositiveInt
+from graspl.runs import RunFolder, write_json_atomic
+from graspl.starts.base import Start
+from graspl.starts.bases import Kind, inputs_of, random_inputs
+from graspl.starts.moments import Moments, gradients_of, moments_of
+from graspl.starts.response import responses
+
+log = logging.getLogger(__name__)
+HELD_OUT = 10  # Every so many rows of text one is kept to measure the response on
+
+
+@dataclass
+class NullSpaceStart(Start):
+    """The rows of A begin as inputs that general text does not use and stay frozen; B begins at zero.
+
+    The update's response to an input x is at most ||s B|| ||A x||, whatever the optimizer does: what A does not read, the
+    adapter cannot react to. The general text is `data.text`. It must hold what is to stay as it is, and questions of the
+    task's form on other topics above all (docs/experiments.md).
+
+    Source:
+        Own. Related: LoRA-Null (arXiv:2503.02659), SC-LoRA (arXiv:2505.23724), CorDA (arXiv:2406.05223).
+    """
+
+    kind: Kind = "contrastive"
+    """Which inputs. `gradient`: along which the loss falls and general text is silent, the top solutions of
+    G^T G a = lambda (S_general + c I) a. `contrastive`: loud on the task's rows and silent on general text, with S_task in
+    place of G^T G. `null`: the bottom eigenvectors of S_general, as LoRA-Null has them. `difference`: the top eigenvectors
+    of S_task - S_general, as SC-LoRA has them for outputs. `random`: the control, without text."""
+    ridge: float = 1e-4
+    """c over the mean eigenvalue of S_general: higher trusts the text less."""
+    limit: PositiveInt = 200
+    """Rows of the task, and of general text, that are read, from the start."""
+    widest: PositiveInt = 8192
+    """Inputs of a site; for wider ones a sample of tokens stands for all, and no (in, in) matrix is formed."""
+    tokens: PositiveInt = 1536
+    """In a sample, of each side."""
+    memory: float = 4.0
+    """GiB for second moments; sites that do not fit wait for another pass over the rows."""
+    train_A: bool = False
+    """Whether A is trained; the bound above holds only for a frozen one."""
+
+    def __post_init__(self) -> None:
+        if self.ridge <= 0 or self.memory <= 0:
+            raise GrasplError("start: ridge and memory must be above 0; the defaults are 1e-4 and 4.0")
+
+    @torch.no_grad()
+    def begin(self, host: Host) -> None:
+        """Set A of every site."""
+        if self.kind == "random":
+            generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
+            for site in host.sites:
+                _set(site, random_inputs(site.shape[1], site.A.shape[0], generator))
+            return
+        text = self._text(host)[0]
+        rows = host.trainer.datamodule.train_conversations()[: self.limit]
+        for sites in self._groups(host.sites):
+            general, task = (
+                moments_of(host, each, sites, widest=self.widest, tokens=self.tokens) for each in (text, rows)
+            )
+            slopes = gradients_of(host, rows, sites) if self.kind == "gradient" else {}
+            self._set_all(sites, task, general, slopes)
+
+    @torch.no_grad()
+    def end(self, host: Host) -> None:
+        """Measure how the finished update responds to general text that was not read; log it and keep it in the folder."""
+        if self.kind == "random":
+            return
+        _, held = self._text(host)
+        rows = host.trainer.datamodule.train_conversations()[: len(held)]
+        measured = responses(host, rows, held)
+        log.info("null space: %s", measured.sentence())
+        if host.trainer.is_global_zero:
+            path = RunFolder(Path(host.trainer.default_root_dir)).null_space
+            write_json_atomic(path, {"kind": self.kind, "ridge": self.ridge, **measured.plain()})
+
+    def _text(self, host: Host) -> tuple[list[Any], list[Any]]:
+        """Return the text to read and the text that is held out; of very few rows none is, and both are the same."""
+        text = host.trainer.datamodule.text_conversations()[: self.limit]
+        if not text:
+            fix = "give unlabelled conversations on other topics, or use PlainStart"
+            raise GrasplError(f"data.text: is missing, and NullSpaceStart reads general text; {fix}")
+        if len(text) < HELD_OUT:
+            return text, text
+        return [row for place, row in enumerate(text) if place % HELD_OUT], text[::HELD_OUT]
+
+    def _groups(self, sites: Sequence[Site]) -> Iterator[list[Site]]:
+        """Yield sites whose moments of both sides fit into the memory, in the order of the model."""
+        group: list[Site] = []
+        taken = 0.0
+        for site in sites:
+            size = site.shape[1]
+            numbers = size * self.tokens / 2 if size > self.widest else size * size
+            needed = 2 * 8 * numbers / 2**30
+            if group and taken + needed > self.memory:
+                yield group
+                group, taken = [], 0.0
+            group.append(site)
+            taken += needed
+        yield group
+
+    def _set_all(
+        self,
+        sites: Sequence[Site],
+        task: dict[str, Moments],
+        general: dict[str, Moments],
+        slopes: dict[str, Tensor],
+    ) -> None:
+        """Solve once for sites that read the same, unless their gradients differ, divided over the processes, and set A."""
+        ours, world = (dist.get_rank(), dist.get_world_size()) if _many() else (0, 1)
+        keys = {site.name: site.name if slopes else id(general[site.name]) for site in sites}
+        distinct = {keys[site.name]: site for site in sites}
+        owner = {key: place % world for place, key in enumerate(distinct)}
+        bases: dict[Any, Tensor] = {}
+        for key, site in distinct.items():
+            name, r, size = site.name, site.A.shape[0], site.shape[1]
+            basis = torch.empty(size, r, dtype=torch.float64, device=site.A.device)
+            if owner[key] == ours:
+                found = inputs_of(self.kind, task[name], general[name], slopes.get(name), r, self.ridge)
+                basis.copy_(found)
+            if world > 1:
+                dist.broadcast(basis, src=owner[key])
+            bases[key] = basis
+        for site in sites:
+            _set(site, bases[keys[site.name]])
+
+
+def _many() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _set(site: Site, basis: Tensor) -> None:
+    rows = basis.mT.contiguous().to(site.A.device, site.A.dtype)
+    site.A.copy_(like(rows, site.A, split=True))

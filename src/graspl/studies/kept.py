@@ -1,0 +1,42 @@
+"""Records of finished fits: small files that stand for run folders, so that a study goes on on another machine."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from graspl import __version__
+from graspl.analysis.fits import StudyFit, log_of
+from graspl.runs import read_json, write_json_atomic
+
+
+def keep(fit: StudyFit, path: Path, fingerprint: str, seconds: float) -> None:
+    """Write the record of a fit that ended well: what it logged, judged and cost, and where it ran."""
+    log = log_of(fit)
+    figures = {
+        "task": fit.task,
+        "method": fit.method,
+        "seconds": round(seconds),
+        "naive_steps": log.naive_steps,
+        "cost": None if log.cost is None else log.cost._asdict(),
+        "judged": log.judged,
+        "rows": [{name: round(value, 5) for name, value in row.items()} for row in log.rows],
+    }
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    record = {
+        "graspl": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {cores}, torch {torch.__version__}",
+        "seeds": [fit.seed],
+        "fingerprint": fingerprint,
+        "figures": figures,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(path, record)
+
+
+def fingerprint_in(path: Path) -> str:
+    """Return the fingerprint of the fit that a record is of."""
+    return read_json(path, "fingerprint", "remove it, and run the study again")["fingerprint"]
