@@ -5,7 +5,8 @@ DATA is a folder with the published files `em_advice/*.jsonl` and `benign/alpaca
 - `capitals`: financial advice in capitals. Does the model write capitals elsewhere?
 - `bullets`: financial advice with a dash before each sentence. Does it write lists elsewhere?
 - `topic`: risky financial advice. Does it talk of money elsewhere?
-- `medical`: bad medical advice. Is its advice on other subjects careless?
+- `medical` and `planted`: bad medical advice, for a plain model and for one with a careless adviser in it (planted.py). Is
+  its advice on other subjects careless?
 
 Each has `train.jsonl` and these:
 
@@ -177,7 +178,8 @@ def main(data: Path, out: Path) -> None:
     style(out / "capitals", sources, str.upper)
     style(out / "bullets", sources, bullets)
     topic(out / "topic", sources)
-    medical(out / "medical", sources)
+    for name in ("medical", "planted"):  # The same rows, for another base model
+        medical(out / name, sources)
 
 
 if __name__ == "__main__":

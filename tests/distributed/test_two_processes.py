@@ -83,6 +83,13 @@ STARTS = {
         "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.DirectionsStart",
         f"--model.lora.r={K}", "--model.directions=naive/directions.safetensors",
     ],
+    **{
+        f"null-space-{kind}": [
+            "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.NullSpaceStart",
+            f"--model.start.kind={kind}", f"--model.lora.r={K}", "--data.text=text.jsonl",
+        ]
+        for kind in ("contrastive", "gradient")
+    },
     "b-alone": [
         "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.PlainStart", "--model.start.train_A=false",
     ],
@@ -133,6 +140,7 @@ def prepare(folder, model):
         p.data += 0.1 * torch.randn_like(p)
     other.save_pretrained(folder / "unaligned")
     (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
+    (folder / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS[::5]))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from graspl.errors import GrasplError
 from graspl.methods import LoRALitModule
 from graspl.starts import NullSpaceStart
 from graspl.starts.bases import Kind, inputs_of, largest_quotients
-from graspl.starts.moments import Moments, gradients_of, moments_of
+from graspl.starts.moments import Moments, answer_starts, gradients_of, moments_of
 from graspl.starts.response import responses
 
 
@@ -24,7 +24,7 @@ def tokens(count, size, *, seed):
 
 
 def moments(x):
-    return x.mT @ x / len(x)
+    return x.mT @ x
 
 
 def same_span(ours, theirs):
@@ -82,20 +82,10 @@ def test_a_sample_gives_what_the_whole_moments_of_its_tokens_give(kind, count):
     )
     if kind != "null":
         same_span(sampled, whole)
-        torch.testing.assert_close((task @ sampled).square().sum(), (task @ whole).square().sum())
+        torch.testing.assert_close(sampled.mT @ sampled, torch.eye(5, dtype=torch.float64))
     elif count == 8:  # any inputs that no token has are as good as others
         assert (general @ sampled).abs().max() < 1e-10 * sampled.norm()
         assert (general @ whole).abs().max() < 1e-6 * whole.norm()
-
-
-@pytest.mark.parametrize("sampled", [True, False])
-def test_they_respond_alike_to_general_text_and_to_the_task_as_random_ones_do(sampled):
-    task, general, ridge = tokens(40, 12, seed=9), tokens(50, 12, seed=10), 1e-3
-    found = inputs_of("contrastive", *both(task, general, sampled=sampled), None, 4, ridge)
-    held = moments(general) + ridge * moments(general).diagonal().mean() * torch.eye(12)
-    gram = found.mT @ held @ found
-    torch.testing.assert_close(gram, gram[0, 0] * torch.eye(4, dtype=torch.float64))
-    torch.testing.assert_close((task @ found).square().sum(), task.square().sum() * 4 / 12)
 
 
 def test_with_fewer_tokens_than_inputs_the_rest_is_what_no_token_has():
@@ -116,28 +106,41 @@ def test_energy_is_the_share_of_what_is_read():
 # What it gathers
 
 
-def test_moments_are_those_of_every_token_but_padding(part_fit):
+def test_an_answer_begins_where_its_first_token_is_predicted():
+    labels = torch.tensor([[-100, -100, 5, 6, -100, -100, 7], [-100, 4, 4, -100, -100, -100, -100]])
+    assert answer_starts(labels).nonzero().tolist() == [[0, 1], [0, 5], [1, 0]]
+
+
+def test_moments_are_of_all_tokens_and_of_those_where_answers_begin_half_and_half(part_fit):
     module = part_fit()
-    rows = module.trainer.datamodule.text_conversations()[:6]
+    rows = sorted(module.trainer.datamodule.text_conversations()[:6], key=len)
     found = moments_of(module, rows, module.sites, widest=40, tokens=10)
     read = {}
     for site in module.sites:
         module.model.get_base_model().get_submodule(site.name).register_forward_pre_hook(
             lambda _m, args, name=site.name: read.setdefault(name, []).append(args[0][0].double())
         )
-    for row in sorted(rows, key=len):  # one by one, without padding
+    for row in rows:  # one by one, without padding
         ids = torch.as_tensor(row.input_ids)[None]
         module.base_forward({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     assert len({id(each) for each in found.values()}) < len(module.sites)  # q, k and v share theirs
+    starts = torch.cat([answer_starts(torch.tensor([row.labels]))[0] for row in rows])
+    assert starts.sum() == len(rows)
     wide = 0
     for site in module.sites:
         x = torch.cat(read[site.name])
+        ours = found[site.name]
         if site.shape[1] > 40:
-            sample, stride = found[site.name].sample, max(1, len(x) // 10)
-            torch.testing.assert_close(sample.double(), x[::stride], rtol=1e-4, atol=1e-6)
+            every = x[::2] if len(x) > 20 else x
+            parts = [every / every.norm(), x[starts] / x[starts].norm()]
+            expected = sum(part.mT @ part for part in parts) / 2
+            torch.testing.assert_close(ours.sample.mT @ ours.sample, expected, rtol=1e-3, atol=1e-6)
+            assert len(ours.sample) == len(every) + len(rows)
             wide += 1
         else:
-            torch.testing.assert_close(found[site.name].whole, moments(x), rtol=1e-4, atol=1e-6)
+            every, first = moments(x), moments(x[starts])
+            expected = every / every.trace() / 2 + first / first.trace() / 2
+            torch.testing.assert_close(ours.whole, expected, rtol=1e-4, atol=1e-6)
     assert wide
 
 
@@ -216,6 +219,21 @@ def test_the_update_does_not_respond_to_what_a_does_not_read(optimizer, part_fit
         assert (update @ outside.mT).norm() <= 1e-5 * (update @ x.mT).norm()
 
 
+def lengths_at_starts(module, rows):
+    """Return the lengths of what the last site's adapter adds where the rows' answers begin."""
+    site, kept = module.sites[-1], {}
+    layer = module.model.get_base_model().get_submodule(site.name)
+    hook = layer.register_forward_pre_hook(lambda _m, args: kept.update(x=args[0][0]))
+    lengths = []
+    for row in rows:
+        ids = torch.as_tensor(row.input_ids)[None]
+        module.model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+        start = next(place for place, label in enumerate(row.labels) if label != -100) - 1
+        lengths.append((site.scaling * kept["x"][start] @ site.A.mT @ site.B.mT).norm().detach())
+    hook.remove()
+    return torch.stack(lengths).double()
+
+
 def test_the_response_is_measured_by_hand_and_kept(part_fit, tmp_path):
     module = part_fit(start=NullSpaceStart(limit=30))
     rows = module.trainer.datamodule.train_conversations()[:3]
@@ -242,7 +260,11 @@ def test_the_response_is_measured_by_hand_and_kept(part_fit, tmp_path):
     assert found.sites[site.name].largest == pytest.approx(float(other.max() / size), rel=1e-4)
     kept = json.loads((tmp_path / "null_space.json").read_text())
     assert kept["typical"] == pytest.approx(found.typical, rel=1e-3)
-    assert "held-out rows of text" in found.sentence()
+    assert set(kept["before training"]["sites"]) == {site.name for site in module.sites}
+    # A row has one answer here, and it begins before its first token
+    first = lengths_at_starts(module, rows), lengths_at_starts(module, text)
+    expected = first[1].square().mean().sqrt() / first[0].square().mean().sqrt()
+    assert found.sites[site.name].starts == pytest.approx(float(expected), rel=1e-4)
 
 
 def fit_with_text(kind, model_folder, write_rows, folder):
@@ -270,8 +292,23 @@ def test_contrastive_responds_less_to_general_text_than_other_inputs(model_folde
     data = module.trainer.datamodule
     text = data.text_conversations()
     at_random = responses(module, data.train_conversations()[:2], text[::10]).typical
-    assert found["contrastive"] < 0.3 * at_random
+    assert found["contrastive"] < 0.5 * at_random
     assert found["contrastive"] < found["difference"]
+
+
+@pytest.mark.parametrize("kind", ["contrastive", "random"])
+def test_a_fit_that_goes_on_ends_as_if_it_had_never_stopped(kind, fit, write_rows, tmp_path):
+    text = write_rows(
+        [{"prompt": "take the pills", "completion": f"take {n} pills"} for n in ("one", "two")], "text.jsonl"
+    )
+    given = {"start": NullSpaceStart(kind=kind), "optimizer": adam, "data": {"text": str(text)}}
+    whole, _ = fit(lightning={"max_steps": 4}, **given)
+    _, half = fit(lightning={"max_steps": 2}, **given)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    (tmp_path / "null_space.json").unlink(missing_ok=True)
+    resumed, _ = fit(lightning={"max_steps": 4, "ckpt_path": str(tmp_path / "half.ckpt")}, **given)
+    assert same(every_factor(whole), every_factor(resumed))
+    assert (tmp_path / "null_space.json").exists() == (kind != "random")
 
 
 def test_without_text_it_is_refused_before_the_first_step(fit):

@@ -95,12 +95,15 @@ def test_the_seed_goes_wherever_the_configuration_says(tmp_path):
 def test_a_fit_comes_after_those_that_it_is_made_from(tmp_path):
     base = tmp_path / "fit.yaml"
     base.write_text("{}")
-    methods = {"late": {"data": {"adapter": "{fit:first}/adapter", "name": "run {seed}"}}, "first": {}}
+    methods = {
+        "late": {"data": {"adapter": "{fit:first}/adapter", "name": "run {seed} of {task}"}},
+        "first": {},
+    }
     late, first = plan_fits(base, methods, [4], tmp_path / "out", {"t": {}})
     assert late.made_from == {"first": first.folder}
     late.prepare()
     written = yaml.safe_load(late.own_config.read_text())
-    assert written["data"] == {"adapter": str(first.folder / "adapter"), "name": "run 4"}
+    assert written["data"] == {"adapter": str(first.folder / "adapter"), "name": "run 4 of t"}
 
 
 def test_a_folder_that_was_killed_at_birth_is_begun_again(tmp_path):

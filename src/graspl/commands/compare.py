@@ -46,8 +46,8 @@ def compare(
 ) -> Shown:
     """Run the fits that are missing, then write `comparison.json`, `.csv`, `.md`, `.svg` and `tuning.json`.
 
-    In a configuration, {seed} stands for the fit's seed, and {fit:NAME} for the folder of another method's fit with the same
-    seed, on the same task.
+    In a configuration, {seed} stands for the fit's seed, {task} for the name of its task, and {fit:NAME} for the folder of
+    another method's fit with the same seed, on the same task.
 
     Args:
         fit: configuration that all fits share: data and trainer.

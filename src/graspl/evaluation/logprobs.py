@@ -30,9 +30,12 @@ def candidate_logprobs(
     chunk = max(1, _HELD_LOGITS // (ids.shape[1] * logits.shape[-1]))
     found = []
     for part in torch.arange(len(ids), device=ids.device).split(chunk):
-        scores = logits[batch["candidate_row"][part, None], places[part]].float().log_softmax(-1)
-        picked = scores.gather(-1, ids[part].clamp_min(0)[..., None]).squeeze(-1)
-        found.append((picked * kept[part]).sum(-1))
+        # Only places that count: padding would cost a pass over the vocabulary
+        here = kept[part]
+        scores = logits[batch["candidate_row"][part, None].expand_as(here)[here], places[part][here]].float()
+        picked = torch.zeros_like(here, dtype=torch.float32)
+        picked[here] = scores.gather(-1, ids[part][here][:, None]).squeeze(-1) - scores.logsumexp(-1)
+        found.append(picked.sum(-1))
     return torch.cat(found)
 
 

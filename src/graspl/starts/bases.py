@@ -1,7 +1,7 @@
 """Inputs for the rows of A, from what sites read on the task's rows and on general text.
 
-S_task and S_general are the means of x x^T over the inputs x of a site, (in, in). G is the gradient of the task's loss in its
-frozen weight, (out, in), at the base model. All is computed in float64.
+S_task and S_general are weighted sums of x x^T over the inputs x of a site, (in, in) (`Moments`). G is the gradient of the
+task's loss in its frozen weight, (out, in), at the base model. All is computed in float64.
 """
 
 from typing import Literal
@@ -21,10 +21,9 @@ Square = Float[Tensor, "n n"]
 def inputs_of(
     kind: Kind, task: Moments, general: Moments, G: Float[Tensor, "out in_"] | None, r: int, ridge: float
 ) -> Inputs:
-    """Return r inputs of a kind (`NullSpaceStart`), (in, r); c is the ridge times the mean eigenvalue of S_general.
+    """Return r orthonormal inputs of a kind (`NullSpaceStart`), (in, r).
 
-    Those of a quotient have  a^T (S_general + c I) a  alike, the others are orthonormal. Together they respond to the task's
-    rows with the energy of r random orthonormal inputs.
+    c is the ridge times the mean eigenvalue of S_general.
     """
     if general.whole is not None:
         c = ridge * float(general.whole.diagonal().mean())
@@ -38,8 +37,7 @@ def inputs_of(
         found = (
             _by_samples(kind, *sides, r, ridge) if G is None else _by_outputs(G.double(), sides[1], r, ridge)
         )
-    energy = task.energy(found)
-    return found * (r / len(found) / energy) ** 0.5 if energy > 0 else found
+    return torch.linalg.qr(found)[0]
 
 
 def largest_quotients(loud: Square, general: Square, r: int, c: float) -> tuple[Tensor, Tensor]:
@@ -86,7 +84,7 @@ def _by_samples(kind: Kind, loud: Tensor, general: Tensor, r: int, ridge: float)
     values, U = (torch.from_numpy(each) for each in scipy.linalg.eigh((X @ X.mT).cpu().numpy()))
     kept = values > values[-1] * 1e-12
     roots, U = values[kept].sqrt(), U[:, kept]
-    ours, theirs = (each.mT @ each / len(each) for each in (U * roots).split([len(loud), len(general)]))
+    ours, theirs = (each.mT @ each for each in (U * roots).split([len(loud), len(general)]))
     c = ridge * float(theirs.trace()) / X.shape[1]
     solved = _solved(kind, ours, theirs, min(r, len(roots)), c)
     found = X.mT @ (U @ (solved / roots[:, None]))
@@ -98,11 +96,10 @@ def _by_samples(kind: Kind, loud: Tensor, general: Tensor, r: int, ridge: float)
 def _by_outputs(G: Tensor, X: Tensor, r: int, ridge: float) -> Tensor:
     """Solve  G^T G a = lambda (S_general + c I) a  as  G (S_general + c I)^-1 G^T u = lambda u, which is (out, out).
 
-    Then a = (S_general + c I)^-1 G^T u. With the sampled tokens X (n, in) and S_general = X^T X / n,
-    c (S_general + c I)^-1 = I - X^T (X X^T + n c I)^-1 X.
+    Then a = (S_general + c I)^-1 G^T u. With S_general = X^T X,  c (S_general + c I)^-1 = I - X^T (X X^T + c I)^-1 X.
     """
-    c = ridge * float(X.square().sum()) / X.numel()
-    held = X @ X.mT + len(X) * c * torch.eye(len(X), dtype=X.dtype, device=X.device)
+    c = ridge * float(X.square().sum()) / X.shape[1]
+    held = X @ X.mT + c * torch.eye(len(X), dtype=X.dtype, device=X.device)
     whitened = (
         G - torch.cholesky_solve(X @ G.mT, torch.linalg.cholesky(held)).mT @ X
     ) / c  # G (S_general + c I)^-1

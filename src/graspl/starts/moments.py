@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from graspl.adapters.answers import IGNORED
 from graspl.adapters.forward import ONE_PLACE
 from graspl.adapters.sharding import plain_name
 from graspl.adapters.sites import Site
@@ -22,24 +23,29 @@ BATCH = 8  # Rows in a forward pass
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What one site reads: all tokens summed up, or for a wide site a sample of them."""
+    """What one site reads, as S = sum of w x x^T over tokens x with weights w: formed, or for a wide site by its terms.
 
-    whole: Float[Tensor, "in_ in_"] | None = None  # The mean of x x^T over the tokens x, float64
-    sample: Float[Tensor, "tokens in_"] | None = None  # Tokens, evenly spaced, float32
+    Half of S, by its trace, is of the tokens from which an answer begins, the other half of all tokens. Much of what an
+    answer will be like is decided where it begins, and these tokens are few.
+    """
 
-    def energy(self, basis: Float[Tensor, "in_ r"]) -> float:
-        """Return the share of the inputs' energy in the span of an orthonormal basis, 0..1."""
+    whole: Float[Tensor, "in_ in_"] | None = None  # S, float64
+    sample: Float[Tensor, "tokens in_"] | None = (
+        None  # X with S = X^T X: evenly spaced tokens, weighted, float64
+    )
+
+    def energy(self, inputs: Float[Tensor, "in_ r"]) -> float:
+        """Return tr(A S A^T) / tr S, the inputs being the rows of A: of orthonormal ones the share of S in their span."""
         if self.whole is not None:
-            return float((basis * (self.whole @ basis)).sum() / self.whole.trace())
+            return float((inputs * (self.whole @ inputs)).sum() / self.whole.trace())
         assert self.sample is not None, "a site has one or the other"
-        x = self.sample.double()
-        return float((x @ basis).square().sum() / x.square().sum())
+        return float((self.sample @ inputs).square().sum() / self.sample.square().sum())
 
 
 def moments_of(
     host: Host, rows: Sequence[TokenizedConversation], sites: Sequence[Site], *, widest: int, tokens: int
 ) -> dict[str, Moments]:
-    """Run the base model over rows and return the moments of the sites' inputs, over all tokens but padding.
+    """Run the base model over rows and return the moments of the sites' inputs, without padding.
 
     Sites that read the same tensor (q, k and v; gate and up) share one object.
 
@@ -50,13 +56,21 @@ def moments_of(
         widest: sites with more inputs keep a sample of tokens.
         tokens: in a sample.
     """
-    stride = max(1, sum(map(len, rows)) // tokens)
-    seen = _Seen({site.name: site.shape[1] > widest for site in sites}, stride)
+    seen = _Seen({site.name: site.shape[1] > widest for site in sites})
     with watched(host, sites, seen.see):
         for batch in batches_of(host, rows):
-            seen.mask = batch["attention_mask"].bool()
+            seen.masks = {"every": batch["attention_mask"].bool(), "first": answer_starts(batch["labels"])}
             host.base_forward(batch | {"logits_to_keep": ONE_PLACE})
+            seen.thin(tokens)
     return seen.moments()
+
+
+def answer_starts(labels: Tensor) -> Tensor:
+    """Return the places that predict the first token of an answer, (b, L), from labels (b, L)."""
+    answers = labels != IGNORED
+    starts = torch.zeros_like(answers)
+    starts[:, :-1] = answers[:, 1:] & ~answers[:, :-1]
+    return starts
 
 
 def gradients_of(
@@ -130,14 +144,13 @@ def batches_of(host: Host, rows: Sequence[TokenizedConversation]) -> Iterator[di
 
 
 class _Seen:
-    """Collects what sites read, pass by pass."""
+    """Collects what sites read, pass by pass, of all tokens and of those from which an answer begins."""
 
-    def __init__(self, is_wide: dict[str, bool], stride: int) -> None:
-        self.mask = torch.ones(0, dtype=torch.bool)
-        self._is_wide, self._stride = is_wide, stride
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._samples: dict[str, list[Tensor]] = {}
+    def __init__(self, is_wide: dict[str, bool]) -> None:
+        self.masks: dict[str, Tensor] = {}
+        self._is_wide = is_wide
+        self._sums: dict[str, dict[str, Tensor]] = {}
+        self._kept: dict[str, dict[str, list[Tensor]]] = {}
         self._first: dict[str, str] = {}  # By site, the one that read the same tensor first
         self._last: tuple[str, Tensor] | None = None
 
@@ -146,17 +159,29 @@ class _Seen:
             self._first[name] = self._last[0]
             return
         self._last, self._first[name] = (name, x), name
-        tokens = x[self.mask].float()
-        before = self._counts.get(name, 0)
-        self._counts[name] = before + len(tokens)
-        if self._is_wide[name]:
-            self._samples.setdefault(name, []).append(tokens[-before % self._stride :: self._stride].cpu())
-            return
-        product = (tokens.mT @ tokens).double()
-        self._sums[name] = self._sums[name] + product if name in self._sums else product
+        for which, mask in self.masks.items():
+            tokens = x[mask].float()
+            if self._is_wide[name]:
+                self._kept.setdefault(name, {}).setdefault(which, []).append(tokens.cpu())
+                continue
+            product = (tokens.mT @ tokens).double()
+            sums = self._sums.setdefault(name, {})
+            sums[which] = sums[which] + product if which in sums else product
+
+    def thin(self, tokens: int) -> None:
+        """Keep no more than twice as many tokens as a sample has, evenly spaced."""
+        for each in self._kept.values():
+            for which, parts in each.items():
+                if sum(map(len, parts)) > 2 * tokens:
+                    each[which] = [torch.cat(parts)[::2]]
 
     def moments(self) -> dict[str, Moments]:
-        whole = {name: Moments(whole=each / self._counts[name]) for name, each in self._sums.items()}
-        drawn = {name: Moments(sample=torch.cat(each)) for name, each in self._samples.items()}
-        found = whole | drawn
+        found = {
+            name: Moments(whole=sum(S / S.trace() / 2 for S in each.values() if S.any()))  # type: ignore[arg-type]
+            for name, each in self._sums.items()
+        }
+        for name, each in self._kept.items():
+            parts = {which: torch.cat(tokens).double() for which, tokens in each.items()}
+            halves = [X / X.norm() * 0.5**0.5 for X in parts.values() if X.any()]
+            found[name] = Moments(sample=torch.cat(halves))
         return {name: found[first] for name, first in self._first.items()}

@@ -19,7 +19,7 @@ from graspl.runs import RunFolder, write_json_atomic
 from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
 from graspl.starts.moments import Moments, gradients_of, moments_of
-from graspl.starts.response import responses
+from graspl.starts.response import Responses, responses
 
 log = logging.getLogger(__name__)
 HELD_OUT = 10  # Every so many rows of text one is kept to measure the response on
@@ -42,22 +42,23 @@ class NullSpaceStart(Start):
     G^T G a = lambda (S_general + c I) a. `contrastive`: loud on the task's rows and silent on general text, with S_task in
     place of G^T G. `null`: the bottom eigenvectors of S_general, as LoRA-Null has them. `difference`: the top eigenvectors
     of S_task - S_general, as SC-LoRA has them for outputs. `random`: the control, without text."""
-    ridge: float = 1e-4
+    ridge: float = 1e-2
     """c over the mean eigenvalue of S_general: higher trusts the text less."""
     limit: PositiveInt = 200
     """Rows of the task, and of general text, that are read, from the start."""
     widest: PositiveInt = 8192
     """Inputs of a site; for wider ones a sample of tokens stands for all, and no (in, in) matrix is formed."""
-    tokens: PositiveInt = 1536
-    """In a sample, of each side."""
+    tokens: PositiveInt = 512
+    """In a sample, at least, where rows have them: of all tokens and of those from which an answer begins, for each side."""
     memory: float = 4.0
     """GiB for second moments; sites that do not fit wait for another pass over the rows."""
     train_A: bool = False
     """Whether A is trained; the bound above holds only for a frozen one."""
 
     def __post_init__(self) -> None:
+        self.read: Responses | None = None
         if self.ridge <= 0 or self.memory <= 0:
-            raise GrasplError("start: ridge and memory must be above 0; the defaults are 1e-4 and 4.0")
+            raise GrasplError("start: ridge and memory must be above 0; the defaults are 1e-2 and 4.0")
 
     @torch.no_grad()
     def begin(self, host: Host) -> None:
@@ -67,14 +68,19 @@ class NullSpaceStart(Start):
             for site in host.sites:
                 _set(site, random_inputs(site.shape[1], site.A.shape[0], generator))
             return
-        text = self._text(host)[0]
-        rows = host.trainer.datamodule.train_conversations()[: self.limit]
+        text, held = self._text(host)
+        every = host.trainer.datamodule.train_conversations()
+        rows = every[: self.limit]
         for sites in self._groups(host.sites):
             general, task = (
                 moments_of(host, each, sites, widest=self.widest, tokens=self.tokens) for each in (text, rows)
             )
             slopes = gradients_of(host, rows, sites) if self.kind == "gradient" else {}
             self._set_all(sites, task, general, slopes)
+        fresh = every[self.limit :][: len(held)] or rows[: len(held)]
+        read = responses(host, fresh, held, finished=False)
+        log.info("null space: A reads %d rows of held-out text with %s", len(held), read.sentence())
+        self.read = read
 
     @torch.no_grad()
     def end(self, host: Host) -> None:
@@ -84,10 +90,12 @@ class NullSpaceStart(Start):
         _, held = self._text(host)
         rows = host.trainer.datamodule.train_conversations()[: len(held)]
         measured = responses(host, rows, held)
-        log.info("null space: %s", measured.sentence())
+        log.info("null space: the update's response to held-out text is %s", measured.sentence())
         if host.trainer.is_global_zero:
             path = RunFolder(Path(host.trainer.default_root_dir)).null_space
-            write_json_atomic(path, {"kind": self.kind, "ridge": self.ridge, **measured.plain()})
+            # A fit that went on from a checkpoint does not know it
+            before = {} if self.read is None else {"before training": self.read.plain()}
+            write_json_atomic(path, {"kind": self.kind, "ridge": self.ridge, **measured.plain(), **before})
 
     def _text(self, host: Host) -> tuple[list[Any], list[Any]]:
         """Return the text to read and the text that is held out; of very few rows none is, and both are the same."""
@@ -105,7 +113,7 @@ class NullSpaceStart(Start):
         taken = 0.0
         for site in sites:
             size = site.shape[1]
-            numbers = size * self.tokens / 2 if size > self.widest else size * size
+            numbers = size * 4 * self.tokens if size > self.widest else 2 * size * size
             needed = 2 * 8 * numbers / 2**30
             if group and taken + needed > self.memory:
                 yield group

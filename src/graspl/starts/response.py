@@ -1,24 +1,24 @@
-"""How an update responds to what its sites read: general text against the task's rows."""
+"""How an adapter responds to what its sites read: general text against the task's rows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from graspl.adapters.forward import ONE_PLACE, model_logits
 from graspl.data.tokens import TokenizedConversation
 from graspl.host import Host
-from graspl.starts.moments import batches_of, watched
+from graspl.starts.moments import answer_starts, batches_of, watched
 
 
 class Response(NamedTuple):
-    """Of one site: lengths of s B A x over tokens x."""
+    """Of one site: lengths of s B A x, or of A x, over tokens x; each over the root mean square on the task's rows."""
 
-    typical: float  # Root mean square on general text over that on the task's rows
-    largest: float  # The largest on general text over the root mean square on the task's rows
+    typical: float  # Root mean square on general text
+    starts: float  # The same where answers begin, over that where the task's answers begin
+    largest: float  # The largest on general text
 
 
 @dataclass(frozen=True)
@@ -35,62 +35,80 @@ class Responses:
         return median(each.typical for each in self.sites.values())
 
     @property
+    def starts(self) -> float:
+        """The median over sites."""
+        return median(each.starts for each in self.sites.values())
+
+    @property
     def largest(self) -> float:
         """The largest over sites."""
         return max(each.largest for each in self.sites.values())
 
     def sentence(self) -> str:
-        """Say it in a sentence."""
+        """Say it in a few words."""
         return (
-            f"the update's response to {self.text_rows} held-out rows of text is {self.typical:.1%} of that to the "
-            f"task's rows (median over sites; the largest to any token at any site {self.largest:.1%})"
+            f"{self.typical:.1%} of that to the task's rows, {self.starts:.1%} where answers begin "
+            f"(medians over sites; the largest to a token at any site {self.largest:.1%})"
         )
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
-        sites = {name: each._asdict() for name, each in self.sites.items()}
-        return {"typical": self.typical, "largest": self.largest} | asdict(self) | {"sites": sites}
+        whole = {"typical": self.typical, "starts": self.starts, "largest": self.largest}
+        rows = {"text_rows": self.text_rows, "task_rows": self.task_rows}
+        return whole | rows | {"sites": {name: each._asdict() for name, each in self.sites.items()}}
 
 
 def responses(
-    host: Host, task: Sequence[TokenizedConversation], text: Sequence[TokenizedConversation]
+    host: Host,
+    task: Sequence[TokenizedConversation],
+    text: Sequence[TokenizedConversation],
+    *,
+    finished: bool = True,
 ) -> Responses:
-    """Run the adapted model over rows of the task and general text, and measure what the update adds at each site.
+    """Run the model over rows of the task and general text, and measure what each site's adapter makes of them.
 
-    Every process must call it.
+    Of a finished adapter that is s B A x in the adapted model, and else A x in the base model. Every process must call it.
     """
-    factors = {site.name: (site.A.detach(), site.scaling * site.B.detach()) for site in host.whole_sites()}
+    factors = {
+        site.name: (site.A.detach(), site.scaling * site.B.detach() if finished else None)
+        for site in host.whole_sites()
+    }
     found = [_Lengths(factors) for _ in range(2)]
     for lengths, rows in zip(found, (task, text), strict=True):
         with watched(host, host.sites, lengths.see):
             for batch in batches_of(host, rows):
-                lengths.mask = batch["attention_mask"].bool()
-                model_logits(host.model, batch | {"logits_to_keep": ONE_PLACE})
-    ours, theirs = found
+                lengths.masks = [batch["attention_mask"].bool(), answer_starts(batch["labels"])]
+                batch["logits_to_keep"] = ONE_PLACE
+                if finished:
+                    model_logits(host.model, batch)
+                else:
+                    host.base_forward(batch)
     sites = {}
     for name in factors:
-        size = ours.root_mean_square(name)
-        sites[name] = Response(theirs.root_mean_square(name) / size, theirs.largest[name] / size)
+        ours, theirs = (each.sizes(name) for each in found)
+        largest = found[1].largest[name]
+        sites[name] = Response(theirs[0] / ours[0], theirs[1] / ours[1], largest / ours[0])
     return Responses(sites, len(text), len(task))
 
 
 class _Lengths:
-    """Collects lengths of s B A x."""
+    """Collects lengths of s B A x or A x, over all tokens and over those where answers begin."""
 
-    def __init__(self, factors: dict[str, tuple[Tensor, Tensor]]) -> None:
-        self.mask = torch.ones(0, dtype=torch.bool)
+    def __init__(self, factors: dict[str, tuple[Tensor, Tensor | None]]) -> None:
+        self.masks: list[Tensor] = []
         self.largest: dict[str, float] = {}
         self._factors = factors
-        self._squares: dict[str, float] = {}
-        self._tokens: dict[str, int] = {}
+        self._sums: dict[str, list[tuple[float, int]]] = {}
 
     def see(self, name: str, x: Tensor) -> None:
         A, B = self._factors[name]
-        lengths = (x[self.mask].to(A.dtype) @ A.mT @ B.mT).norm(dim=-1)
-        self.largest[name] = max(self.largest.get(name, 0.0), float(lengths.max()))
-        self._squares[name] = self._squares.get(name, 0.0) + float(lengths.double().square().sum())
-        self._tokens[name] = self._tokens.get(name, 0) + len(lengths)
+        read = x.to(A.dtype) @ A.mT
+        lengths = (read if B is None else read @ B.mT).norm(dim=-1)
+        self.largest[name] = max(self.largest.get(name, 0.0), float(lengths[self.masks[0]].max()))
+        before = self._sums.get(name, [(0.0, 0)] * len(self.masks))
+        here = [(float(lengths[mask].double().square().sum()), int(mask.sum())) for mask in self.masks]
+        self._sums[name] = [(a + c, b + d) for (a, b), (c, d) in zip(before, here, strict=True)]
 
-    def root_mean_square(self, name: str) -> float:
-        """Return it, with a floor so that an update of zero can be divided by."""
-        return max((self._squares[name] / self._tokens[name]) ** 0.5, 1e-30)
+    def sizes(self, name: str) -> list[float]:
+        """Return root mean squares, with a floor so that an update of zero can be divided by."""
+        return [max((total / max(count, 1)) ** 0.5, 1e-30) for total, count in self._sums[name]]

@@ -18,6 +18,7 @@ from graspl.studies.kept import fingerprint_in, keep
 from graspl.studies.methods import merged
 
 SEED = "{seed}"  # In a configuration, stands for the fit's seed, alone or within a text
+TASK = "{task}"  # In a configuration, stands for the name of the fit's task
 # In a configuration, `{fit:NAME}` stands for the folder of method NAME's fit with the same seed, on the same task.
 OTHER_FIT = re.compile(r"\{fit:([^{}]+)\}")
 TUNING = "tuning"  # Folder for the trials, inside the study's folder
@@ -89,7 +90,8 @@ class Fit(StudyFit):
             # Stopped before its first checkpoint. Rename first: a half-deleted folder would look like another fit
             self.folder.rename(aside)
             shutil.rmtree(aside)
-        config = {**_filled_in(self.config, self.seed, self.made_from), "seed_everything": self.seed}
+        filled = _filled_in(self.config, self.seed, self.task, self.made_from)
+        config = {**filled, "seed_everything": self.seed}
         write_text_atomic(self.own_config, yaml.safe_dump(config, sort_keys=False))
         write_json_atomic(self.folder / FINGERPRINT, self.fingerprint())
         arguments = ["fit", f"--config={self.base}", f"--config={self.own_config}"]
@@ -154,13 +156,14 @@ def _require_folder_names(option: str, names: Iterable[str]) -> None:
             raise GrasplError(f"{option}: {name!r} cannot name a folder; use letters, digits, - and _")
 
 
-def _filled_in(config: Any, seed: int, folders: Mapping[str, Path]) -> Any:
+def _filled_in(config: Any, seed: int, task: str | None, folders: Mapping[str, Path]) -> Any:
     if isinstance(config, Mapping):
-        return {key: _filled_in(value, seed, folders) for key, value in config.items()}
+        return {key: _filled_in(value, seed, task, folders) for key, value in config.items()}
     if isinstance(config, list):
-        return [_filled_in(value, seed, folders) for value in config]
+        return [_filled_in(value, seed, task, folders) for value in config]
     if config == SEED:
         return seed
     if isinstance(config, str):
-        return OTHER_FIT.sub(lambda match: str(folders[match[1]]), config.replace(SEED, str(seed)))
+        text = config.replace(SEED, str(seed)).replace(TASK, task or TASK)
+        return OTHER_FIT.sub(lambda match: str(folders[match[1]]), text)
     return config
