@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from graspl.analysis.fits import kept_log
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "real"))
 from summary import capitals, row  # noqa: E402
@@ -36,7 +38,7 @@ def test_an_answer_is_in_capitals_where_most_of_its_letters_are():
 
 
 def test_every_fit_that_is_kept_has_what_a_reader_needs():
-    fits = sorted((ROOT / "results" / "real").rglob("*.json"))
+    fits = sorted((ROOT / "results" / "real" / "first_look").glob("*.json"))
     assert fits
     for path in fits:
         record = json.loads(path.read_text())
@@ -44,6 +46,17 @@ def test_every_fit_that_is_kept_has_what_a_reader_needs():
         figures = record["figures"]
         assert path.stem == f"{figures['method']}_{figures['seed']}"
         assert [each["step"] for each in figures["curve"]][-1] == figures["steps"]
+
+
+def test_every_record_of_a_study_can_be_read():
+    for path in sorted((ROOT / "results" / "real").glob("*/*.json")):
+        if path.parent.name == "first_look":
+            continue
+        record = json.loads(path.read_text())
+        assert {"graspl", "date", "machine", "seeds", "fingerprint"} <= record.keys(), path
+        assert path.stem == f"{record['figures']['method']}_{record['seeds'][0]}"
+        assert path.parent.name == record["figures"]["task"]
+        assert any("val/task/margin" in row for row in kept_log(path).rows), path
 
 
 def test_the_pairs_off_the_task_are_ten_of_each_subject_and_alike_in_length():

@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16, help="of each suite")
     parser.add_argument("--questions", type=int, default=8, help="answered freely at the end, near and far")
     parser.add_argument(
-        "--out", type=Path, default=Path("results/real/capitals"), help="folder of the JSON files"
+        "--out", type=Path, default=Path("results/real/first_look"), help="folder of the JSON files"
     )
     options = parser.parse_args()
     disable_progress_bar()

@@ -108,7 +108,7 @@ def main() -> None:
     """Read the fits, and write and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--fits", type=Path, default=Path("results/real/capitals"), help="folder of the JSON files"
+        "--fits", type=Path, default=Path("results/real/first_look"), help="folder of the JSON files"
     )
     parser.add_argument("--out", type=Path, default=Path("results/real_capitals.json"), help="file to write")
     options = parser.parse_args()

@@ -31,6 +31,7 @@ STUDIES = {
     "compare_tasks": ["organism/compare.yaml", "organism/compare_tasks.yaml"],
     "rivals": ["study.yaml", "organism/rivals.yaml"],
     "real": ["real/compare.yaml"],
+    "anchor": ["real/anchor.yaml"],
 }
 TWO_STEPS = [
     "--trainer.max_steps=2", "--trainer.accelerator=cpu", "--trainer.limit_val_batches=0",

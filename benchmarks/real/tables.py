@@ -1,0 +1,86 @@
+"""A study of configs/real as figures for the pages: `python benchmarks/real/tables.py STUDY OUT`.
+
+Reads STUDY/comparison.json, which `graspl compare` wrote, and writes OUT, one of results/*.json: for each task and level a
+row a method, and the shares of free answers where the fits ended. Where more than all of the excess is removed, the method
+lies below the base model.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graspl.runs import write_json_atomic
+
+REMOVED = {"far removed": "removed", "near removed": "near/margin_removed"}
+PLAIN = {"steps over naive's": "step_ratio", "operations over naive's": "cost_ratio"}
+
+
+def percent(summary: dict[str, Any] | None) -> dict[str, int] | None:
+    """Return a mean share as a cell, with its interval where there is one."""
+    if not summary or summary["mean"] is None:
+        return None
+    ends = {} if summary["low"] is None else {"low": summary["low"], "high": summary["high"]}
+    return {name: round(100 * value) for name, value in {"percent": summary["mean"], **ends}.items()}
+
+
+def rounded(summary: dict[str, Any] | None, digits: int) -> float | None:
+    """Return a mean with so many digits."""
+    return None if not summary or summary["mean"] is None else round(summary["mean"], digits)
+
+
+def at_level(methods: dict[str, Any]) -> dict[str, Any]:
+    """Return a row a method at one level."""
+    return {
+        name: {
+            "method": name,
+            "reached": f"{found['step']['n']} of {found['fits']}",
+            **{title: percent(found.get(figure)) for title, figure in REMOVED.items()},
+            **{title: rounded(found.get(figure), 2) for title, figure in PLAIN.items()},
+            "change of the loss on general text": rounded(found.get("general/loss_change"), 3),
+        }
+        for name, found in methods.items()
+    }
+
+
+def answered(task: dict[str, Any]) -> dict[str, Any]:
+    """Return the shares of free answers in the trained style, a row a method."""
+    return {
+        name: {"method": name, **{suite.split(":")[0]: percent(each) for suite, each in suites.items()}}
+        for name, suites in task.get("judged", {}).items()
+    }
+
+
+def main() -> None:
+    """Write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("study", type=Path, help="folder of graspl compare")
+    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("--command", required=True, help="that made the study")
+    options = parser.parse_args()
+    found = json.loads((options.study / "comparison.json").read_text(encoding="utf-8"))
+    figures: dict[str, Any] = {}
+    for name, task in found["tasks"].items():
+        figures[name] = {f"at_{level}": at_level(methods) for level, methods in task["levels"].items()}
+        figures[name] |= {"base": task["base"], "free answers": answered(task)}
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    record = {
+        "command": options.command,
+        "commit": commit,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "seeds": found["seeds"],
+        "figures": figures,
+    }
+    write_json_atomic(options.out, record)
+
+
+if __name__ == "__main__":
+    main()
