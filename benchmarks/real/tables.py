@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="folder of graspl compare")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--command", required=True, help="that made the study")
+    parser.add_argument("--note", help="what a reader must know beside the figures")
     options = parser.parse_args()
     found = json.loads((options.study / "comparison.json").read_text(encoding="utf-8"))
     figures: dict[str, Any] = {}
@@ -79,6 +80,7 @@ def main() -> None:
         "seeds": found["seeds"],
         "figures": figures,
     }
+    record |= {"note": options.note} if options.note else {}
     write_json_atomic(options.out, record)
 
 
