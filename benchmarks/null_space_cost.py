@@ -36,7 +36,8 @@ def read(size: int, start: NullSpaceStart) -> tuple[Moments, Moments]:
     """Return made-up moments of the task and of general text for a site with so many inputs."""
     sides = []
     for scale in (1.0, 0.5):
-        tokens = torch.randn(start.tokens if size > start.widest else 2 * size, size) * scale
+        # The most that a sample may have: twice `tokens`, of all tokens and of those where answers begin
+        tokens = torch.randn(4 * start.tokens if size > start.widest else 2 * size, size) * scale
         whole = (tokens.mT @ tokens).double() / len(tokens)
         sides.append(Moments(sample=tokens) if size > start.widest else Moments(whole=whole))
         del whole
