@@ -51,7 +51,7 @@ class NullSpaceStart(Start):
     tokens: PositiveInt = 512
     """In a sample, at least, where rows have them: of all tokens and of those from which an answer begins, for each side."""
     memory: float = 4.0
-    """GiB for second moments; sites that do not fit wait for another pass over the rows."""
+    """GiB for second moments and gradients; sites that do not fit wait for another pass over the rows."""
     train_A: bool = False
     """Whether A is trained; the bound above holds only for a frozen one."""
 
@@ -115,6 +115,8 @@ class NullSpaceStart(Start):
             size = site.shape[1]
             numbers = size * 4 * self.tokens if size > self.widest else 2 * size * size
             needed = 2 * 8 * numbers / 2**30
+            if self.kind == "gradient":
+                needed += 4 * size * site.shape[0] / 2**30
             if group and taken + needed > self.memory:
                 yield group
                 group, taken = [], 0.0
