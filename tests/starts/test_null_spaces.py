@@ -1,6 +1,7 @@
 """A start from null spaces of what sites read: its maths by hand, and fits of a tiny model."""
 
 import json
+import math
 from functools import partial
 from typing import get_args
 
@@ -15,7 +16,7 @@ from graspl.errors import GrasplError
 from graspl.methods import LoRALitModule
 from graspl.starts import NullSpaceStart
 from graspl.starts.bases import Kind, inputs_of, largest_quotients
-from graspl.starts.moments import Moments, answer_starts, gradients_of, moments_of
+from graspl.starts.moments import Moments, _Drawn, answer_starts, gradients_of, moments_of
 from graspl.starts.response import responses
 
 
@@ -131,7 +132,7 @@ def test_moments_are_of_all_tokens_and_of_those_where_answers_begin_half_and_hal
         x = torch.cat(read[site.name])
         ours = found[site.name]
         if site.shape[1] > 40:
-            every = x[::2] if len(x) > 20 else x
+            every = x[:: max(1, 2 ** math.ceil(math.log2(len(x) / 20)))]
             parts = [every / every.norm(), x[starts] / x[starts].norm()]
             expected = sum(part.mT @ part for part in parts) / 2
             torch.testing.assert_close(ours.sample.mT @ ours.sample, expected, rtol=1e-3, atol=1e-6)
@@ -142,6 +143,18 @@ def test_moments_are_of_all_tokens_and_of_those_where_answers_begin_half_and_hal
             expected = every / every.trace() / 2 + first / first.trace() / 2
             torch.testing.assert_close(ours.whole, expected, rtol=1e-4, atol=1e-6)
     assert wide
+
+
+@pytest.mark.parametrize("sizes", [[3, 4], [50, 1, 7], [9] * 30])
+def test_a_sample_is_evenly_spaced_over_all_that_passes(sizes):
+    drawn, places = _Drawn(10), torch.arange(sum(sizes))[:, None]
+    for part in places.split(sizes):
+        drawn.add(part)
+    kept = torch.cat(drawn.parts)[:, 0]
+    steps = kept.diff().unique()
+    assert kept[0] == 0
+    assert len(steps) <= 1
+    assert min(len(places), 11) <= len(kept) <= 20
 
 
 # Fits

@@ -30,9 +30,8 @@ class Moments:
     """
 
     whole: Float[Tensor, "in_ in_"] | None = None  # S, float64
-    sample: Float[Tensor, "tokens in_"] | None = (
-        None  # X with S = X^T X: evenly spaced tokens, weighted, float64
-    )
+    # X with S = X^T X: evenly spaced tokens, weighted, float64
+    sample: Float[Tensor, "tokens in_"] | None = None
 
     def energy(self, inputs: Float[Tensor, "in_ r"]) -> float:
         """Return tr(A S A^T) / tr S, the inputs being the rows of A: of orthonormal ones the share of S in their span."""
@@ -54,14 +53,13 @@ def moments_of(
         rows: tokenized conversations.
         sites: whose inputs are wanted.
         widest: sites with more inputs keep a sample of tokens.
-        tokens: in a sample.
+        tokens: in a sample, at least, where the rows have them; at most twice as many.
     """
-    seen = _Seen({site.name: site.shape[1] > widest for site in sites})
+    seen = _Seen({site.name: site.shape[1] > widest for site in sites}, tokens)
     with watched(host, sites, seen.see):
         for batch in batches_of(host, rows):
             seen.masks = {"every": batch["attention_mask"].bool(), "first": answer_starts(batch["labels"])}
             host.base_forward(batch | {"logits_to_keep": ONE_PLACE})
-            seen.thin(tokens)
     return seen.moments()
 
 
@@ -146,11 +144,11 @@ def batches_of(host: Host, rows: Sequence[TokenizedConversation]) -> Iterator[di
 class _Seen:
     """Collects what sites read, pass by pass, of all tokens and of those from which an answer begins."""
 
-    def __init__(self, is_wide: dict[str, bool]) -> None:
+    def __init__(self, is_wide: dict[str, bool], tokens: int) -> None:
         self.masks: dict[str, Tensor] = {}
-        self._is_wide = is_wide
+        self._is_wide, self._tokens = is_wide, tokens
         self._sums: dict[str, dict[str, Tensor]] = {}
-        self._kept: dict[str, dict[str, list[Tensor]]] = {}
+        self._drawn: dict[str, dict[str, _Drawn]] = {}
         self._first: dict[str, str] = {}  # By site, the one that read the same tensor first
         self._last: tuple[str, Tensor] | None = None
 
@@ -162,26 +160,34 @@ class _Seen:
         for which, mask in self.masks.items():
             tokens = x[mask].float()
             if self._is_wide[name]:
-                self._kept.setdefault(name, {}).setdefault(which, []).append(tokens.cpu())
+                self._drawn.setdefault(name, {}).setdefault(which, _Drawn(self._tokens)).add(tokens)
                 continue
             product = (tokens.mT @ tokens).double()
             sums = self._sums.setdefault(name, {})
             sums[which] = sums[which] + product if which in sums else product
-
-    def thin(self, tokens: int) -> None:
-        """Keep no more than twice as many tokens as a sample has, evenly spaced."""
-        for each in self._kept.values():
-            for which, parts in each.items():
-                if sum(map(len, parts)) > 2 * tokens:
-                    each[which] = [torch.cat(parts)[::2]]
 
     def moments(self) -> dict[str, Moments]:
         found = {
             name: Moments(whole=sum(S / S.trace() / 2 for S in each.values() if S.any()))  # type: ignore[arg-type]
             for name, each in self._sums.items()
         }
-        for name, each in self._kept.items():
-            parts = {which: torch.cat(tokens).double() for which, tokens in each.items()}
-            halves = [X / X.norm() * 0.5**0.5 for X in parts.values() if X.any()]
+        for name, each in self._drawn.items():
+            parts = [torch.cat(drawn.parts).double() for drawn in each.values()]
+            halves = [X / X.norm() * 0.5**0.5 for X in parts if X.any()]
             found[name] = Moments(sample=torch.cat(halves))
         return {name: found[first] for name, first in self._first.items()}
+
+
+class _Drawn:
+    """Every so many tokens of a stream whose length nobody knows: more than half of `most`, and no more than `most`."""
+
+    def __init__(self, tokens: int) -> None:
+        self.parts: list[Tensor] = []
+        self._most, self._stride, self._seen = 2 * tokens, 1, 0
+
+    def add(self, tokens: Tensor) -> None:
+        self.parts.append(tokens[-self._seen % self._stride :: self._stride].cpu())
+        self._seen += len(tokens)
+        while sum(map(len, self.parts)) > self._most:
+            self.parts = [torch.cat(self.parts)[::2]]
+            self._stride *= 2

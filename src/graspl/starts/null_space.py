@@ -66,7 +66,10 @@ class NullSpaceStart(Start):
         if self.kind == "random":
             generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
             for site in host.sites:
-                _set(site, random_inputs(site.shape[1], site.A.shape[0], generator))
+                _set(
+                    site,
+                    _shared(random_inputs(site.shape[1], site.A.shape[0], generator).to(site.A.device), 0),
+                )
             return
         text, held = self._text(host)
         every = host.trainer.datamodule.train_conversations()
@@ -79,7 +82,7 @@ class NullSpaceStart(Start):
             self._set_all(sites, task, general, slopes)
         fresh = every[self.limit :][: len(held)] or rows[: len(held)]
         read = responses(host, fresh, held, finished=False)
-        log.info("null space: A reads %d rows of held-out text with %s", len(held), read.sentence())
+        log.info("null space: before training A's response to %s is %s", _named(text, held), read.sentence())
         self.read = read
 
     @torch.no_grad()
@@ -87,10 +90,10 @@ class NullSpaceStart(Start):
         """Measure how the finished update responds to general text that was not read; log it and keep it in the folder."""
         if self.kind == "random":
             return
-        _, held = self._text(host)
+        text, held = self._text(host)
         rows = host.trainer.datamodule.train_conversations()[: len(held)]
         measured = responses(host, rows, held)
-        log.info("null space: the update's response to held-out text is %s", measured.sentence())
+        log.info("null space: the update's response to %s is %s", _named(text, held), measured.sentence())
         if host.trainer.is_global_zero:
             path = RunFolder(Path(host.trainer.default_root_dir)).null_space
             # A fit that went on from a checkpoint does not know it
@@ -143,15 +146,29 @@ class NullSpaceStart(Start):
             if owner[key] == ours:
                 found = inputs_of(self.kind, task[name], general[name], slopes.get(name), r, self.ridge)
                 basis.copy_(found)
-            if world > 1:
-                dist.broadcast(basis, src=owner[key])
-            bases[key] = basis
+            bases[key] = _shared(basis, owner[key])
         for site in sites:
             _set(site, bases[keys[site.name]])
 
 
+def _named(text: list[Any], held: list[Any]) -> str:
+    """Say which rows of text a response was measured on."""
+    return (
+        f"the {len(held)} rows of text, too few to hold any out,"
+        if held is text
+        else f"{len(held)} held-out rows of text"
+    )
+
+
 def _many() -> bool:
     return dist.is_available() and dist.is_initialized()
+
+
+def _shared(basis: Tensor, owner: int) -> Tensor:
+    """Return what the owning process has, in every process."""
+    if _many():
+        dist.broadcast(basis, src=owner)
+    return basis
 
 
 def _set(site: Site, basis: Tensor) -> None:
