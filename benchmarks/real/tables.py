@@ -9,12 +9,16 @@ import argparse
 import json
 import platform
 import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 
+from graspl.analysis.fits import kept_log
 from graspl.runs import write_json_atomic
 
 REMOVED = {"far removed": "removed", "near removed": "near/margin_removed"}
@@ -56,19 +60,36 @@ def answered(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def ends(records: Path) -> dict[str, Any]:
+    """Return where a task's fits ended, a row a method: the base model's margins and theirs, means over seeds."""
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for path in sorted(records.glob("*.json")):
+        last = [row for row in kept_log(path).rows if "val/task/margin" in row][-1]
+        found[path.stem.rpartition("_")[0]].append(last)
+    scores = ("task/margin", "far/margin", "near/margin", "general/loss")
+    rows = {"base": {"method": "base", **_means(next(iter(found.values())), scores, "base_")}}
+    return rows | {name: {"method": name, **_means(each, scores, "")} for name, each in found.items()}
+
+
+def _means(rows: list[dict[str, float]], scores: Sequence[str], side: str) -> dict[str, float]:
+    named = {score: f"val/{score.replace('/', '/' + side)}" for score in scores}
+    return {score: round(fmean(row[name] for row in rows), 3) for score, name in named.items()}
+
+
 def main() -> None:
     """Write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("study", type=Path, help="folder of graspl compare")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--command", required=True, help="that made the study")
+    parser.add_argument("--kept", type=Path, required=True, help="folder with the records of its fits")
     parser.add_argument("--note", help="what a reader must know beside the figures")
     options = parser.parse_args()
     found = json.loads((options.study / "comparison.json").read_text(encoding="utf-8"))
     figures: dict[str, Any] = {}
     for name, task in found["tasks"].items():
         figures[name] = {f"at_{level}": at_level(methods) for level, methods in task["levels"].items()}
-        figures[name] |= {"base": task["base"], "free answers": answered(task)}
+        figures[name] |= {"ends": ends(options.kept / name), "free answers": answered(task)}
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
     ).stdout.strip()
