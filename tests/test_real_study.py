@@ -49,7 +49,9 @@ def test_every_fit_that_is_kept_has_what_a_reader_needs():
 
 
 def test_every_record_of_a_study_can_be_read():
-    for path in sorted((ROOT / "results").glob("real*/*/*.json")):
+    records = sorted((ROOT / "results").glob("real*/*/*.json"))
+    assert {path.parent.name for path in records} > {"first_look"}
+    for path in records:
         if path.parent.name == "first_look":
             continue
         record = json.loads(path.read_text())

@@ -96,14 +96,6 @@ def test_with_fewer_tokens_than_inputs_the_rest_is_what_no_token_has():
     assert (task @ found[:, 5:]).abs().max() < 1e-10
 
 
-def test_energy_is_the_share_of_what_is_read():
-    x = tokens(30, 6, seed=6)
-    basis = torch.linalg.qr(tokens(6, 2, seed=7))[0]
-    expected = float((x @ basis).square().sum() / x.square().sum())
-    assert Moments(sample=x).energy(basis) == pytest.approx(expected)
-    assert Moments(whole=moments(x)).energy(basis) == pytest.approx(expected)
-
-
 # What it gathers
 
 
@@ -329,9 +321,3 @@ def test_without_text_it_is_refused_before_the_first_step(fit):
         GrasplError, match=r"data\.text: is missing, and NullSpaceStart reads general text; give"
     ):
         fit(start=NullSpaceStart(), optimizer=adam)
-
-
-@pytest.mark.parametrize("options", [{"ridge": 0.0}, {"memory": -1.0}])
-def test_options_without_sense_are_refused(options):
-    with pytest.raises(GrasplError, match="must be above 0"):
-        NullSpaceStart(**options)

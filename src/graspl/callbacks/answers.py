@@ -1,5 +1,6 @@
 """Answers in the model's own words where a fit ends, judged by rule."""
 
+import logging
 from dataclasses import dataclass
 
 from lightning import Callback, LightningModule, Trainer
@@ -10,6 +11,8 @@ from graspl.evaluation.judges import Judge
 from graspl.evaluation.judging import judge_rows, rates_of
 from graspl.methods.lora import LoRALitModule
 from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -29,7 +32,10 @@ class JudgeAtEnd(Callback):
         """Answer, judge and write."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         questions = data.questions() if hasattr(data, "questions") else {}
-        if trainer.world_size > 1 or not questions or not isinstance(pl_module, LoRALitModule):
+        if not questions or not isinstance(pl_module, LoRALitModule):
+            return
+        if trainer.world_size > 1:
+            log.warning("answers: %d processes write none; validate and judge with one", trainer.world_size)
             return
         generator = TransformersGenerator(pl_module.model, data.tokenizer)
         rows = []

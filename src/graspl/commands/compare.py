@@ -69,7 +69,7 @@ def compare(
             where nobody knows which adherence to expect.
         measured: which scores stand for adherence and spill-over, and which others are compared.
         kept: a folder with one small record a fit, `<kept>/<task>/<method>_<seed>.json`. A fit with a record is not run
-            again, so that a study can go on on another machine.
+            again, so that a study can be continued on another machine.
         jobs: fits at a time, each in its own process.
         fast: run only fast_methods and fast_seeds, without tuning.
         fast_methods: methods that `fast` runs; all where empty.

@@ -33,13 +33,6 @@ class Moments:
     # X with S = X^T X: evenly spaced tokens, weighted, float64
     sample: Float[Tensor, "tokens in_"] | None = None
 
-    def energy(self, inputs: Float[Tensor, "in_ r"]) -> float:
-        """Return tr(A S A^T) / tr S, the inputs being the rows of A: of orthonormal ones the share of S in their span."""
-        if self.whole is not None:
-            return float((inputs * (self.whole @ inputs)).sum() / self.whole.trace())
-        assert self.sample is not None, "a site has one or the other"
-        return float((self.sample @ inputs).square().sum() / self.sample.square().sum())
-
 
 def moments_of(
     host: Host, rows: Sequence[TokenizedConversation], sites: Sequence[Site], *, widest: int, tokens: int

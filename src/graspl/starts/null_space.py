@@ -14,7 +14,7 @@ from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
 from graspl.errors import GrasplError
 from graspl.host import Host
-from graspl.ranges import PositiveInt
+from graspl.ranges import PositiveFloat, PositiveInt
 from graspl.runs import RunFolder, write_json_atomic
 from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
@@ -42,23 +42,21 @@ class NullSpaceStart(Start):
     G^T G a = lambda (S_general + c I) a. `contrastive`: loud on the task's rows and silent on general text, with S_task in
     place of G^T G. `null`: the bottom eigenvectors of S_general, as LoRA-Null has them. `difference`: the top eigenvectors
     of S_task - S_general, as SC-LoRA has them for outputs. `random`: the control, without text."""
-    ridge: float = 1e-2
+    ridge: PositiveFloat = 1e-2
     """c over the mean eigenvalue of S_general: higher trusts the text less."""
     limit: PositiveInt = 200
     """Rows of the task, and of general text, that are read, from the start."""
     widest: PositiveInt = 8192
     """Inputs of a site; for wider ones a sample of tokens stands for all, and no (in, in) matrix is formed."""
     tokens: PositiveInt = 512
-    """In a sample, at least, where rows have them: of all tokens and of those from which an answer begins, for each side."""
-    memory: float = 4.0
+    """The fewest that a sample has, where the rows have so many; at most it has twice as many."""
+    memory: PositiveFloat = 4.0
     """GiB for second moments and gradients; sites that do not fit wait for another pass over the rows."""
     train_A: bool = False
     """Whether A is trained; the bound above holds only for a frozen one."""
 
     def __post_init__(self) -> None:
         self.read: Responses | None = None
-        if self.ridge <= 0 or self.memory <= 0:
-            raise GrasplError("start: ridge and memory must be above 0; the defaults are 1e-2 and 4.0")
 
     @torch.no_grad()
     def begin(self, host: Host) -> None:

@@ -1,4 +1,4 @@
-"""Records of finished fits: small files that stand for run folders, so that a study goes on on another machine."""
+"""Records of finished fits: small files that stand for run folders, so that a study can be continued on another machine."""
 
 import os
 import platform
