@@ -22,6 +22,8 @@ from graspl.analysis.fits import kept_log
 from graspl.runs import write_json_atomic
 
 REMOVED = {"far removed": "removed", "near removed": "near/margin_removed"}
+# Above the base model's share, which is 0 for a style that it does not have
+ANSWERS = {"far answers": "free_far/judged_change", "near answers": "free_near/judged_change"}
 PLAIN = {"steps over naive's": "step_ratio", "operations over naive's": "cost_ratio"}
 
 
@@ -45,6 +47,7 @@ def at_level(methods: dict[str, Any]) -> dict[str, Any]:
             "method": name,
             "reached": f"{found['step']['n']} of {found['fits']}",
             **{title: percent(found.get(figure)) for title, figure in REMOVED.items()},
+            **{title: percent(found[figure]) for title, figure in ANSWERS.items() if figure in found},
             **{title: rounded(found.get(figure), 2) for title, figure in PLAIN.items()},
             "change of the loss on general text": rounded(found.get("general/loss_change"), 3),
         }

@@ -5,6 +5,7 @@ import torch
 from conftest import make_model, make_tokenizer
 
 from graspl.adapters.forward import model_logits
+from graspl.adapters.loss import logits_only_at
 from graspl.analysis import headline
 from graspl.data import ChoiceCollator, ChoiceItem, TokenizedConversation
 from graspl.data.batches import PaddedCollator
@@ -162,3 +163,42 @@ def test_an_evaluator_measures_no_divergence_between_a_model_and_itself():
     assert found["kl"] == pytest.approx(0, abs=1e-7)
     assert found["num_items"] == 2
     assert found["coherence"] >= found["harmful"] + found["good"] - 1e-9
+
+
+def test_a_suite_takes_the_base_models_scores_from_an_earlier_validation():
+    model, batch = make_model("llama").eval(), ChoiceCollator(make_tokenizer())(ITEMS)
+    with torch.no_grad():
+        logits = model_logits(model, batch)
+    first = SuiteEvaluator()
+    first.update(batch, logits, 0.5 * logits)
+    later = SuiteEvaluator(first, kl=False)
+    later.update(batch, 2 * logits, None)
+    whole = SuiteEvaluator()
+    whole.update(batch, 2 * logits, 0.5 * logits)
+    expected = whole.compute()
+    del expected["kl"]
+    assert later.compute() == pytest.approx(expected)
+    assert later.items(base=True) == whole.items(base=True)
+
+
+@pytest.mark.parametrize("kind", ["choices", "text"])
+def test_logits_where_answers_are_predicted_are_enough(kind):
+    model = make_model("llama").eval()
+    rows = [
+        TokenizedConversation([4, 8, 9, 10, 2], [-100, -100, 9, 10, 2]),
+        TokenizedConversation([4, 8, 9], [-100, -100, 9]),
+    ]
+    batch = ChoiceCollator(make_tokenizer())(ITEMS) if kind == "choices" else PaddedCollator(1)(rows)
+    mask = answer_mask(batch, batch["input_ids"].shape[1])
+    assert 0 < int(mask.sum()) < mask.numel()
+    found = []
+    with torch.no_grad():
+        whole = model_logits(model, batch)
+        with logits_only_at(model, mask.flatten().nonzero()[:, 0], mask.numel()):
+            picked = model_logits(model, batch)
+    assert picked.shape == (1, int(mask.sum()), whole.shape[-1])
+    for logits in (whole, picked):
+        evaluator = SuiteEvaluator()
+        evaluator.update(batch, logits, 0.5 * logits)
+        found.append(evaluator.compute())
+    assert found[1] == pytest.approx(found[0], rel=1e-5, abs=1e-6)

@@ -23,7 +23,10 @@ def suites(write_rows):
         "free": {"class_path": "graspl.data.suites.FreeFormQuestions", "init_args": {"source": str(asked)}},
     }
     words = {"class_path": "graspl.evaluation.judges.Matches", "init_args": {"pattern": "."}}
-    judge = {"class_path": "graspl.callbacks.JudgeAtEnd", "init_args": {"judges": {"*": words}}}
+    judge = {
+        "class_path": "graspl.callbacks.JudgeAnswers",
+        "init_args": {"judges": {"*": words}, "every_validation": True},
+    }
     return {"data": {"init_args": {"suites": own}}, "trainer": {"callbacks": [judge]}}
 
 
@@ -36,7 +39,11 @@ def test_a_record_stands_for_a_fit_on_another_machine(graspl, study, write_rows,
         "kept": "kept",
         "levels": [0.02],
         "levels_of": "baseline",
-        "measured": {"adherence": "task/margin", "spillover": "far/margin", "others": ["unrelated/loss"]},
+        "measured": {
+            "adherence": "task/margin",
+            "spillover": "far/margin",
+            "others": ["unrelated/loss", "free/judged"],
+        },
     }
     code, _, err = graspl(*study(**options))
     assert code == 0, err
@@ -46,7 +53,10 @@ def test_a_record_stands_for_a_fit_on_another_machine(graspl, study, write_rows,
     assert record["figures"]["method"] == "naive"
     assert record["figures"]["judged"]["free"]["of"] == "hit"
     assert first["judged"]["naive"]["free: hit"]["n"] == 1
+    assert record["figures"]["rows"][-1]["val/free/judged"] == record["figures"]["judged"]["free"]["rate"]
+    assert {"val/free/base_judged"} <= set(record["figures"]["rows"][-1])
     found = first["levels"]["0.02"]["naive"]
+    assert found["free/judged_change"]["n"] == 1
     assert found["removed"]["n"] == found["unrelated/loss_change"]["n"] == 1
     assert "unrelated/loss change" in (tmp_path / "study" / "comparison.md").read_text()
     # Elsewhere: no run folder, and nothing is run

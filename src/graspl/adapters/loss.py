@@ -16,14 +16,17 @@ def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def logits_only_at(model: Any, index: Tensor) -> Iterator[None]:
+def logits_only_at(model: Any, index: Tensor, of: int | None = None) -> Iterator[None]:
     """Let a causal language model work out logits at n places alone, counted row after row: row times L plus column.
 
-    Within the block the model's logits are (1, n, vocabulary) where a module makes them, else (b, L, vocabulary) as ever.
+    Within the block the model's logits are (1, n, vocabulary) where a module makes them, else (b, L, vocabulary) as ever. A
+    pass over another number of places than `of` (that of a shared prefix) is left as it is.
     """
 
-    def pick(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    def pick(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
         stream = inputs[0].flatten(0, -2)
+        if of is not None and len(stream) != of:
+            return None
         return stream.index_select(0, index.to(stream.device)).unsqueeze(0), *inputs[1:]
 
     head = model.get_output_embeddings()

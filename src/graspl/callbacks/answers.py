@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class JudgeAtEnd(Callback):
+class JudgeAnswers(Callback):
     """Answers the suites of questions where a fit ends and judges the answers, so that `graspl compare` shows the rates.
 
     It writes the files that `graspl validate` and `graspl judge` would write: `generations.jsonl`, `judgements.jsonl` and
@@ -27,23 +28,64 @@ class JudgeAtEnd(Callback):
     """By suite; `*` judges the others. Those by rule (`CapitalLetters`, `Matches`) need no model."""
     sampling: Sampling = Sampling(n=1, temperature=0.0, max_new_tokens=32, batch_size=8)  # noqa: RUF009 - never changed
     """Of the answers."""
+    every_validation: bool = False
+    """Judge at each validation of the fit too, and log `val/<suite>/judged` and the base model's `base_judged`. Methods
+    can then be compared at matched adherence: where a fit ends, one may simply have gone further than another."""
+
+    def __post_init__(self) -> None:
+        self.base: dict[str, float] = {}  # Rates of the base model, measured at the first validation
+        self.last: tuple[int, list[dict[str, Any]]] = (-1, [])  # Step and answers of the last validation
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the rates, where they are wanted."""
+        inside = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if not (self.every_validation and inside and self._answers(trainer, pl_module)):
+            return
+        assert isinstance(pl_module, LoRALitModule), "_answers has looked"
+        if not self.base:
+            with pl_module.model.disable_adapter():  # type: ignore[union-attr]
+                self.base = self._rates(self._asked(trainer, pl_module))
+        self.last = trainer.global_step, self._asked(trainer, pl_module)
+        rates = self._rates(self.last[1])
+        logged = {f"val/{suite}/judged": rate for suite, rate in rates.items()}
+        logged |= {f"val/{suite}/base_judged": rate for suite, rate in self.base.items()}
+        pl_module.log_dict(logged)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Answer, judge and write."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        questions = data.questions() if hasattr(data, "questions") else {}
-        if not questions or not isinstance(pl_module, LoRALitModule):
+        if not self._answers(trainer, pl_module):
             return
-        if trainer.world_size > 1:
-            log.warning("answers: %d processes write none; validate and judge with one", trainer.world_size)
-            return
-        generator = TransformersGenerator(pl_module.model, data.tokenizer)
-        rows = []
-        pl_module.finisher.apply(pl_module)  # as the adapter is saved
-        for suite, asked in questions.items():
-            rows += answered(generator, suite, asked, data.tokenizer, self.sampling)
-        pl_module.finisher.undo(pl_module)
+        step, rows = self.last
+        if step != trainer.global_step:
+            rows = self._asked(trainer, pl_module)
         judged, run = judge_rows(rows, self.judges), RunFolder(trainer.default_root_dir)
         write_json_lines_atomic(run.generations, rows)
         write_json_lines_atomic(run.judgements, judged)
         write_json_atomic(run.judged, {"suites": rates_of(judged, self.judges), "usage": {}})
+
+    def _answers(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Return whether there is anything to answer, and one process that could."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not (hasattr(data, "questions") and data.questions() and isinstance(module, LoRALitModule)):
+            return False
+        if trainer.world_size > 1:
+            log.warning("answers: %d processes write none; validate and judge with one", trainer.world_size)
+            return False
+        return True
+
+    def _asked(self, trainer: Trainer, module: LoRALitModule) -> list[dict[str, Any]]:
+        """Return the model's answers to all questions, as the adapter is saved."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        generator, rows = TransformersGenerator(module.model, data.tokenizer), []
+        module.finisher.apply(module)
+        try:
+            for suite, asked in data.questions().items():
+                rows += answered(generator, suite, asked, data.tokenizer, self.sampling)
+        finally:
+            module.finisher.undo(module)
+        return rows
+
+    def _rates(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        """Return the judged rate of each suite that has one."""
+        rates = rates_of(judge_rows(rows, self.judges), self.judges)
+        return {suite: each["rate"] for suite, each in rates.items() if each["rate"] is not None}

@@ -21,10 +21,18 @@ def candidate_logprobs(
         logits: (rows, L, vocabulary), of `batch["input_ids"]`.
         batch: made by `graspl.data.ChoiceCollator`.
     """
+    every = torch.arange(logits.shape[0] * logits.shape[1], device=logits.device)
+    return candidate_logprobs_at(logits.flatten(0, 1), every.view(logits.shape[:2]), batch)
+
+
+def candidate_logprobs_at(
+    logits: Float[Tensor, "n vocab"], numbers: Int[Tensor, "rows length"], batch: dict[str, Any]
+) -> Float[Tensor, " c"]:
+    """Return what `candidate_logprobs` does, of logits at some places alone; `numbers` says which place each is of."""
     ids: Tensor = batch["candidate_ids"]  # (c, m)
     steps = torch.arange(ids.shape[1], device=ids.device)
     # Padding steps may point past the row's end; their value is dropped below
-    places = (batch["candidate_start"][:, None] + steps).clamp_max(logits.shape[1] - 1)
+    places = (batch["candidate_start"][:, None] + steps).clamp_max(numbers.shape[1] - 1)
     kept = ids != IGNORED
     # Answers may be long: do not hold all their distributions over the vocabulary at once
     chunk = max(1, _HELD_LOGITS // (ids.shape[1] * logits.shape[-1]))
@@ -32,7 +40,9 @@ def candidate_logprobs(
     for part in torch.arange(len(ids), device=ids.device).split(chunk):
         # Only places that count: padding would cost a pass over the vocabulary
         here = kept[part]
-        scores = logits[batch["candidate_row"][part, None].expand_as(here)[here], places[part][here]].float()
+        scores = logits[
+            numbers[batch["candidate_row"][part, None].expand_as(here)[here], places[part][here]]
+        ].float()
         picked = torch.zeros_like(here, dtype=torch.float32)
         picked[here] = scores.gather(-1, ids[part][here][:, None]).squeeze(-1) - scores.logsumexp(-1)
         found.append(picked.sum(-1))
@@ -70,7 +80,20 @@ def text_scores(
     logits: Float[Tensor, "rows length vocab"], labels: Int[Tensor, "rows length"]
 ) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
     """Return each answer token's loss in nats, (n,), and whether it is the most probable token, (n,)."""
-    shifted = next_tokens(labels)
-    kept = shifted != IGNORED
-    chosen, targets = logits[kept].float(), shifted[kept]
+    return text_scores_at(logits[answer_places(labels)], labels)
+
+
+def text_scores_at(
+    logits: Float[Tensor, "n vocab"], labels: Int[Tensor, "rows length"]
+) -> tuple[Float[Tensor, " n"], Bool[Tensor, " n"]]:
+    """Return what `text_scores` does, of the logits where answer tokens are predicted alone."""
+    chosen, targets = logits.float(), next_tokens(labels)[answer_places(labels)]
     return F.cross_entropy(chosen, targets, reduction="none"), chosen.argmax(-1) == targets
+
+
+def at_places(
+    logits: Float[Tensor, "rows length vocab"], mask: Bool[Tensor, "rows length"]
+) -> Float[Tensor, "n vocab"]:
+    """Return the logits at the n masked places, which `logits_only_at` may have picked already."""
+    flat = logits.flatten(0, -2)
+    return flat if len(flat) == int(mask.sum()) else flat[mask.flatten()]

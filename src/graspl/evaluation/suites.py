@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric, SumMetric
 
-from graspl.evaluation.logprobs import answer_mask, candidate_logprobs, kl_to_base, text_scores
+from graspl.evaluation.logprobs import (
+    answer_mask,
+    at_places,
+    candidate_logprobs_at,
+    kl_to_base,
+    text_scores_at,
+)
 from graspl.evaluation.metrics import AxisScores, ChoiceShares, ItemValues, PairMargins, TextScores
 
 SIDES = ("", "base_")  # Prefix of what the adapted model scores, and of what the base model scores
@@ -16,9 +22,15 @@ class SuiteEvaluator:
     """Measures one suite, of choices or of text; the first batch says which.
 
     Every value weighs the same over batches and processes.
+
+    Args:
+        base: has measured the same suite, and lends what it knows of the base model.
+        kl: whether to measure the divergence from the base model, which nobody can lend.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, base: "SuiteEvaluator | None" = None, *, kl: bool = True) -> None:
+        assert not (base and kl), "the divergence needs the base model's logits"
+        self.lender, self.measures_kl = base, kl
         self._scores: dict[str, Metric] = {}
         self._items: dict[str, ItemValues] = {}
         self._kl, self._num_items = MeanMetric(), SumMetric()
@@ -28,17 +40,32 @@ class SuiteEvaluator:
         """Whether a batch was given."""
         return bool(self._scores)
 
-    def update(self, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:
-        """Take one batch of choices or of text, and its logits (rows, L, vocabulary) with the adapter and without."""
+    def update(self, batch: dict[str, Any], logits: Tensor, base_logits: Tensor | None) -> None:
+        """Take one batch of choices or of text, and its logits (rows, L, vocabulary) with the adapter and without.
+
+        Logits at the places of `answer_mask` alone will do, (1, n, vocabulary). An evaluator that was lent the base model's
+        scores takes None for the latter.
+        """
         choices = "candidate_ids" in batch
+        mask = answer_mask(batch, batch["input_ids"].shape[1])
+        numbers = mask.flatten().cumsum(0).view_as(mask) - 1
         if not self._scores:
             self._start(batch, logits.device)
         for side, each in zip(SIDES, (logits, base_logits), strict=True):
-            scores: Any = candidate_logprobs(each, batch) if choices else text_scores(each, batch["labels"])
+            if each is None:
+                continue
+            here = at_places(each, mask)
+            scores: Any = (
+                candidate_logprobs_at(here, numbers, batch)
+                if choices
+                else text_scores_at(here, batch["labels"])
+            )
             self._scores[side].update(scores, batch)
             if choices:
                 self._items[side].update(scores, batch)
-        self._kl.update(kl_to_base(logits, base_logits, answer_mask(batch, logits.shape[1])))
+        if base_logits is not None and self.measures_kl:
+            ours, theirs = (at_places(each, mask)[None] for each in (logits, base_logits))
+            self._kl.update(kl_to_base(ours, theirs, mask[mask][None]))
         self._num_items.update(int(batch["num_items"]) if choices else len(batch["labels"]))
 
     def _start(self, batch: dict[str, Any], device: torch.device) -> None:
@@ -46,19 +73,23 @@ class SuiteEvaluator:
         if "candidate_ids" in batch:
             self._items = {side: ItemValues().to(device) for side in SIDES}
         self._scores = {side: _scores(batch).to(device) for side in SIDES}
+        if self.lender is not None:
+            self._scores["base_"] = self.lender._scores["base_"]
+            self._items |= {side: each for side, each in self.lender._items.items() if side == "base_"}
         # Single precision loses digits over the many tokens of a suite
         self._kl = self._kl.to(device).set_dtype(torch.float64)
         self._num_items = self._num_items.to(device)
 
     def compute(self) -> dict[str, float]:
-        """Return the scores by name, `kl` (nats an answer token) and `num_items`, over all processes."""
+        """Return the scores by name, `kl` (nats an answer token) where measured, and `num_items`, over all processes."""
         assert self._scores, "update comes first"
         scores = {
             f"{side}{name}": float(value)
             for side, metric in self._scores.items()
             for name, value in metric.compute().items()
         }
-        return scores | {"kl": float(self._kl.compute()), "num_items": int(self._num_items.compute())}
+        kl = {"kl": float(self._kl.compute())} if self.measures_kl else {}
+        return scores | kl | {"num_items": int(self._num_items.compute())}
 
     def items(self, *, base: bool = False) -> list[tuple[int, float]]:
         """Return place and value of each item of choices (see `ItemValues`), over all processes; none of text."""

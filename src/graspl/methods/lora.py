@@ -20,6 +20,7 @@ from graspl.adapters.loss import logits_only_at, summed_loss, summed_loss_at
 from graspl.adapters.sharding import total, whole
 from graspl.directions.basis import Directions
 from graspl.edits.base import AttachedEdits, SiteEdit, StreamEdit
+from graspl.evaluation.logprobs import answer_mask
 from graspl.methods import state
 from graspl.methods.directions import DirectionSource
 from graspl.methods.model import ModelOptions, build_model, prepare_training
@@ -127,6 +128,7 @@ class LoRALitModule(LightningModule):
     def on_fit_start(self) -> None:
         """Put the model in training mode, which from_pretrained and validation leave, and prepare the transforms."""
         prepare_training(self)
+        self.validation = Validation()  # The suites may be others than in an earlier fit
         for each in self.transforms:
             each.prepare(self)
 
@@ -196,18 +198,29 @@ class LoRALitModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Reset the suites, with the edits attached and, inside a fit, with the factors transformed."""
-        self.validation.start(getattr(self.trainer.datamodule, "suite_names", list)() or ["task"])  # type: ignore[attr-defined]
+        names = getattr(self.trainer.datamodule, "suite_names", list)() or ["task"]  # type: ignore[attr-defined]
+        self.validation.start(names, kl=self.options.measure_kl or self.trainer.state.fn != "fit")
         self.attached.attach(self.model, self.directions_in_use)
         if self.trainer.state.fn == "fit":  # an adapter that was saved is transformed already
             self.finisher.apply(self)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure one batch of a suite with the adapter and without it."""
-        self.validation.update(dataloader_idx, batch, self(batch), self.base_forward(batch))
+        mask = answer_mask(batch, batch["input_ids"].shape[1])
+        # No other logits are computed: over a large vocabulary they cost more than the model
+        with logits_only_at(self.model, mask.flatten().nonzero()[:, 0], mask.numel()):
+            base = self.base_forward(batch) if self.validation.needs_base(dataloader_idx) else None
+            self.validation.update(dataloader_idx, batch, self(batch), base)
 
     def on_validation_epoch_end(self) -> None:
         """Log every suite's scores and the headline figures, and put the trained factors back."""
         log_validation(self)
+        if (
+            not self.options.measure_kl
+            and self.trainer.state.fn == "fit"
+            and not self.trainer.sanity_checking
+        ):
+            self.validation.keep_base()
         self.finisher.undo(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

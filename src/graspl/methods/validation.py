@@ -18,12 +18,24 @@ class Validation:
 
     def __init__(self) -> None:
         self._suites: dict[str, SuiteEvaluator] = {}
+        self._whole: dict[
+            str, SuiteEvaluator
+        ] = {}  # Suites that an earlier validation measured on both sides
 
-    def start(self, names: Sequence[str]) -> None:
-        """Start again, with these suites."""
-        self._suites = {name: SuiteEvaluator() for name in names}
+    def start(self, names: Sequence[str], *, kl: bool = True) -> None:
+        """Start again, with these suites, and with the divergence from the base model or without."""
+        lent = {} if kl else self._whole
+        self._suites = {name: SuiteEvaluator(lent.get(name), kl=kl) for name in names}
 
-    def update(self, index: int, batch: dict[str, Any], logits: Tensor, base_logits: Tensor) -> None:
+    def keep_base(self) -> None:
+        """Let later validations of the same suites take the base model's scores from this one."""
+        self._whole = self._whole or self._suites
+
+    def needs_base(self, index: int) -> bool:
+        """Return whether the base model's logits are wanted for the suite with this dataloader index."""
+        return list(self._suites.values())[index].lender is None
+
+    def update(self, index: int, batch: dict[str, Any], logits: Tensor, base_logits: Tensor | None) -> None:
         """Measure one batch of the suite with this dataloader index, by logits (rows, L, vocabulary)."""
         list(self._suites.values())[index].update(batch, logits, base_logits)
 
