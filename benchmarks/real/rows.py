@@ -17,10 +17,10 @@ Each has `train.jsonl` and these:
 - `general.jsonl`, other rows of Alpaca, for the loss on general text.
 """
 
+import argparse
 import json
 import random
 import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -183,4 +183,8 @@ def main(data: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("data", type=Path, help="folder with the published files")
+    parser.add_argument("out", type=Path, help="folder for the rows")
+    options = parser.parse_args()
+    main(options.data, options.out)

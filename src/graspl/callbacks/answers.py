@@ -55,6 +55,7 @@ class JudgeAnswers(Callback):
         """Answer, judge and write."""
         if not self._answers(trainer, pl_module):
             return
+        assert isinstance(pl_module, LoRALitModule), "_answers has looked"
         step, rows = self.last
         if step != trainer.global_step:
             rows = self._asked(trainer, pl_module)
