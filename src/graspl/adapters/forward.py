@@ -1,5 +1,6 @@
 """The forward pass of a causal language model on a batch of graspl's."""
 
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from graspl.adapters.packing import row_bounds
 
 # Keys of a batch that a model takes.
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", "logits_to_keep")
+# Of a cache of keys and values; Transformers 5.24 warns at the old name
+CACHE = "cache" if tuple(map(int, version("transformers").split(".")[:2])) >= (5, 24) else "past_key_values"
 # For a pass whose logits nobody reads. By index: a slice is not contiguous, and on a CPU PyTorch would copy a frozen head
 # once a row to multiply with it.
 ONE_PLACE = torch.zeros(1, dtype=torch.long)
@@ -39,6 +42,6 @@ def _continued_logits(model: Any, batch: dict[str, Any]) -> Float[Tensor, "rows 
         input_ids=batch["input_ids"],
         attention_mask=torch.cat([mask[owner], batch["attention_mask"]], dim=1),
         position_ids=mask.sum(-1)[owner, None] + steps,
-        past_key_values=cache,
         use_cache=True,
+        **{CACHE: cache},
     ).logits

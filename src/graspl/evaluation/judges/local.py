@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from graspl.adapters.base_model import load_base_model, load_tokenizer
+from graspl.adapters.forward import CACHE
 from graspl.data.rows import Message
 from graspl.data.tokens import tokenize_candidates, with_chat_template
 from graspl.errors import GrasplError
@@ -73,7 +74,7 @@ class LocalBackend(Backend):
         first = self._model(torch.tensor([stem], device=self.device), use_cache=True)
         cache = first.past_key_values
         cache.batch_repeat_interleave(len(answers))
-        rest = self._model(ids.clamp_min(0), past_key_values=cache, use_cache=True).logits
+        rest = self._model(ids.clamp_min(0), use_cache=True, **{CACHE: cache}).logits
         # The prompt's last place predicts the first token, each token the next
         logits: Tensor = torch.cat([first.logits[:, -1:].expand(len(answers), -1, -1), rest[:, :-1]], 1)
         picked = logits.float().log_softmax(-1).gather(-1, ids.clamp_min(0)[..., None]).squeeze(-1)
