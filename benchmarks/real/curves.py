@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("records", type=Path, nargs="+", help="files that graspl compare kept")
     options = parser.parse_args()
     found = [read_json(path, "figures", "run the study again") for path in options.records]
+    hours = sum(each["figures"]["seconds"] for each in found) / 3600
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     record = {
         "command": " ".join(["python benchmarks/real/curves.py", *sys.argv[1:]]),
@@ -57,8 +58,8 @@ def main() -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": found[0]["machine"],
         "seeds": sorted({seed for each in found for seed in each["seeds"]}),
-        "hours": round(sum(each["figures"]["seconds"] for each in found) / 3600, 2),
         "figures": {path.stem: curve(path) for path in options.records},
+        "note": f"The fits took {hours:.2g} hours, some of them beside another one.",
     }
     write_json_atomic(options.out, record)
 
