@@ -1,4 +1,4 @@
-"""Curves of single fits of configs/real as figures for the pages: `python benchmarks/real/curves.py OUT RECORD...`.
+"""Curves of single fits of configs/real as figures for the pages: `python benchmarks/real/curves.py OUT RECORD... --note N`.
 
 A RECORD is what `graspl compare` kept of a fit. OUT, one of results/*.json, gets a row a validation: margins, loss on general
 text, and the shares of free answers in the trained style. The base model's row comes first.
@@ -6,7 +6,6 @@ text, and the shares of free answers in the trained style. The base model's row 
 
 import argparse
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,18 +47,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("records", type=Path, nargs="+", help="files that graspl compare kept")
+    parser.add_argument("--note", required=True, help="what a reader must know beside the figures")
     options = parser.parse_args()
     found = [read_json(path, "figures", "run the study again") for path in options.records]
-    hours = sum(each["figures"]["seconds"] for each in found) / 3600
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     record = {
-        "command": " ".join(["python benchmarks/real/curves.py", *sys.argv[1:]]),
+        "command": " ".join(
+            ["python benchmarks/real/curves.py", str(options.out), *map(str, options.records)]
+        ),
         "commit": commit.stdout.strip(),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": found[0]["machine"],
         "seeds": sorted({seed for each in found for seed in each["seeds"]}),
         "figures": {path.stem: curve(path) for path in options.records},
-        "note": f"The fits took {hours:.2g} hours, some of them beside another one.",
+        "note": options.note,
     }
     write_json_atomic(options.out, record)
 

@@ -27,7 +27,8 @@ def suites(write_rows):
         "class_path": "graspl.callbacks.JudgeAnswers",
         "init_args": {"judges": {"*": words}, "every_validation": True},
     }
-    return {"data": {"init_args": {"suites": own}}, "trainer": {"callbacks": [judge]}}
+    model = {"init_args": {"measure_kl": False}}
+    return {"data": {"init_args": {"suites": own}}, "model": model, "trainer": {"callbacks": [judge]}}
 
 
 @pytest.mark.slow
@@ -54,7 +55,9 @@ def test_a_record_stands_for_a_fit_on_another_machine(graspl, study, write_rows,
     assert record["figures"]["judged"]["free"]["of"] == "hit"
     assert first["judged"]["naive"]["free: hit"]["n"] == 1
     assert record["figures"]["rows"][-1]["val/free/judged"] == record["figures"]["judged"]["free"]["rate"]
-    assert {"val/free/base_judged"} <= set(record["figures"]["rows"][-1])
+    last = record["figures"]["rows"][-1]
+    assert {"val/free/base_judged", "val/far/base_margin"} <= set(last)
+    assert "val/far/kl" not in last
     found = first["levels"]["0.02"]["naive"]
     assert found["free/judged_change"]["n"] == 1
     assert found["removed"]["n"] == found["unrelated/loss_change"]["n"] == 1

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from graspl.adapters import adapter_off
 from graspl.callbacks.evaluation import answered
 from graspl.evaluation import Sampling, TransformersGenerator
 from graspl.evaluation.judges import Judge
@@ -33,6 +34,13 @@ class JudgeAnswers(Callback):
     can then be compared at matched adherence: where a fit ends, one may simply have gone further than another."""
 
     def __post_init__(self) -> None:
+        self._forget()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget an earlier fit."""
+        self._forget()
+
+    def _forget(self) -> None:
         self.base: dict[str, float] = {}  # Rates of the base model, measured at the first validation
         self.last: tuple[int, list[dict[str, Any]]] = (-1, [])  # Step and answers of the last validation
 
@@ -42,8 +50,9 @@ class JudgeAnswers(Callback):
         if not (self.every_validation and inside and self._answers(trainer, pl_module)):
             return
         assert isinstance(pl_module, LoRALitModule), "_answers has looked"
+        # Within a validation the module has transformed the factors already
         if not self.base:
-            with pl_module.model.disable_adapter():  # type: ignore[union-attr]
+            with adapter_off(pl_module.model), pl_module.unedited():
                 self.base = self._rates(self._asked(trainer, pl_module))
         self.last = trainer.global_step, self._asked(trainer, pl_module)
         rates = self._rates(self.last[1])
@@ -58,7 +67,9 @@ class JudgeAnswers(Callback):
         assert isinstance(pl_module, LoRALitModule), "_answers has looked"
         step, rows = self.last
         if step != trainer.global_step:
+            pl_module.finisher.apply(pl_module)  # as the adapter is saved
             rows = self._asked(trainer, pl_module)
+            pl_module.finisher.undo(pl_module)
         judged, run = judge_rows(rows, self.judges), RunFolder(trainer.default_root_dir)
         write_json_lines_atomic(run.generations, rows)
         write_json_lines_atomic(run.judgements, judged)
@@ -75,15 +86,11 @@ class JudgeAnswers(Callback):
         return True
 
     def _asked(self, trainer: Trainer, module: LoRALitModule) -> list[dict[str, Any]]:
-        """Return the model's answers to all questions, as the adapter is saved."""
+        """Return the model's answers to all questions."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         generator, rows = TransformersGenerator(module.model, data.tokenizer), []
-        module.finisher.apply(module)
-        try:
-            for suite, asked in data.questions().items():
-                rows += answered(generator, suite, asked, data.tokenizer, self.sampling)
-        finally:
-            module.finisher.undo(module)
+        for suite, asked in data.questions().items():
+            rows += answered(generator, suite, asked, data.tokenizer, self.sampling)
         return rows
 
     def _rates(self, rows: list[dict[str, Any]]) -> dict[str, float]:

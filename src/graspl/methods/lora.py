@@ -207,7 +207,7 @@ class LoRALitModule(LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure one batch of a suite with the adapter and without it."""
         mask = answer_mask(batch, batch["input_ids"].shape[1])
-        # No other logits are computed: over a large vocabulary they cost more than the model
+        # No other logits are computed: over a large vocabulary they can cost more than the layers
         with logits_only_at(self.model, mask.flatten().nonzero()[:, 0], mask.numel()):
             base = self.base_forward(batch) if self.validation.needs_base(dataloader_idx) else None
             self.validation.update(dataloader_idx, batch, self(batch), base)
@@ -215,11 +215,7 @@ class LoRALitModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log every suite's scores and the headline figures, and put the trained factors back."""
         log_validation(self)
-        if (
-            not self.options.measure_kl
-            and self.trainer.state.fn == "fit"
-            and not self.trainer.sanity_checking
-        ):
+        if self.trainer.state.fn == "fit" and not (self.options.measure_kl or self.trainer.sanity_checking):
             self.validation.keep_base()
         self.finisher.undo(self)
 

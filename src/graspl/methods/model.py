@@ -33,8 +33,7 @@ class ModelOptions:
     trust_remote_code: bool = False
     """Let the hub repository's own Python code run."""
     measure_kl: bool = True
-    """Run the base model in every validation of a fit, for the divergence `kl`. Otherwise only the first one runs it, and
-    the others take less than half as long."""
+    """Run the base model in every validation of a fit, for the divergence `kl`. Otherwise only the first one runs it."""
 
 
 def build_model(module: Any) -> tuple[PeftModel, list[Site]]:

@@ -18,9 +18,8 @@ class Validation:
 
     def __init__(self) -> None:
         self._suites: dict[str, SuiteEvaluator] = {}
-        self._whole: dict[
-            str, SuiteEvaluator
-        ] = {}  # Suites that an earlier validation measured on both sides
+        # Suites that an earlier validation measured on both sides
+        self._whole: dict[str, SuiteEvaluator] = {}
 
     def start(self, names: Sequence[str], *, kl: bool = True) -> None:
         """Start again, with these suites, and with the divergence from the base model or without."""
