@@ -50,6 +50,7 @@ class JudgeAnswers(Callback):
         if not (self.every_validation and inside and self._answers(trainer, pl_module)):
             return
         assert isinstance(pl_module, LoRALitModule), "_answers has looked"
+        assert pl_module.model is not None, "configure_model comes first"
         # Within a validation the module has transformed the factors already
         if not self.base:
             with adapter_off(pl_module.model), pl_module.unedited():

@@ -47,7 +47,7 @@ class Finisher:
     @torch.no_grad()
     def apply(self, host: Host) -> None:
         """Keep the trained factors and change them."""
-        assert not self._trained, "undo comes first: the trained factors would be lost"
+        self.undo(host)  # A fit that was stopped within a validation has them changed already
         if self.transforms:
             self._trained = [p.detach().clone() for p in _factors(host)]
         for each in self.transforms:
