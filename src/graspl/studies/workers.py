@@ -39,7 +39,10 @@ def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
 
 def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | None]]:
     """Run fits in worker processes and yield each when it ends, with None or the reason why it failed."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    import torch
+
+    # What torch would take here: fewer where OMP_NUM_THREADS or the process' own cores allow fewer
+    threads = max(1, torch.get_num_threads() // jobs)
     # Forked from a process that has only imported: this one's torch threads would be in an unknown state
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     context.set_forkserver_preload(["graspl.training_cli"])
