@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from torch import distributed
+from torch.distributed.device_mesh import DeviceMesh
 
 from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
 from graspl.errors import GrasplError
@@ -45,7 +46,13 @@ def leave_process_group() -> None:
         # The traceback just printed holds the model, and the model holds the connections
         for name in ("last_exc", "last_value", "last_traceback"):
             setattr(sys, name, None)
+        # So does the command line, which jsonargparse keeps
+        for each in [each for each in gc.get_objects() if isinstance(each, GrasplCLI)]:
+            vars(each).clear()
         gc.collect()
+        # FSDP2's meshes outlive the fit (the parser and DTensor's caches hold them), and they hold the connections too
+        for mesh in [each for each in gc.get_objects() if isinstance(each, DeviceMesh)]:
+            getattr(mesh, "_pg_registry", {}).clear()
         # Without a barrier: after an error, the others must see a closed connection and end too
         distributed.destroy_process_group()
 
