@@ -94,6 +94,11 @@ STARTS = {
         "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.PlainStart", "--model.start.train_A=false",
     ],
 }  # fmt: skip
+# FSDP1's flat model cannot write
+OWN_TEXT = [
+    "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.NullSpaceStart", "--model.start.own_text=3",
+    f"--model.lora.r={K}",
+]  # fmt: skip
 HALF = "half"
 # Gradients of several micro-batches are brought together for one step
 MICRO_BATCHES = {"ddp-pair": 2}
@@ -180,9 +185,8 @@ def every_fit(folder, tmp_path_factory, model_folder):
         ]
     )
     alone += [command(f"one-{kind}", method) for kind, method in (KINDS | {"one-fit": ONE_FIT}).items()]
-    alone += [
-        command(f"one-{kind}", method, FEW) for kind, method in ({"naive": NAIVE} | RIVALS | STARTS).items()
-    ]
+    alone_too = {"naive": NAIVE, "own-text": OWN_TEXT} | RIVALS | STARTS
+    alone += [command(f"one-{kind}", method, FEW) for kind, method in alone_too.items()]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for each in alone:
@@ -200,6 +204,7 @@ def every_fit(folder, tmp_path_factory, model_folder):
         ]
         if name != "fsdp1":
             together.append(command(f"{name}-held", HELD, *strategy, FEW, processes=2))
+            together.append(command(f"{name}-own-text", OWN_TEXT, *strategy, FEW, processes=2))
     together += [
         command(f"fsdp2-{kind}", method, *FSDP2, FEW, processes=2) for kind, method in RIVALS.items()
     ]
@@ -244,6 +249,13 @@ def test_a_rival_that_needs_whole_weights_is_sharded_too(runs, kind):
 @pytest.mark.parametrize("kind", STARTS)
 def test_a_fit_of_b_alone_is_that_of_one_process(runs, kind, strategy):
     assert_equal(weights(runs / f"one-{kind}"), weights(runs / f"{strategy}-{kind}"), moved=1e-3)
+
+
+@pytest.mark.parametrize("strategy", [each for each in STRATEGIES if each != "fsdp1"])
+def test_a_model_writes_the_same_text_in_two_processes(runs, strategy):
+    one, two = (runs / f"{name}-own-text" for name in ("one", strategy))
+    assert (one / "own_text.jsonl").read_bytes() == (two / "own_text.jsonl").read_bytes()
+    assert_equal(weights(one), weights(two), moved=1e-3)
 
 
 @pytest.mark.parametrize("strategy", ["fsdp1", "fsdp2"])

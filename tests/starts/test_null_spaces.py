@@ -264,6 +264,7 @@ def test_the_response_is_measured_by_hand_and_kept(part_fit, tmp_path):
     )
     assert found.sites[site.name].largest == pytest.approx(float(other.max() / size), rel=1e-4)
     kept = json.loads((tmp_path / "null_space.json").read_text())
+    kept = kept["text"]
     assert kept["typical"] == pytest.approx(found.typical, rel=1e-3)
     assert set(kept["before training"]["sites"]) == {site.name for site in module.sites}
     # A row has one answer here, and it begins before its first token
@@ -285,7 +286,11 @@ def fit_with_text(kind, model_folder, write_rows, folder):
     start = NullSpaceStart(kind=kind)
     module = LoRALitModule(str(model_folder()), lora=LoraOptions(r=2), start=start, optimizer=adam)
     train(module, rows=rows, folder=folder, data={"text": str(text)})
-    return json.loads((folder / "null_space.json").read_text())["typical"] if kind != "random" else module
+    return (
+        json.loads((folder / "null_space.json").read_text())["text"]["typical"]
+        if kind != "random"
+        else module
+    )
 
 
 def test_contrastive_responds_less_to_general_text_than_other_inputs(model_folder, write_rows, tmp_path):

@@ -26,9 +26,8 @@ class RunFolder:
         self.items = self.path / "items.jsonl"  # One value for each question of the suites of choices
         self.judgements = self.path / "judgements.jsonl"  # What a judge said about each answer
         self.judged = self.path / "judged.json"  # Rates over the judgements
-        self.null_space = (
-            self.path / "null_space.json"
-        )  # How the update responds to general text (NullSpaceStart)
+        self.null_space = self.path / "null_space.json"  # How the update responds to general text
+        self.own_text = self.path / "own_text.jsonl"  # What the base model wrote for a NullSpaceStart
 
     def is_used(self) -> bool:
         """Whether a fit has written here: a configuration, an adapter or checkpoints."""

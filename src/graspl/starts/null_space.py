@@ -12,17 +12,44 @@ from torch import Tensor
 
 from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
+from graspl.data.tokens import TokenizedConversation, tokenize
 from graspl.errors import GrasplError
 from graspl.host import Host
-from graspl.ranges import PositiveFloat, PositiveInt
-from graspl.runs import RunFolder, write_json_atomic
+from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
+from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
+from graspl.runs.files import read_json_lines
 from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
 from graspl.starts.moments import Moments, gradients_of, moments_of
+from graspl.starts.own_text import own_conversations
 from graspl.starts.response import Responses, responses
 
 log = logging.getLogger(__name__)
 HELD_OUT = 10  # Every so many rows of text one is kept to measure the response on
+
+
+@dataclass(frozen=True)
+class _Text:
+    """General text: the rows to read, and those held out to measure the response on; of very few rows both are the same."""
+
+    name: str
+    rows: list[TokenizedConversation]
+
+    @property
+    def read(self) -> list[TokenizedConversation]:
+        return self.rows if self._few() else [row for place, row in enumerate(self.rows) if place % HELD_OUT]
+
+    @property
+    def held(self) -> list[TokenizedConversation]:
+        return self.rows if self._few() else self.rows[::HELD_OUT]
+
+    def _few(self) -> bool:
+        return len(self.rows) < HELD_OUT
+
+    def __str__(self) -> str:
+        """Say which rows a response is measured on."""
+        few = f"the {len(self.rows)} rows of {self.name}, too few to hold any out,"
+        return few if self._few() else f"{len(self.held)} held-out rows of {self.name}"
 
 
 @dataclass
@@ -31,7 +58,7 @@ class NullSpaceStart(Start):
 
     The update's response to an input x is at most ||s B|| ||A x||, whatever the optimizer does: what A does not read, the
     adapter cannot react to. The general text is `data.text`. It must hold what is to stay as it is, and questions of the
-    task's form on other topics above all (docs/experiments.md).
+    task's form on other topics above all (docs/experiments.md): `own_text` are such questions.
 
     Source:
         Own. Related: LoRA-Null (arXiv:2503.02659), SC-LoRA (arXiv:2505.23724), CorDA (arXiv:2406.05223).
@@ -52,11 +79,14 @@ class NullSpaceStart(Start):
     """The fewest that a sample has, where the rows have so many; at most it has twice as many."""
     memory: PositiveFloat = 4.0
     """GiB for second moments and gradients; sites that do not fit wait for another pass over the rows."""
+    own_text: NonNegativeInt = 0
+    """Rows that the base model writes itself before training, in the form of the task's questions, to be read as general
+    text too: alone where there is no `data.text`. They are kept in the run's folder, as `own_text.jsonl`."""
     train_A: bool = False
     """Whether A is trained; the bound above holds only for a frozen one."""
 
     def __post_init__(self) -> None:
-        self.read: Responses | None = None
+        self.read: dict[str, Responses] = {}
 
     @torch.no_grad()
     def begin(self, host: Host) -> None:
@@ -69,8 +99,14 @@ class NullSpaceStart(Start):
                     _shared(random_inputs(site.shape[1], site.A.shape[0], generator).to(site.A.device), 0),
                 )
             return
-        text, held = self._text(host)
-        every = host.trainer.datamodule.train_conversations()
+        data = host.trainer.datamodule
+        if self.own_text:
+            own = own_conversations(host, data.train_rows(), self.own_text)
+            if host.trainer.is_global_zero:
+                write_json_lines_atomic(_folder(host).own_text, ({"messages": row.messages} for row in own))
+        texts = self._texts(host)
+        text = [row for name in texts for row in texts[name].read]
+        every = data.train_conversations()
         rows = every[: self.limit]
         for sites in self._groups(host.sites):
             general, task = (
@@ -78,35 +114,43 @@ class NullSpaceStart(Start):
             )
             slopes = gradients_of(host, rows, sites) if self.kind == "gradient" else {}
             self._set_all(sites, task, general, slopes)
-        fresh = every[self.limit :][: len(held)] or rows[: len(held)]
-        read = responses(host, fresh, held, finished=False)
-        log.info("null space: before training A's response to %s is %s", _named(text, held), read.sentence())
-        self.read = read
+        for name, each in texts.items():
+            fresh = every[self.limit :][: len(each.held)] or rows[: len(each.held)]
+            self.read[name] = responses(host, fresh, each.held, finished=False)
+            log.info("null space: before training A's response to %s is %s", each, self.read[name].sentence())
 
     @torch.no_grad()
     def end(self, host: Host) -> None:
         """Measure how the finished update responds to general text that was not read; log it and keep it in the folder."""
         if self.kind == "random":
             return
-        text, held = self._text(host)
-        rows = host.trainer.datamodule.train_conversations()[: len(held)]
-        measured = responses(host, rows, held)
-        log.info("null space: the update's response to %s is %s", _named(text, held), measured.sentence())
-        if host.trainer.is_global_zero:
-            path = RunFolder(Path(host.trainer.default_root_dir)).null_space
+        measured = {}
+        for name, each in self._texts(host).items():
+            rows = host.trainer.datamodule.train_conversations()[: len(each.held)]
+            found = responses(host, rows, each.held)
+            log.info("null space: the update's response to %s is %s", each, found.sentence())
             # A fit that went on from a checkpoint does not know it
-            before = {} if self.read is None else {"before training": self.read.plain()}
-            write_json_atomic(path, {"kind": self.kind, "ridge": self.ridge, **measured.plain(), **before})
+            before = {"before training": self.read[name].plain()} if name in self.read else {}
+            measured[name] = {**found.plain(), **before}
+        if host.trainer.is_global_zero:
+            write_json_atomic(_folder(host).null_space, {"kind": self.kind, "ridge": self.ridge, **measured})
 
-    def _text(self, host: Host) -> tuple[list[Any], list[Any]]:
-        """Return the text to read and the text that is held out; of very few rows none is, and both are the same."""
-        text = host.trainer.datamodule.text_conversations()[: self.limit]
-        if not text:
-            fix = "give unlabelled conversations on other topics, or use PlainStart"
+    def _texts(self, host: Host) -> dict[str, "_Text"]:
+        """Return the general text to read, tokenized, by where it comes from; every process must call it."""
+        data = host.trainer.datamodule
+        found = {"text": _Text("text", data.text_conversations()[: self.limit])}
+        if self.own_text:
+            first = host.trainer.is_global_zero
+            kept: list[Any] = [read_json_lines(_folder(host).own_text, "fit again") if first else None]
+            if _many():
+                dist.broadcast_object_list(kept)
+            own = [tokenize(data.tokenizer, row["messages"], origin="own text") for row in kept[0]]
+            found["own_text"] = _Text("the model's own text", own)
+        found = {name: each for name, each in found.items() if each.rows}
+        if not found:
+            fix = "give unlabelled conversations on other topics, set own_text, or use PlainStart"
             raise GrasplError(f"data.text: is missing, and NullSpaceStart reads general text; {fix}")
-        if len(text) < HELD_OUT:
-            return text, text
-        return [row for place, row in enumerate(text) if place % HELD_OUT], text[::HELD_OUT]
+        return found
 
     def _groups(self, sites: Sequence[Site]) -> Iterator[list[Site]]:
         """Yield sites whose moments of both sides fit into the memory, in the order of the model."""
@@ -149,13 +193,8 @@ class NullSpaceStart(Start):
             _set(site, bases[keys[site.name]])
 
 
-def _named(text: list[Any], held: list[Any]) -> str:
-    """Say which rows of text a response was measured on."""
-    return (
-        f"the {len(held)} rows of text, too few to hold any out,"
-        if held is text
-        else f"{len(held)} held-out rows of text"
-    )
+def _folder(host: Host) -> RunFolder:
+    return RunFolder(Path(host.trainer.default_root_dir))
 
 
 def _many() -> bool:

@@ -1,0 +1,126 @@
+"""Text that the base model writes itself: questions of the task's form on subjects of its own, and its answers."""
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch.distributed as dist
+
+from graspl.adapters import adapter_off
+from graspl.data.rows import Conversation, Message
+from graspl.data.tokens import render
+from graspl.errors import GrasplError
+from graspl.evaluation import Sampling, TransformersGenerator
+from graspl.host import Host
+
+WORDS = 3  # Of a sentence of the task's, which the model goes on from
+QUESTION, ANSWER = 28, 24  # Tokens at most
+WARMTH = 0.8  # Temperature: at 1 a small model's questions fall apart
+ROUNDS = 5  # Not every opening leads to a sentence that ends; in the last round any line will do
+SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[\u3002\uff1f\uff01])|\n+")
+END = re.compile(r"[.?!](?=\s|$)|[\u3002\uff1f\uff01]")
+
+
+def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> list[Conversation]:
+    """Return `count` conversations that the base model writes, the same in every process; every process must call it.
+
+    As the user, the model goes on from the first words of sentences of the task's questions; then it answers. So the
+    questions have the task's form, while their subjects are the model's own (some are the task's too).
+
+    Source:
+        That a model can write the user's turn: Magpie (arXiv:2406.08464). The openings are our own.
+
+    Args:
+        host: the module that trains.
+        rows: of the task.
+        count: conversations wanted.
+
+    Raises:
+        GrasplError: FSDP1 shards the model, or the model writes too few questions.
+    """
+    if host.is_flat_sharded:
+        raise GrasplError(
+            "own_text: a model that FSDP1 shards cannot write; use FSDP2 (ModelParallelStrategy), or set it to 0"
+        )
+    assert host.model is not None, "configure_model comes first"
+    tokenizer, seed = host.trainer.datamodule.tokenizer, host.trainer.datamodule.seed
+    generator, written = TransformersGenerator(host.model, tokenizer), []
+    picked = random.Random(seed)
+    asking = [row for row in rows if any(message["role"] == "user" for message in row.messages)]
+    if not asking:
+        raise GrasplError(
+            "own_text: no training row has a user's turn to go on from; set it to 0 and give data.text"
+        )
+    with adapter_off(host.model), host.unedited():
+        for turn in range(ROUNDS):
+            if len(written) < count:
+                openings = [opening(picked.choice(asking), picked) for _ in range(count - len(written))]
+                written += _asked_and_answered(generator, openings, seed + turn, turn == ROUNDS - 1)
+    if len(written) < count:
+        raise GrasplError(
+            f"own_text: the base model wrote {len(written)} of {count} questions; set it to 0 and give data.text"
+        )
+    agreed = [written]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(agreed)
+    return [Conversation(messages, f"own text {place}") for place, messages in enumerate(agreed[0], start=1)]
+
+
+def opening(row: Conversation, picked: random.Random) -> list[Message]:
+    """Return the turns before a row's first question, and the first words of one of that question's sentences.
+
+    Of a short sentence, and of one in a script without spaces, it is the first third.
+    """
+    first = next(place for place, message in enumerate(row.messages) if message["role"] == "user")
+    sentence = picked.choice(
+        [each for each in SENTENCE.split(row.messages[first]["content"]) if each.strip()] or ["I"]
+    )
+    words = sentence.split()
+    begun = " ".join(words[:WORDS]) if len(words) >= 2 * WORDS else sentence.strip()[: len(sentence) // 3 + 1]
+    return [*row.messages[:first], Message(role="user", content=begun)]
+
+
+def first_sentence(text: str, *, unfinished: bool = False) -> str | None:
+    """Return the first line's text up to the end of its first sentence; where none ends, None or the `unfinished` line."""
+    line = text.split("\n")[0]
+    end = END.search(line)
+    return line[: end.end()] if end else line if unfinished else None
+
+
+def _asked_and_answered(
+    generator: TransformersGenerator, openings: list[list[Message]], seed: int, unfinished: bool
+) -> list[list[Message]]:
+    """Let the model finish the openings, and answer those that became a sentence."""
+    tokenizer = generator.tokenizer
+    begun = [_upto_last_turn(tokenizer, turns) for turns in openings]
+    rest = generator.write(
+        begun, Sampling(temperature=WARMTH, max_new_tokens=QUESTION, batch_size=32, seed=seed)
+    )
+    asked: list[list[Message]] = []
+    for turns, (text,) in zip(openings, rest, strict=True):
+        content = first_sentence(turns[-1]["content"] + text, unfinished=unfinished)
+        if content is not None:
+            asked.append([*turns[:-1], Message(role="user", content=content)])
+    if not asked:
+        return []
+    prompts = [render(tokenizer, turns, origin="own text", prompt=True) for turns in asked]
+    answers = generator.write(
+        prompts, Sampling(temperature=WARMTH, max_new_tokens=ANSWER, batch_size=32, seed=seed)
+    )
+    lines: list[Any] = [text.strip().split("\n")[0] for (text,) in answers]
+    return [
+        [*turns, Message(role="assistant", content=line)]
+        for turns, line in zip(asked, lines, strict=True)
+        if line
+    ]
+
+
+def _upto_last_turn(tokenizer: Any, turns: list[Message]) -> str:
+    """Return what the model sees up to the last turn's last word, so that it goes on with that turn."""
+    text, content = render(tokenizer, turns, origin="own text"), turns[-1]["content"]
+    if (end := text.rfind(content)) < 0:
+        raise GrasplError(
+            "own_text: the chat template does not show a user's turn as it is; set it to 0 and give data.text"
+        )
+    return text[: end + len(content)]

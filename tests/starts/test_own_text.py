@@ -1,0 +1,139 @@
+"""Text that the base model writes itself for a null-space start."""
+
+import json
+import random
+from functools import partial
+
+import pytest
+import torch
+from fits import adam, every_factor, same
+
+from graspl.data.rows import Conversation
+from graspl.errors import GrasplError
+from graspl.evaluation import TransformersGenerator
+from graspl.methods import LoRALitModule
+from graspl.starts import NullSpaceStart
+from graspl.starts.own_text import first_sentence, opening, own_conversations
+
+
+def row(*contents, first="user"):
+    roles = ["system", "user", "assistant"][first == "user" :]
+    turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
+    return Conversation(turns, "row")
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("How do I save for a house?", {"How do I"}),
+        ("I lost my job last week. What should I do about it?", {"I lost my", "What should I"}),
+        ("Why is it so?", {"Why i"}),  # five words are too few to take three
+        ("我应该如何为退休储蓄？", {"我应该如"}),  # noqa: RUF001 - written without spaces
+        ("?", {"?"}),
+        ("\n \n", {"I"}),
+    ],
+)
+def test_an_opening_is_the_beginning_of_a_sentence(question, expected):
+    picked = random.Random(0)
+    found = {opening(row(question, "An answer."), picked)[-1]["content"] for _ in range(20)}
+    assert found == expected
+
+
+def test_the_turns_before_the_question_stay():
+    turns = opening(
+        row("Be brief.", "How do I save for a house?", "Spend less.", first="system"), random.Random(0)
+    )
+    assert [turn["role"] for turn in turns] == ["system", "user"]
+    assert turns[0]["content"] == "Be brief."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("How do I cook rice? I have", "How do I cook rice?"),
+        ("I paid 3.50 for it. And", "I paid 3.50 for it."),
+        ("How do I\ncook rice?", None),
+        ("How do I cook", None),
+    ],
+)
+def test_a_question_ends_with_its_first_sentence(text, expected):
+    assert first_sentence(text) == expected
+
+
+@pytest.fixture
+def speaking(monkeypatch):
+    """Let models go on as given, and return the prompts that they were given."""
+    seen = []
+
+    def write(_generator, prompts, sampling):
+        seen.extend(prompts)
+        return [
+            [" cook rice? Or" if prompt.endswith("How do I") else "In water.\nMore"] for prompt in prompts
+        ]
+
+    monkeypatch.setattr(TransformersGenerator, "write", write)
+    return seen
+
+
+def test_the_model_goes_on_as_the_user_and_then_answers(part_fit, speaking):
+    module = part_fit()
+    rows = [row("How do I save for a house?", "Spend less.")]
+    found = own_conversations(module, rows, 2)
+    expected = [
+        {"role": "user", "content": "How do I cook rice?"},
+        {"role": "assistant", "content": "In water."},
+    ]
+    assert [each.messages for each in found] == [expected, expected]
+    tokenizer = module.trainer.datamodule.tokenizer
+    asked = tokenizer.apply_chat_template(expected[:1], tokenize=False, add_generation_prompt=True)
+    assert speaking[-1] == asked
+    assert speaking[0] == asked.split(" cook rice?")[0]
+
+
+def test_it_is_written_by_the_base_model(part_fit):
+    """Not by the adapter, nor with edits."""
+    module = part_fit(optimizer=partial(torch.optim.AdamW, lr=1.0))
+    rows = module.trainer.datamodule.train_rows()
+    trained = own_conversations(module, rows, 3)
+    assert [each.messages for each in trained] == [
+        each.messages for each in own_conversations(part_fit(max_steps=1, optimizer=adam), rows, 3)
+    ]
+
+
+def test_it_is_read_and_kept(part_fit, tmp_path):
+    module = part_fit(start=NullSpaceStart(own_text=3))
+    kept = [json.loads(line) for line in (tmp_path / "own_text.jsonl").read_text().splitlines()]
+    assert [[turn["role"] for turn in each["messages"]] for each in kept] == [["user", "assistant"]] * 3
+    assert set(json.loads((tmp_path / "null_space.json").read_text())) >= {"text", "own_text"}
+    assert not same(every_factor(module), every_factor(part_fit(start=NullSpaceStart())))
+
+
+def test_it_is_enough_alone_and_a_fit_that_goes_on_reads_it_again(fit, tmp_path):
+    given = {"start": NullSpaceStart(own_text=3), "optimizer": adam}
+    whole, _ = fit(lightning={"max_steps": 4}, **given)
+    _, half = fit(lightning={"max_steps": 2}, **given)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    (tmp_path / "null_space.json").unlink()
+    resumed, _ = fit(lightning={"max_steps": 4, "ckpt_path": str(tmp_path / "half.ckpt")}, **given)
+    assert same(every_factor(whole), every_factor(resumed))
+    assert "own_text" in json.loads((tmp_path / "null_space.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([row("a")], r"wrote 0 of 2 questions"),
+        ([Conversation([], "row")], "no training row has a user's turn"),
+    ],
+)
+def test_a_model_that_cannot_write_is_refused(rows, what, part_fit, monkeypatch):
+    monkeypatch.setattr(TransformersGenerator, "write", lambda _g, prompts, _s: [[""] for _ in prompts])
+    with pytest.raises(GrasplError, match=f"own_text: .*{what}"):
+        own_conversations(part_fit(), rows, 2)
+
+
+def test_a_flat_sharded_model_is_refused(part_fit, monkeypatch):
+    module = part_fit()
+    monkeypatch.setattr(LoRALitModule, "is_flat_sharded", property(lambda _self: True))
+    with pytest.raises(GrasplError, match="own_text: a model that FSDP1 shards cannot write"):
+        own_conversations(module, module.trainer.datamodule.train_rows(), 2)
