@@ -56,6 +56,15 @@ def moments_of(
     return seen.moments()
 
 
+def first_readers(host: Host, row: TokenizedConversation, sites: Sequence[Site]) -> dict[str, str]:
+    """Return for each site the first one that reads the same tensor (q for k and v), from one forward pass."""
+    seen = _Seen({}, 0)
+    with watched(host, sites, seen.see):
+        for batch in batches_of(host, [row]):
+            host.base_forward(batch | {"logits_to_keep": ONE_PLACE})
+    return seen.first
+
+
 def answer_starts(labels: Tensor) -> Tensor:
     """Return the places that predict the first token of an answer, (b, L), from labels (b, L)."""
     answers = labels != IGNORED
@@ -140,35 +149,47 @@ class _Seen:
     def __init__(self, is_wide: dict[str, bool], tokens: int) -> None:
         self.masks: dict[str, Tensor] = {}
         self._is_wide, self._tokens = is_wide, tokens
-        self._sums: dict[str, dict[str, Tensor]] = {}
+        self._sums: dict[str, Tensor] = {}  # Over all tokens, (in, in)
+        self._few: dict[str, list[Tensor]] = {}  # Those where answers begin: added up once, at the end
         self._drawn: dict[str, dict[str, _Drawn]] = {}
-        self._first: dict[str, str] = {}  # By site, the one that read the same tensor first
+        self.first: dict[str, str] = {}  # By site, the one that read the same tensor first
         self._last: tuple[str, Tensor] | None = None
 
     def see(self, name: str, x: Tensor) -> None:
         if self._last is not None and self._last[1] is x:
-            self._first[name] = self._last[0]
+            self.first[name] = self._last[0]
             return
-        self._last, self._first[name] = (name, x), name
+        self._last, self.first[name] = (name, x), name
         for which, mask in self.masks.items():
             tokens = x[mask].float()
             if self._is_wide[name]:
                 self._drawn.setdefault(name, {}).setdefault(which, _Drawn(self._tokens)).add(tokens)
                 continue
-            product = (tokens.mT @ tokens).double()
-            sums = self._sums.setdefault(name, {})
-            sums[which] = sums[which] + product if which in sums else product
+            if which == "first":
+                self._few.setdefault(name, []).append(tokens)
+                continue
+            product = tokens.mT @ tokens
+            if name in self._sums:
+                self._sums[name] += product
+            else:
+                self._sums[name] = product.double()
 
     def moments(self) -> dict[str, Moments]:
-        found = {
-            name: Moments(whole=sum(S / S.trace() / 2 for S in each.values() if S.any()))  # type: ignore[arg-type]
-            for name, each in self._sums.items()
-        }
+        found = {}
+        for name in list(self._sums):
+            S, starts = (
+                self._sums.pop(name),
+                torch.cat(self._few.pop(name)).double(),
+            )  # one site at a time: S is large
+            S.div_(2 * S.trace())
+            if len(starts):
+                S.addmm_(starts.mT, starts, alpha=0.5 / float(starts.square().sum()))
+            found[name] = Moments(whole=S)
         for name, each in self._drawn.items():
             parts = [torch.cat(drawn.parts).double() for drawn in each.values()]
             halves = [X / X.norm() * 0.5**0.5 for X in parts if X.any()]
             found[name] = Moments(sample=torch.cat(halves))
-        return {name: found[first] for name, first in self._first.items()}
+        return {name: found[first] for name, first in self.first.items()}
 
 
 class _Drawn:

@@ -20,7 +20,7 @@ from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
 from graspl.runs.files import read_json_lines
 from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
-from graspl.starts.moments import Moments, gradients_of, moments_of
+from graspl.starts.moments import Moments, first_readers, gradients_of, moments_of
 from graspl.starts.own_text import own_conversations
 from graspl.starts.response import Responses, responses
 
@@ -108,7 +108,7 @@ class NullSpaceStart(Start):
         text = [row for name in texts for row in texts[name].read]
         every = data.train_conversations()
         rows = every[: self.limit]
-        for sites in self._groups(host.sites):
+        for sites in self._groups(host.sites, first_readers(host, rows[0], host.sites)):
             general, task = (
                 moments_of(host, each, sites, widest=self.widest, tokens=self.tokens) for each in (text, rows)
             )
@@ -152,22 +152,28 @@ class NullSpaceStart(Start):
             raise GrasplError(f"data.text: is missing, and NullSpaceStart reads general text; {fix}")
         return found
 
-    def _groups(self, sites: Sequence[Site]) -> Iterator[list[Site]]:
-        """Yield sites whose moments of both sides fit into the memory, in the order of the model."""
+    def _groups(self, sites: Sequence[Site], first: dict[str, str]) -> Iterator[list[Site]]:
+        """Yield sites whose moments of both sides fit into the memory, in the order of the model.
+
+        Sites whose `first` reader is in the group too share its moments.
+        """
         group: list[Site] = []
         taken = 0.0
         for site in sites:
-            size = site.shape[1]
-            numbers = size * 4 * self.tokens if size > self.widest else 2 * size * size
-            needed = 2 * 8 * numbers / 2**30
-            if self.kind == "gradient":
-                needed += 4 * size * site.shape[0] / 2**30
+            needed = self._gib(site, shared=any(first[site.name] == first[each.name] for each in group))
             if group and taken + needed > self.memory:
                 yield group
-                group, taken = [], 0.0
+                group, taken, needed = [], 0.0, self._gib(site)
             group.append(site)
             taken += needed
         yield group
+
+    def _gib(self, site: Site, *, shared: bool = False) -> float:
+        """Return the memory of a site's moments of both sides, float64, and of its gradient, float32."""
+        size = site.shape[1]
+        numbers = 0 if shared else size * 4 * self.tokens if size > self.widest else size * size
+        slope = 4 * size * site.shape[0] if self.kind == "gradient" else 0
+        return (2 * 8 * numbers + slope) / 2**30
 
     def _set_all(
         self,
