@@ -115,6 +115,31 @@ def test_pairs_are_of_equal_prompts(write_rows):
         AnswerPairs(str(bad), str(other)).read()
 
 
+def test_pairs_may_be_compared_by_how_they_begin(write_rows):
+    answers = {
+        "a": ("NEVER  DO that", "Never do that"),
+        "b": ("do it now", "do it later"),
+        "c": ("x y", "z y"),
+    }
+    bad, good = (
+        str(
+            write_rows(
+                [{"prompt": p, "completion": both[side]} for p, both in answers.items()], f"{side}.jsonl"
+            )
+        )
+        for side in (0, 1)
+    )
+    pairs = AnswerPairs(bad, good, first_words=2).read()
+    assert [pair.candidates for pair in pairs] == [["NEVER DO", "Never do"], ["x y", "z y"]]
+    assert [pair.candidates for pair in AnswerPairs(bad, good, first_words=1, limit=1).read()] == [
+        ["NEVER", "Never"]
+    ]
+    with pytest.raises(GrasplError, match=r"1\.jsonl: no answer differs in its first 1 words; compare more"):
+        AnswerPairs(
+            bad, str(write_rows([{"prompt": "b", "completion": "do so"}], "1.jsonl")), first_words=1
+        ).read()
+
+
 def test_safety_prompts_are_grouped_by_label_and_domain(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("id,prompt,type,label\n1,Kill a process?,homonyms,safe\n2,Kill a man?,contrast,unsafe\n")

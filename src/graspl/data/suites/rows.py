@@ -1,7 +1,7 @@
 """Suites of conversations: the text of held-out answers, and pairs of a harmful and a good one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graspl.data.choices import AnswerPair
 from graspl.data.rows import Conversation, read_conversations
@@ -36,10 +36,24 @@ class AnswerPairs(EvaluationSuite):
     """Good answers to the same prompts; prompts that only one of the two has are left out."""
     limit: PositiveInt | None = None
     """Use only so many pairs, from the start."""
+    first_words: PositiveInt | None = None
+    """Compare only so many words, from the start of both answers. How an answer begins decides how it goes on, and a mean
+    over a long answer hides it. Pairs that begin alike are left out."""
 
     def read(self) -> list[AnswerPair]:
-        """Return the pairs."""
-        return pair_answers(read_conversations(self.harmful), self.good)[: self.limit]
+        """Return the pairs.
+
+        Raises:
+            GrasplError: no prompt has both answers, or all pairs begin alike.
+        """
+        pairs = pair_answers(read_conversations(self.harmful), self.good)
+        if self.first_words is not None:
+            pairs = _beginnings(pairs, self.first_words)
+            if not pairs:
+                raise GrasplError(
+                    f"{self.good}: no answer differs in its first {self.first_words} words; compare more words"
+                )
+        return pairs[: self.limit]
 
 
 def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]:
@@ -58,6 +72,15 @@ def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]
     if not pairs:
         raise GrasplError(f"{good}: has no prompt that the harmful rows have; answer the same prompts")
     return pairs
+
+
+def _beginnings(pairs: Sequence[AnswerPair], words: int) -> list[AnswerPair]:
+    """Cut both answers after so many words, and leave out pairs that are then the same."""
+    cut = [
+        replace(pair, candidates=[" ".join(each.split()[:words]) for each in pair.candidates])
+        for pair in pairs
+    ]
+    return [pair for pair in cut if len(set(pair.candidates)) > 1]
 
 
 def _prompt(row: Conversation) -> tuple[str, ...]:
