@@ -5,10 +5,13 @@ text, and the shares of free answers in the trained style. The base model's row 
 """
 
 import argparse
-import subprocess
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+from record import record
 
 from graspl.analysis.fits import kept_log
 from graspl.runs import read_json, write_json_atomic
@@ -26,19 +29,22 @@ ANSWERS = {
 }
 
 
-def curve(path: Path) -> dict[str, dict[str, Any]]:
-    """Return a row a validation by its step, the base model's by 0."""
-    rows = [row for row in kept_log(path).rows if "val/task/margin" in row]
-    return {"0": _row(0, rows[0], "base_")} | {
-        str(step): _row(step, row, "") for row in rows for step in [round(row["step"]) + 1]
-    }
+def curve(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Return a row a validation by its step, the base model's by 0; means over the records."""
+    logs = [[row for row in kept_log(path).rows if "val/task/margin" in row] for path in paths]
+    found = {"0": _row(0, [log[0] for log in logs], "base_")}
+    for rows in zip(*logs, strict=True):
+        (step,) = {round(row["step"]) + 1 for row in rows}
+        found[str(step)] = _row(step, rows, "")
+    return found
 
 
-def _row(step: int, row: dict[str, float], side: str) -> dict[str, Any]:
-    scores = {title: round(row[f"val/{name.format(side)}"], 2) for title, name in SCORES.items()}
-    rates = {
-        title: {"percent": round(100 * row[f"val/{name.format(side)}"])} for title, name in ANSWERS.items()
-    }
+def _row(step: int, rows: Sequence[dict[str, float]], side: str) -> dict[str, Any]:
+    def mean(name: str) -> float:
+        return fmean(row[f"val/{name.format(side)}"] for row in rows)
+
+    scores = {title: round(mean(name), 2) for title, name in SCORES.items()}
+    rates = {title: {"percent": round(100 * mean(name))} for title, name in ANSWERS.items()}
     return {"step": step, **scores, **rates}
 
 
@@ -47,22 +53,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("records", type=Path, nargs="+", help="files that graspl compare kept")
+    parser.add_argument("--mean", action="store_true", help="a curve a method, the mean over its seeds")
     parser.add_argument("--note", required=True, help="what a reader must know beside the figures")
     options = parser.parse_args()
     found = [read_json(path, "figures", "run the study again") for path in options.records]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    record = {
-        "command": " ".join(
-            ["python benchmarks/real/curves.py", str(options.out), *map(str, options.records)]
-        ),
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": found[0]["machine"],
-        "seeds": sorted({seed for each in found for seed in each["seeds"]}),
-        "figures": {path.stem: curve(path) for path in options.records},
-        "note": options.note,
-    }
-    write_json_atomic(options.out, record)
+    given = [str(options.out), *map(str, options.records), *(["--mean"] if options.mean else [])]
+    command = " ".join(["python benchmarks/real/curves.py", *given])
+    seeds = sorted({seed for each in found for seed in each["seeds"]})
+    named: dict[str, list[Path]] = defaultdict(list)
+    for path in options.records:
+        named[path.stem.rpartition("_")[0] if options.mean else path.stem].append(path)
+    figures = {name: curve(paths) for name, paths in named.items()}
+    write_json_atomic(options.out, record(command, found[0]["machine"], seeds, figures, options.note))
 
 
 if __name__ == "__main__":

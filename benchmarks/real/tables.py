@@ -8,20 +8,18 @@ lies below the base model.
 import argparse
 import json
 import platform
-import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from record import record
 
 from graspl.analysis.fits import kept_log
 from graspl.runs import write_json_atomic
 
-REMOVED = {"far removed": "removed", "near removed": "near/margin_removed"}
 # Above the base model's share, which is 0 for a style that it does not have
 ANSWERS = {"far answers": "free_far/judged_change", "near answers": "free_near/judged_change"}
 PLAIN = {"steps over naive's": "step_ratio", "operations over naive's": "cost_ratio"}
@@ -40,13 +38,14 @@ def rounded(summary: dict[str, Any] | None, digits: int) -> float | None:
     return None if not summary or summary["mean"] is None else round(summary["mean"], digits)
 
 
-def at_level(methods: dict[str, Any]) -> dict[str, Any]:
-    """Return a row a method at one level."""
+def at_level(methods: dict[str, Any], near: str) -> dict[str, Any]:
+    """Return a row a method at one level; `near` is the score of near questions that goes with the study's spill-over."""
+    removed = {"far removed": "removed", "near removed": f"{near}_removed"}
     return {
         name: {
             "method": name,
             "reached": f"{found['step']['n']} of {found['fits']}",
-            **{title: percent(found.get(figure)) for title, figure in REMOVED.items()},
+            **{title: percent(found.get(figure)) for title, figure in removed.items()},
             **{title: percent(found[figure]) for title, figure in ANSWERS.items() if figure in found},
             **{title: rounded(found.get(figure), 2) for title, figure in PLAIN.items()},
             "change of the loss on general text": rounded(found.get("general/loss_change"), 3),
@@ -86,26 +85,20 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--command", required=True, help="that made the study")
     parser.add_argument("--kept", type=Path, required=True, help="folder with the records of its fits")
+    parser.add_argument(
+        "--near", default="near/margin", help="score of near questions, like the study's spill-over"
+    )
     parser.add_argument("--note", help="what a reader must know beside the figures")
     options = parser.parse_args()
     found = json.loads((options.study / "comparison.json").read_text(encoding="utf-8"))
     figures: dict[str, Any] = {}
     for name, task in found["tasks"].items():
-        figures[name] = {f"at_{level}": at_level(methods) for level, methods in task["levels"].items()}
+        figures[name] = {
+            f"at_{level}": at_level(methods, options.near) for level, methods in task["levels"].items()
+        }
         figures[name] |= {"ends": ends(options.kept / name), "free answers": answered(task)}
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    record = {
-        "command": options.command,
-        "commit": commit,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "seeds": found["seeds"],
-        "figures": figures,
-    }
-    record |= {"note": options.note} if options.note else {}
-    write_json_atomic(options.out, record)
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    write_json_atomic(options.out, record(options.command, machine, found["seeds"], figures, options.note))
 
 
 if __name__ == "__main__":
