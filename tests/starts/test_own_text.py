@@ -90,6 +90,22 @@ def test_the_model_goes_on_as_the_user_and_then_answers(part_fit, speaking):
     assert speaking[0] == asked.split(" cook rice?")[0]
 
 
+def test_an_opening_may_also_stand_in_the_template(part_fit, speaking):
+    module = part_fit()
+    module.trainer.datamodule.tokenizer.chat_template = (
+        "{% for m in messages %}[INST]{{ m.content }}[/INST]{% endfor %}"
+    )
+    own_conversations(module, [row("I", "Yes.")], 1)
+    assert speaking[0] == "[INST]I"
+
+
+def test_a_template_that_hides_the_question_is_refused(part_fit):
+    module = part_fit()
+    module.trainer.datamodule.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
+    with pytest.raises(GrasplError, match="own_text: the chat template does not show"):
+        own_conversations(module, [row("How do I save for a house?", "Spend less.")], 1)
+
+
 def test_it_is_written_by_the_base_model(part_fit):
     """Not by the adapter, nor with edits."""
     module = part_fit(optimizer=partial(torch.optim.AdamW, lr=1.0))

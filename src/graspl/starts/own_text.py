@@ -18,6 +18,7 @@ WORDS = 3  # Of a sentence of the task's, which the model goes on from
 QUESTION, ANSWER = 28, 24  # Tokens at most
 WARMTH = 0.8  # Temperature: at 1 a small model's questions fall apart
 ROUNDS = 5  # Not every opening leads to a sentence that ends; in the last round any line will do
+MARK = "=*=opening=*="  # Stands for an opening while the chat template is filled
 SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[\u3002\uff1f\uff01])|\n+")
 END = re.compile(r"[.?!](?=\s|$)|[\u3002\uff1f\uff01]")
 
@@ -100,7 +101,7 @@ def _asked_and_answered(
     asked: list[list[Message]] = []
     for turns, (text,) in zip(openings, rest, strict=True):
         content = first_sentence(turns[-1]["content"] + text, unfinished=unfinished)
-        if content is not None:
+        if content is not None and text.strip():
             asked.append([*turns[:-1], Message(role="user", content=content)])
     if not asked:
         return []
@@ -118,9 +119,11 @@ def _asked_and_answered(
 
 def _upto_last_turn(tokenizer: Any, turns: list[Message]) -> str:
     """Return what the model sees up to the last turn's last word, so that it goes on with that turn."""
-    text, content = render(tokenizer, turns, origin="own text"), turns[-1]["content"]
-    if (end := text.rfind(content)) < 0:
+    # A short opening may also stand in what the template writes after a turn
+    marked = [*turns[:-1], Message(role="user", content=MARK)]
+    before, found, _ = render(tokenizer, marked, origin="own text").partition(MARK)
+    if not found:
         raise GrasplError(
             "own_text: the chat template does not show a user's turn as it is; set it to 0 and give data.text"
         )
-    return text[: end + len(content)]
+    return before + turns[-1]["content"]
