@@ -1,9 +1,17 @@
 """The head that every file of figures under results/ has."""
 
+import platform
 import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+import torch
+
+
+def machine() -> str:
+    """Return what this machine is, in a few words."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def record(

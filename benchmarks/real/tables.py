@@ -7,15 +7,13 @@ lies below the base model.
 
 import argparse
 import json
-import platform
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-from record import record
+from record import machine, record
 
 from graspl.analysis.fits import kept_log
 from graspl.runs import write_json_atomic
@@ -97,8 +95,7 @@ def main() -> None:
             f"at_{level}": at_level(methods, options.near) for level, methods in task["levels"].items()
         }
         figures[name] |= {"ends": ends(options.kept / name), "free answers": answered(task)}
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    write_json_atomic(options.out, record(options.command, machine, found["seeds"], figures, options.note))
+    write_json_atomic(options.out, record(options.command, machine(), found["seeds"], figures, options.note))
 
 
 if __name__ == "__main__":
