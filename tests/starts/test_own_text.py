@@ -138,7 +138,7 @@ def test_it_is_enough_alone_and_a_fit_that_goes_on_reads_it_again(fit, tmp_path)
 @pytest.mark.parametrize(
     ("rows", "what"),
     [
-        ([row("a")], r"wrote 0 of 2 questions"),
+        ([row("a")], "the base model writes no questions"),
         ([Conversation([], "row")], "no training row has a user's turn"),
     ],
 )
@@ -146,6 +146,16 @@ def test_a_model_that_cannot_write_is_refused(rows, what, part_fit, monkeypatch)
     monkeypatch.setattr(TransformersGenerator, "write", lambda _g, prompts, _s: [[""] for _ in prompts])
     with pytest.raises(GrasplError, match=f"own_text: .*{what}"):
         own_conversations(part_fit(), rows, 2)
+
+
+def test_fewer_rows_than_wanted_are_enough(part_fit, monkeypatch, caplog):
+    def write(_generator, prompts, sampling):
+        return [["yes." if place == 0 else ""] for place in range(len(prompts))]
+
+    monkeypatch.setattr(TransformersGenerator, "write", write)
+    found = own_conversations(part_fit(), [row("How do I save for a house?")], 20)
+    assert 0 < len(found) < 20
+    assert f"the base model wrote {len(found)} rows, not 20" in caplog.text
 
 
 def test_a_flat_sharded_model_is_refused(part_fit, monkeypatch):
