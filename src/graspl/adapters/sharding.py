@@ -7,7 +7,7 @@ import torch.distributed as dist
 from peft import PeftModel
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.fsdp.wrap import wrap
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.nn import Parameter
@@ -20,6 +20,8 @@ def shard_layers(model: PeftModel, mesh: DeviceMesh) -> None:
     for layer in model.get_base_model().get_decoder().layers:  # type: ignore[operator, union-attr]
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    # Else `generate` would find the embeddings in shards
+    register_fsdp_forward_method(model, "generate")
 
 
 def shard_frozen(model: PeftModel, device: torch.device) -> None:
