@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 
-def machine() -> str:
+def this_machine() -> str:
     """Return what this machine is, in a few words."""
     return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from record import machine, record
+from record import record, this_machine
 
 from graspl.analysis.fits import kept_log
 from graspl.runs import write_json_atomic
@@ -95,7 +95,9 @@ def main() -> None:
             f"at_{level}": at_level(methods, options.near) for level, methods in task["levels"].items()
         }
         figures[name] |= {"ends": ends(options.kept / name), "free answers": answered(task)}
-    write_json_atomic(options.out, record(options.command, machine(), found["seeds"], figures, options.note))
+    write_json_atomic(
+        options.out, record(options.command, this_machine(), found["seeds"], figures, options.note)
+    )
 
 
 if __name__ == "__main__":

@@ -209,6 +209,25 @@ def test_a_small_memory_takes_more_passes_and_changes_nothing(part_fit, monkeypa
     assert len(passes) - few > few
 
 
+def test_sites_that_read_the_same_are_counted_once(part_fit, monkeypatch):
+    passes = []
+
+    def counted(*args, **options):
+        passes.append(args[2])
+        return moments_of(*args, **options)
+
+    monkeypatch.setattr(null_space, "moments_of", counted)
+    sites = part_fit().sites
+    # Of q, k and v one reads for all three, and of gate and up one for both
+    reading = [site.shape[1] for site in sites if not site.name.endswith(("k_proj", "v_proj", "up_proj"))]
+    assert len(reading) < len(sites)
+    needed = sum(2 * 8 * size**2 for size in reading) / 2**30
+    part_fit(start=NullSpaceStart(memory=needed * 1.001))
+    assert len(passes) == 2
+    part_fit(start=NullSpaceStart(memory=needed * 0.999))
+    assert len(passes) > 4
+
+
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad])
 def test_the_update_does_not_respond_to_what_a_does_not_read(optimizer, part_fit):
     """The bound ||dW x|| <= ||s B|| ||A x||, of the adapter as it is saved, under any optimizer."""

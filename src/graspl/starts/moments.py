@@ -177,10 +177,9 @@ class _Seen:
     def moments(self) -> dict[str, Moments]:
         found = {}
         for name in list(self._sums):
-            S, starts = (
-                self._sums.pop(name),
-                torch.cat(self._few.pop(name)).double(),
-            )  # one site at a time: S is large
+            # One site at a time, in place: S is large
+            S = self._sums.pop(name)
+            starts = torch.cat(self._few.pop(name)).double()
             S.div_(2 * S.trace())
             if len(starts):
                 S.addmm_(starts.mT, starts, alpha=0.5 / float(starts.square().sum()))
