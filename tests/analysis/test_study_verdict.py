@@ -1,11 +1,15 @@
 """What a comparison says in words and tables."""
 
+import io
+
 import pytest
+from rich.console import Console
 from test_fits import log, logs
 
 from graspl.analysis.fits import at_level
 from graspl.analysis.study_verdict import study_verdict
 from graspl.reporting.markdown import as_markdown, cell, columns_of
+from graspl.reporting.tables import study_tables
 
 BASE = {"spillover": 0.1}
 
@@ -62,6 +66,34 @@ def test_the_table_has_every_figure_and_what_a_method_needs():
     assert cell(whole, "0.90", "short", "spillover") == "-"
     assert "behind" not in columns_of(whole | {"reference": None})
     assert "needs" not in columns_of(comparison())
+
+
+def test_a_column_without_a_figure_is_left_out():
+    found = comparison()
+    assert {"removed", "steps"} <= {*columns_of(found)}
+    assert "coherence_change" not in columns_of(found)
+    found["levels"]["0.90"]["best"]["coherence_change"] = {"mean": 0.0, "low": None, "high": None}
+    assert "coherence_change" in columns_of(found)
+
+
+def test_a_terminal_of_80_characters_shows_whole_figures_the_most_asked_for_first():
+    found = comparison()
+    others = ["free_near/judged", "general/loss", "truthful/harmful_preferred", "near/margin"]
+    for each in found["levels"]["0.90"].values():
+        for name in others:
+            each |= {
+                key: {"mean": 0.5, "low": 0.4, "high": 0.6} for key in (f"{name}_removed", f"{name}_change")
+            }
+    found["measured"] = {"others": others}
+    console = Console(width=200, file=io.StringIO())
+    console.print(*study_tables(found))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    row = next(line for line in text.splitlines() if line.startswith("│ best"))
+    cells = [each.strip() for each in row.strip("│").split("│")]
+    assert cells[:4] == ["best", "3 of 3", cell(found, "0.90", "best", "removed"), "1.000 +- 0.000"]
+    assert cells[4] == "0.500 +- 0.100"
 
 
 @pytest.mark.parametrize("tasks", [True, False])

@@ -20,7 +20,7 @@ COLUMNS = {
     "norm_matched/spillover": "naive at equal norm",
     "area": "area under the curve",
     "steps": "steps",
-    "step_ratio": "over naive's",
+    "step_ratio": "steps over naive's",
     "cost_ratio": "operations over naive's",
     "needs": "needs beyond the task's rows",
 }
@@ -28,8 +28,14 @@ _NO_SUMMARY = ("seeds", "tasks", "fits", "reached")
 
 
 def columns_of(comparison: Mapping[str, Any]) -> list[str]:
-    """Return the columns for which a comparison has content."""
-    known = {name for methods in comparison["levels"].values() for each in methods.values() for name in each}
+    """Return the columns in which a comparison has a figure."""
+    every = [each for methods in comparison["levels"].values() for each in methods.values()]
+    known = {
+        name
+        for each in every
+        for name, found in each.items()
+        if name not in _NO_SUMMARY and _interval(found) != "-"
+    }
     known |= {"reached", "area"}
     if comparison["reference"] is None:
         known.discard("behind")

@@ -1,6 +1,7 @@
 """Tables for the terminal, and how figures look in every table."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from rich.table import Column, Table
@@ -22,7 +23,14 @@ class Shown(NamedTuple):
         return self.parts
 
 
-FOR_FILES = ("spillover", "steps", "needs")  # Columns of `comparison.md` for which a terminal has no room
+WIDTH = 80  # Characters of a study's table in the terminal; all columns are in `comparison.md`
+FIRST = (
+    "reached",
+    "removed",
+    "step_ratio",
+    "coherence_change",
+)  # Columns that come first there, then what is removed of others
+FOR_FILES = ("spillover", "steps", "needs")  # Columns that a terminal never shows
 
 
 def figure(value: float | None) -> str:
@@ -61,15 +69,35 @@ def judged_table(comparison: Comparison) -> Table:
 
 
 def study_tables(comparison: Mapping[str, Any]) -> Iterator[Table]:
-    """Yield a table for each level of adherence: the mean and interval of each figure, one row for each method."""
+    """Yield a table for each level of adherence, one row for each method: mean and interval of the figures that fit."""
     over = "tasks" if "tasks" in comparison else "seeds"
-    columns = [name for name in columns_of(comparison) if name not in FOR_FILES]
+    widths = _fitting(comparison)
+    headings = ["\n".join(wrap(title_of(name), width)) for name, width in widths.items()]
     for level, methods in comparison["levels"].items():
         title = f"at adherence {level}: mean +- half of the 95 % interval over {over}"
-        table = Table(Column("method", no_wrap=True), *map(title_of, columns), title=title)
+        table = Table(Column("method", no_wrap=True), *headings, title=title)
         for method in methods:
-            table.add_row(method, *(cell(comparison, level, method, name) for name in columns))
+            table.add_row(method, *(cell(comparison, level, method, name) for name in widths))
         yield table
+
+
+def _fitting(comparison: Mapping[str, Any]) -> dict[str, int]:
+    """Return the widths of the columns for which a terminal has room, by name, the most asked for first."""
+    found = [name for name in columns_of(comparison) if name not in FOR_FILES]
+    ranked = sorted(
+        found, key=lambda name: (*(name != each for each in FIRST), not name.endswith("_removed"))
+    )
+    cells = [(level, method) for level, methods in comparison["levels"].items() for method in methods]
+    room = WIDTH - 4 - max(len(method) for _, method in cells)
+    widths = {}
+    for name in ranked:
+        texts = [*title_of(name).split(" "), *(cell(comparison, *place, name) for place in cells)]
+        widths[name] = max(map(len, texts))
+        room -= widths[name] + 3
+        if room < 0:
+            del widths[name]
+            break
+    return widths
 
 
 def contrast_table(suites: Mapping[str, Mapping[str, Any]]) -> Table:
