@@ -7,6 +7,7 @@ from importlib import import_module
 import torch
 from lightning import Trainer, seed_everything
 
+from graspl.adapters.loss import answer_logits
 from graspl.data import ChatDataModule
 from graspl.methods.state import finished_factors, write_peft_folder
 
@@ -74,6 +75,11 @@ def attached(module):
     """Attach a fitted module's edits again, which the end of the fit took off; close them with `module.attached.detach`."""
     module.attached.attach(module.model, module.directions_in_use)
     return module.attached
+
+
+def answers_of(module, batch):
+    """Return the logits that predict a batch's answer tokens, as penalties are given them."""
+    return answer_logits(module.model, module, batch)
 
 
 def weighed(module, batch, logits):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from graspl.adapters.sites import Site
+from graspl.data.tokens import TokenizedConversation
 from graspl.directions.basis import Directions
 
 
@@ -53,6 +54,10 @@ class Host(Protocol):
 
     def unedited(self) -> AbstractContextManager[None]:
         """Run forward passes within the block without edits and stream constraints."""
+        ...
+
+    def own_text(self, count: int) -> list[TokenizedConversation]:
+        """Return `count` rows that the base model wrote before training, in the task's form; every process must call it."""
         ...
 
     def whole_sites(self) -> list[Site]:

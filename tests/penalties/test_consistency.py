@@ -1,7 +1,7 @@
 """The consistency penalty: an auxiliary pass, one step uphill."""
 
 import pytest
-from fits import adam, batch_of
+from fits import adam, answers_of, batch_of
 
 from graspl.adapters.loss import summed_loss
 from graspl.errors import GrasplError
@@ -17,11 +17,12 @@ def test_the_auxiliary_pass_is_a_step_uphill_that_the_penalty_flattens(fit):
     def measured(module):
         """Return the distance between the passes, and how much higher the loss of the auxiliary one is."""
         losses, [penalty] = [], module.penalties
-        penalty.begin(module)
         plain = module(batch)
+        penalty.begin(module)
+        answers = answers_of(module, batch)
         forward = module.forward
         module.forward = lambda given: losses.append(forward(given)) or losses[-1]
-        distance = float(penalty.term(module, batch, plain).detach())
+        distance = float(penalty.term(module, batch, answers).detach())
         module.forward = forward
         penalty.end()
         risen = summed_loss(losses[0], batch["labels"])[0] - summed_loss(plain, batch["labels"])[0]

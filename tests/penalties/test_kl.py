@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import CHAT_ROWS
-from fits import adam, batch_of, factors, gradients, weighed
+from fits import adam, answers_of, batch_of, factors, gradients, weighed
 
 from graspl.adapters import LoraOptions, decoder_layers
 from graspl.adapters.loss import summed_loss
@@ -17,7 +17,7 @@ def test_kl_is_added_a_token_at_a_time(fit):
     """The gradient of a step is that of mean cross-entropy + weight * mean divergence."""
     module, trainer = fit(optimizer=adam, penalties=[KLPenalty(weight=3.0)])
     batch = batch_of(trainer)
-    found = gradients(module, weighed(module, batch, module(batch)))
+    found = gradients(module, weighed(module, batch, answers_of(module, batch)))
     logits, base = module(batch).log_softmax(-1), module.base_forward(batch).log_softmax(-1)
     places = torch.nn.functional.pad(batch["labels"][:, 1:] != -100, (0, 1))
     by_hand = 3.0 * (logits.exp() * (logits - base)).sum(-1)[places].mean()
@@ -31,7 +31,8 @@ def test_the_step_is_of_the_loss_and_the_penalty(fit):
     found = gradients(module, module.training_step(batch, 0))
     logits = module(batch)
     loss, tokens = summed_loss(logits, batch["labels"])
-    by_hand = gradients(module, loss + tokens * weighed(module, batch, logits))
+    extra = weighed(module, batch, answers_of(module, batch))
+    by_hand = gradients(module, loss + tokens * extra)
     torch.testing.assert_close(found * 256, by_hand, atol=1e-5, rtol=1e-4)
 
 
@@ -42,12 +43,15 @@ def test_kl_on_other_rows_reads_them_in_turns(fit, write_rows):
     module, _ = fit(optimizer=adam, penalties=[penalty], **text)
     naive, _ = fit(optimizer=adam)
     assert not torch.equal(factors(module), factors(naive))
-    assert len(module.penalties[0]._text) == 3
+    (rows,) = module.penalties[0]._texts
+    assert len(rows) == 3
     assert module.global_step == 3
     first = 3 * 2  # three steps of two rows, so the next one begins with the first row again
-    expected = [module.penalties[0]._text[(first + each) % 3].input_ids for each in range(2)]
-    found = module.penalties[0]._next_rows(module)["input_ids"]
+    expected = [rows[(first + each) % 3].input_ids for each in range(2)]
+    found = module.penalties[0]._next_rows(module, rows)["input_ids"]
     assert [row[: len(ids)] for row, ids in zip(found.tolist(), expected, strict=True)] == expected
+    both, _ = fit(optimizer=adam, penalties=[KLPenalty(rows="own_text", own_text=3, rows_per_step=2)], **text)
+    assert [len(each) for each in both.penalties[0]._texts] == [3, 3]
     for options, settings in (({"max_length": 2}, text), ({}, {})):
         with pytest.raises(GrasplError, match=r"KLPenalty\.rows: no text of at most"):
             fit(penalties=[KLPenalty(rows="text", **options)], **settings)

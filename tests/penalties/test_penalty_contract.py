@@ -20,6 +20,7 @@ from graspl.penalties import (
 PENALTIES = [
     KLPenalty,
     lambda **options: KLPenalty(rows="text", rows_per_step=2, **options),
+    lambda **options: KLPenalty(rows="own_text", rows_per_step=2, own_text=3, **options),
     FeaturePenalty,
     ConsistencyPenalty,
     L2Penalty,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from fits import adam, batch_of, weighed
+from fits import adam, answers_of, batch_of, weighed
 
 from graspl.methods import LoRALitModule
 from graspl.penalties import (
@@ -24,7 +24,7 @@ def test_a_penalty_keeps_the_fit_near_the_base(fit, kind, weight):
         for each in module.penalties:
             each.begin(module)
         with torch.no_grad():
-            value = float(module.penalties[0].term(module, batch, module(batch)))
+            value = float(module.penalties[0].term(module, batch, answers_of(module, batch)))
         module.penalties[0].end()
         return value
 
@@ -38,8 +38,9 @@ def test_penalties_add_up(fit):
     """The gradient of a step with two penalties is that of their weighed sum."""
     module, trainer = fit(optimizer=adam, penalties=[KLPenalty(weight=3.0), L2Penalty(weight=2.0)])
     batch = batch_of(trainer)
-    both = weighed(module, batch, module(batch))
-    terms = [float(each.term(module, batch, module(batch)).detach()) for each in module.penalties]
+    both = weighed(module, batch, answers_of(module, batch))
+    logits = answers_of(module, batch)
+    terms = [float(each.term(module, batch, logits).detach()) for each in module.penalties]
     assert min(terms) > 0
     assert float(both.detach()) == pytest.approx(3.0 * terms[0] + 2.0 * terms[1], rel=1e-5)
     assert float(trainer.callback_metrics["train/extra_loss"]) > 0

@@ -1,11 +1,13 @@
 """The training loss of every method."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from graspl.adapters.answers import IGNORED, answer_places
 
 
 def summed_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,11 +40,27 @@ def logits_only_at(model: Any, index: Tensor, of: int | None = None) -> Iterator
             hook.remove()
 
 
-def summed_loss_at(logits: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `summed_loss` does, of the logits that a model gave within `logits_only_at` the same places."""
-    found, index = logits.flatten(0, 1), index.to(labels.device)
-    if len(found) != len(index):
-        found = found.index_select(0, index)
+def answer_logits(model: Any, forward: Callable[[dict[str, Any]], Tensor], batch: dict[str, Any]) -> Tensor:
+    """Return the logits that predict the n answer tokens of a batch, (n, vocabulary), row after row; no others are computed.
+
+    Args:
+        model: the causal language model that `forward` runs.
+        forward: returns a batch's logits, (b, L, vocabulary).
+        batch: with `labels`, and `answer_index` where the host knows it.
+    """
+    index = _answer_index(batch)
+    with logits_only_at(model, index):
+        found = forward(batch).flatten(0, 1)
+    return found if len(found) == len(index) else found.index_select(0, index.to(found.device))
+
+
+def summed_loss_at(logits: Tensor, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return what `summed_loss` does, of a batch's `answer_logits`, (n, vocabulary)."""
     # A place predicts the token after it; the last of a row predicts nothing and is not among them
-    targets = labels.flatten().index_select(0, index + 1)
-    return F.cross_entropy(found.float(), targets, reduction="sum"), (targets != -100).sum()
+    targets = batch["labels"].flatten().index_select(0, _answer_index(batch).to(batch["labels"].device) + 1)
+    return F.cross_entropy(logits.float(), targets, reduction="sum"), (targets != IGNORED).sum()
+
+
+def _answer_index(batch: dict[str, Any]) -> Tensor:
+    index: Tensor | None = batch.get("answer_index")
+    return answer_places(batch["labels"]).flatten().nonzero()[:, 0] if index is None else index

@@ -16,14 +16,16 @@ from torch.optim import Optimizer
 
 from graspl.adapters import LoraOptions, Site, adapter_off
 from graspl.adapters.forward import model_logits
-from graspl.adapters.loss import logits_only_at, summed_loss, summed_loss_at
+from graspl.adapters.loss import answer_logits, logits_only_at, summed_loss_at
 from graspl.adapters.sharding import total, whole
+from graspl.data.tokens import TokenizedConversation
 from graspl.directions.basis import Directions
 from graspl.edits.base import AttachedEdits, SiteEdit, StreamEdit
 from graspl.evaluation.logprobs import answer_mask
 from graspl.methods import state
 from graspl.methods.directions import DirectionSource
 from graspl.methods.model import ModelOptions, build_model, prepare_training
+from graspl.methods.own_text import OwnText
 from graspl.methods.parts import check_parts
 from graspl.methods.step import LOSS_UNIT, StepSums, default_optimizer, optimizer_and_schedule
 from graspl.methods.validation import Validation, log_validation
@@ -80,7 +82,7 @@ class LoRALitModule(LightningModule):
         self.model: PeftModel | None = None
         self.sites: list[Site] = []
         self.directions_in_use: Directions | None = None
-        self.validation, self.sums = Validation(), StepSums()
+        self.validation, self.sums, self._own_text = Validation(), StepSums(), OwnText()
         self.attached, self.finisher = AttachedEdits(self.edits), Finisher(self.transforms)
         self._random_state: Tensor | None = None
         # The checkpoint holds only the adapter; on_load_checkpoint checks what it is of
@@ -106,6 +108,10 @@ class LoRALitModule(LightningModule):
         if self.model is None:
             self.model, self.sites = build_model(self)
 
+    def own_text(self, count: int) -> list[TokenizedConversation]:
+        """Return `count` rows that the base model wrote before training; every process must call it."""
+        return self._own_text.rows(self, count)
+
     def whole_sites(self) -> list[Site]:
         """Return the sites with whole factors, also where they are sharded; every process must call it."""
         return [replace(site, A=whole(site.A), B=whole(site.B)) for site in self.sites]
@@ -128,7 +134,8 @@ class LoRALitModule(LightningModule):
     def on_fit_start(self) -> None:
         """Put the model in training mode, which from_pretrained and validation leave, and prepare the transforms."""
         prepare_training(self)
-        self.validation = Validation()  # The suites may be others than in an earlier fit
+        # Data and suites may be others than in an earlier fit
+        self.validation, self._own_text = Validation(), OwnText()
         for each in self.transforms:
             each.prepare(self)
 
@@ -146,26 +153,15 @@ class LoRALitModule(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss: summed cross-entropy of the answers, plus weighed penalties a token, in units of LOSS_UNIT."""
-        if not self.weighed:
-            loss, tokens = self.answer_loss(batch)
-            self.sums.add(tokens, loss, None)
-            return loss * LOSS_UNIT
-        logits = self(batch)
-        loss, tokens = summed_loss(logits, batch["labels"])
-        terms = [each.weight * each.term(self, batch, logits) for each in self.weighed]
-        extra = sum(terms[1:], terms[0]) * tokens
-        self.sums.add(tokens, loss, extra)
-        return (loss + extra) * LOSS_UNIT
+        logits = answer_logits(self.model, self, batch)
+        loss, tokens = summed_loss_at(logits, batch)
+        terms = [each.weight * each.term(self, batch, logits) * tokens for each in self.weighed]
+        self.sums.add(tokens, loss, sum(terms[1:], terms[0]) if terms else None)
+        return sum(terms, loss) * LOSS_UNIT
 
     def answer_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy summed over a batch's answer tokens, (), in nats, and their number, ()."""
-        index = batch.get("answer_index")
-        if index is None:
-            return summed_loss(self(batch), batch["labels"])
-        # The batch says on the host where answers are: no other logits are computed
-        with logits_only_at(self.model, index):
-            logits = self(batch)
-        return summed_loss_at(logits, batch["labels"], index)
+        return summed_loss_at(answer_logits(self.model, self, batch), batch)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Turn the gradient of summed losses into that of the mean over all answer tokens of the step."""

@@ -33,7 +33,8 @@ class Penalty(ABC):
     def term(self, host: Host, batch: dict[str, Any], logits: Tensor) -> Tensor:
         """Return the term, (), in nats an answer token or any unit that `weight` turns into that.
 
-        `host` is the module that trains, `logits` (b, L, vocabulary) are those of the batch, with their graph.
+        `host` is the module that trains. `logits`, (n, vocabulary), predict the n answer tokens of the batch, row after row,
+        with their graph.
         """
 
     def end(self) -> None:  # noqa: B027

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graspl.adapters.loss import summed_loss
+from graspl.adapters.loss import summed_loss_at
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.streams import edit_streams
 from graspl.errors import GrasplError
@@ -47,7 +47,7 @@ class ConsistencyPenalty(Penalty):
         """Return the distance between the two passes."""
         assert host.model is not None, "configure_model comes first"
         ours = self._watched.take()
-        total, tokens = summed_loss(logits, batch["labels"])
+        total, tokens = summed_loss_at(logits, batch)
         ascent = torch.autograd.grad(total / tokens.clamp_min(1), list(ours.values()), retain_graph=True)
         pushes = {
             name: self.step

@@ -27,7 +27,7 @@ class RunFolder:
         self.judgements = self.path / "judgements.jsonl"  # What a judge said about each answer
         self.judged = self.path / "judged.json"  # Rates over the judgements
         self.null_space = self.path / "null_space.json"  # How the update responds to general text
-        self.own_text = self.path / "own_text.jsonl"  # What the base model wrote for a NullSpaceStart
+        self.own_text = self.path / "own_text.jsonl"  # What the base model wrote before training
 
     def is_used(self) -> bool:
         """Whether a fit has written here: a configuration, an adapter or checkpoints."""

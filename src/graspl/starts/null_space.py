@@ -12,16 +12,14 @@ from torch import Tensor
 
 from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
-from graspl.data.tokens import TokenizedConversation, tokenize
+from graspl.data.tokens import TokenizedConversation
 from graspl.errors import GrasplError
 from graspl.host import Host
 from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
-from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
-from graspl.runs.files import read_json_lines
+from graspl.runs import RunFolder, write_json_atomic
 from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
 from graspl.starts.moments import Moments, first_readers, gradients_of, moments_of
-from graspl.starts.own_text import own_conversations
 from graspl.starts.response import Responses, responses
 
 log = logging.getLogger(__name__)
@@ -100,10 +98,6 @@ class NullSpaceStart(Start):
                 )
             return
         data = host.trainer.datamodule
-        if self.own_text:
-            own = own_conversations(host, data.train_rows(), self.own_text)
-            if host.trainer.is_global_zero:
-                write_json_lines_atomic(_folder(host).own_text, ({"messages": row.messages} for row in own))
         texts = self._texts(host)
         text = [row for name in texts for row in texts[name].read]
         every = data.train_conversations()
@@ -133,19 +127,15 @@ class NullSpaceStart(Start):
             before = {"before training": self.read[name].plain()} if name in self.read else {}
             measured[name] = {**found.plain(), **before}
         if host.trainer.is_global_zero:
-            write_json_atomic(_folder(host).null_space, {"kind": self.kind, "ridge": self.ridge, **measured})
+            folder = RunFolder(Path(host.trainer.default_root_dir))
+            write_json_atomic(folder.null_space, {"kind": self.kind, "ridge": self.ridge, **measured})
 
     def _texts(self, host: Host) -> dict[str, "_Text"]:
         """Return the general text to read, tokenized, by where it comes from; every process must call it."""
         data = host.trainer.datamodule
         found = {"text": _Text("text", data.text_conversations()[: self.limit])}
         if self.own_text:
-            first = host.trainer.is_global_zero
-            kept: list[Any] = [read_json_lines(_folder(host).own_text, "fit again") if first else None]
-            if _many():
-                dist.broadcast_object_list(kept)
-            own = [tokenize(data.tokenizer, row["messages"], origin="own text") for row in kept[0]]
-            found["own_text"] = _Text("the model's own text", own)
+            found["own_text"] = _Text("the model's own text", host.own_text(self.own_text))
         found = {name: each for name, each in found.items() if each.rows}
         if not found:
             fix = "give unlabelled conversations on other topics, set own_text, or use PlainStart"
@@ -197,10 +187,6 @@ class NullSpaceStart(Start):
             bases[key] = _shared(basis, owner[key])
         for site in sites:
             _set(site, bases[keys[site.name]])
-
-
-def _folder(host: Host) -> RunFolder:
-    return RunFolder(Path(host.trainer.default_root_dir))
 
 
 def _many() -> bool:

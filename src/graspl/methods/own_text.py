@@ -4,16 +4,19 @@ import logging
 import random
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
 from graspl.adapters import adapter_off
 from graspl.data.rows import Conversation, Message
-from graspl.data.tokens import render
+from graspl.data.tokens import TokenizedConversation, render, tokenize
 from graspl.errors import GrasplError
 from graspl.evaluation import Sampling, TransformersGenerator
 from graspl.host import Host
+from graspl.runs import RunFolder, write_json_lines_atomic
+from graspl.runs.files import read_json_lines
 
 log = logging.getLogger(__name__)
 WORDS = 3  # Of a sentence of the task's, which the model goes on from
@@ -23,6 +26,51 @@ ROUNDS = 5  # Not every opening leads to a sentence that ends; in the last round
 MARK = "=*=opening=*="  # Stands for an opening while the chat template is filled
 SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[\u3002\uff1f\uff01])|\n+")
 END = re.compile(r"[.?!](?=\s|$)|[\u3002\uff1f\uff01]")
+
+
+class OwnText:
+    """What the base model writes for one fit: once, however many parts read it, the same in every process."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._rows: list[TokenizedConversation] = []
+
+    def rows(self, host: Host, count: int) -> list[TokenizedConversation]:
+        """Return the rows, tokenized, and keep them in the run's folder; every process must call it.
+
+        A fit that goes on from a checkpoint reads what was written before its first step.
+
+        Raises:
+            GrasplError: another part asked for another number, or as for `own_conversations`.
+        """
+        if self._count not in (0, count):
+            raise GrasplError(
+                f"own_text: one part of the fit wants {self._count} rows, another one {count}; give both the same"
+            )
+        if not self._rows:
+            data = host.trainer.datamodule
+            written = self._written(host, count) if host.global_step == 0 else _kept(host)
+            self._rows = [tokenize(data.tokenizer, messages, origin="own text") for messages in written]
+            self._count = count
+        return self._rows
+
+    @staticmethod
+    def _written(host: Host, count: int) -> list[list[Message]]:
+        rows = own_conversations(host, host.trainer.datamodule.train_rows(), count)
+        if host.trainer.is_global_zero:
+            write_json_lines_atomic(_file(host), ({"messages": row.messages} for row in rows))
+        return [row.messages for row in rows]
+
+
+def _file(host: Host) -> Path:
+    return RunFolder(Path(host.trainer.default_root_dir)).own_text
+
+
+def _kept(host: Host) -> list[list[Message]]:
+    found: list[Any] = [read_json_lines(_file(host), "fit again") if host.trainer.is_global_zero else None]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(found)
+    return [row["messages"] for row in found[0]]
 
 
 def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> list[Conversation]:

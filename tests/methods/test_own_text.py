@@ -1,4 +1,4 @@
-"""Text that the base model writes itself for a null-space start."""
+"""Text that the base model writes itself before training."""
 
 import json
 import random
@@ -9,11 +9,13 @@ import torch
 from fits import adam, every_factor, same
 
 from graspl.data.rows import Conversation
+from graspl.data.tokens import tokenize
 from graspl.errors import GrasplError
 from graspl.evaluation import TransformersGenerator
-from graspl.methods import LoRALitModule
+from graspl.methods import LoRALitModule, own_text
+from graspl.methods.own_text import first_sentence, opening, own_conversations
+from graspl.penalties import KLPenalty
 from graspl.starts import NullSpaceStart
-from graspl.starts.own_text import first_sentence, opening, own_conversations
 
 
 def row(*contents, first="user"):
@@ -133,6 +135,23 @@ def test_it_is_enough_alone_and_a_fit_that_goes_on_reads_it_again(fit, tmp_path)
     resumed, _ = fit(lightning={"max_steps": 4, "ckpt_path": str(tmp_path / "half.ckpt")}, **given)
     assert same(every_factor(whole), every_factor(resumed))
     assert "own_text" in json.loads((tmp_path / "null_space.json").read_text())
+
+
+def test_parts_of_a_fit_read_the_same_text(part_fit, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        own_text, "own_conversations", lambda *given: asked.append(given) or own_conversations(*given)
+    )
+    penalty = KLPenalty(rows="own_text", own_text=3, rows_per_step=2)
+    module = part_fit(start=NullSpaceStart(own_text=3), penalties=[penalty])
+    assert len(asked) == 1
+    kept = [json.loads(line)["messages"] for line in (tmp_path / "own_text.jsonl").read_text().splitlines()]
+    rows = module.penalties[0]._texts[0]
+    assert [each.input_ids for each in rows] == [
+        tokenize(module.trainer.datamodule.tokenizer, messages, origin="").input_ids for messages in kept
+    ]
+    with pytest.raises(GrasplError, match="own_text: one part of the fit wants 3 rows, another one 4"):
+        part_fit(start=NullSpaceStart(own_text=3), penalties=[KLPenalty(rows="own_text", own_text=4)])
 
 
 @pytest.mark.parametrize(
