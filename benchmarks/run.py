@@ -37,6 +37,7 @@ LAYER_7B = {
     "mlp.down_proj": (3584, 18944),
 }
 LAYERS_7B, RANK = 28, 32
+FROZEN = "frozen_A"  # A step after a start that freezes A, as NullSpaceStart does
 CONSTRAINTS = {
     "write": lambda: Held([WriteConstraint(k=1)]),
     "read": lambda: Held([ReadConstraint(k=1)]),
@@ -102,8 +103,8 @@ class Steps:
         with torch.no_grad():
             for site in self.sites:
                 site.B.zero_()
-        kinds: dict[tuple[str, int], Held | None] = {("naive", 0): None}
-        every: dict[str, int] = {}
+        kinds: dict[tuple[str, int], Held | None] = {("naive", 0): None, (FROZEN, 0): None}
+        every: dict[str, int] = {FROZEN: 1}
         for name, held in constraints.items():
             held.bind(self.sites, self.layers, self.directions)
             held.release()
@@ -114,6 +115,8 @@ class Steps:
         for index in range(repeats + 2):  # the first two warm up
             # No kind is always the one after another: what a step leaves in the caches is the next one's
             for kind in draw.sample(list(kinds), len(kinds)):
+                for site in self.sites:
+                    site.A.requires_grad_(kind[0] != FROZEN)
                 seconds = self._seconds(kinds[kind], kind[1])
                 taken[kind] += [seconds] if index >= 2 else []
         price = {kind: statistics.quantiles(times, n=4)[0] for kind, times in taken.items()}
@@ -275,7 +278,7 @@ def main() -> None:
         )
         if not options.only:
             figures["extra_memory_share"] = extra_memory_share(steps)
-    for name in names:
+    for name in (*names, FROZEN):
         figures |= {f"step_ratio_{name}_{shape}": found[name] for shape, found in ratios.items()}
         figures[f"step_ratio_{name}"] = max(found[name] for found in ratios.values())
     table = Table("figure", "value")
