@@ -118,3 +118,20 @@ def test_a_run_without_metrics_is_named(tmp_path):
     write_json_atomic(tmp_path / "evaluation.json", [])
     with pytest.raises(GrasplError, match="holds no metrics"):
         read_run(tmp_path)
+
+
+def test_the_report_says_what_a_null_space_promised(tmp_path):
+    run = make_run(tmp_path / "null")
+    kept = {
+        "kind": "contrastive",
+        "text": {"typical": 0.25, "before training": {"typical": 0.375, "outlook": "in doubt"}},
+        "own_text": {"typical": 0.5},
+    }
+    write_json_atomic(run.folder.null_space, kept)
+    page = render_page(compare([run]))
+    assert "over that to the task's rows is 0.250, A's before training was 0.375: in doubt." in page
+    assert "null, null space, own text" in page
+    for broken in ([], {"text": 1}, {"text": {}}, {"text": {"typical": 0.2, "before training": []}}):
+        write_json_atomic(run.folder.null_space, broken)
+        with pytest.raises(GrasplError, match=r"null_space\.json: not as a fit writes it"):
+            render_page(compare([run]))

@@ -17,7 +17,7 @@ from graspl.methods import LoRALitModule
 from graspl.starts import NullSpaceStart
 from graspl.starts.bases import Kind, inputs_of, largest_quotients
 from graspl.starts.moments import Moments, _Drawn, answer_starts, gradients_of, moments_of
-from graspl.starts.response import responses
+from graspl.starts.response import Response, Responses, responses
 
 
 def tokens(count, size, *, seed):
@@ -285,11 +285,22 @@ def test_the_response_is_measured_by_hand_and_kept(part_fit, tmp_path):
     kept = json.loads((tmp_path / "null_space.json").read_text())
     kept = kept["text"]
     assert kept["typical"] == pytest.approx(found.typical, rel=1e-3)
-    assert set(kept["before training"]["sites"]) == {site.name for site in module.sites}
+    before = kept["before training"]
+    assert set(before["sites"]) == {site.name for site in module.sites}
+    expected = "likely to hold" if before["typical"] < 0.35 else "in doubt"
+    assert before["outlook"] == (expected if before["typical"] < 0.5 else "not likely to hold")
     # A row has one answer here, and it begins before its first token
     first = lengths_at_starts(module, rows), lengths_at_starts(module, text)
     expected = first[1].square().mean().sqrt() / first[0].square().mean().sqrt()
     assert found.sites[site.name].starts == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("typical", "outlook"), [(0.2, "likely to hold"), (0.4, "in doubt"), (0.6, "not likely to hold")]
+)
+def test_the_outlook_is_that_of_the_median_site(typical, outlook):
+    sites = {name: Response(each, 1.0, 1.0) for name, each in zip("abc", (0.0, typical, 9.0), strict=True)}
+    assert Responses(sites, text_rows=1, task_rows=1).outlook == outlook
 
 
 def fit_with_text(kind, model_folder, write_rows, folder):

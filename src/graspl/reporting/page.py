@@ -9,10 +9,12 @@ from markupsafe import Markup
 from graspl.analysis.comparison import Comparison
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.verdicts import key_points, verdict
+from graspl.errors import GrasplError
 from graspl.reporting.environment import heat_map, render
 from graspl.reporting.figures import spectra_figure, tradeoff_figure
 from graspl.reporting.tables import matched_columns
 from graspl.runs import DirectionsFiles
+from graspl.runs.files import read_json
 
 PROMPTS_SHOWN = 24  # For each suite; generations.jsonl has all
 
@@ -20,10 +22,13 @@ PROMPTS_SHOWN = 24  # For each suite; generations.jsonl has all
 def render_page(comparison: Comparison) -> str:
     """Return the page as HTML text; the texts that models wrote are escaped."""
     examples, assumptions = _examples(comparison), _assumptions(comparison)
+    null_spaces = _null_spaces(comparison)
     meanings = [told for each in _directions(comparison) if (told := each.read(each.explanation)) is not None]
     sections = ["Runs", "Trade-off", *(["Judged"] if comparison.judged else []), "Weights"]
     sections += [f"Meaning {number}" for number in range(1, len(meanings) + 1)]
-    sections += [name for name, there in (("Assumptions", assumptions), ("Answers", examples)) if there]
+    sections += [
+        name for name, there in (("Assumptions", assumptions or null_spaces), ("Answers", examples)) if there
+    ]
     return render(
         "page.html",
         {
@@ -38,6 +43,7 @@ def render_page(comparison: Comparison) -> str:
             "maps": _maps(comparison),
             "meanings": meanings,
             "assumptions": assumptions,
+            "null_spaces": null_spaces,
             "examples": examples,
             "suites": list(dict.fromkeys(str(row["suite"]) for row in examples)),
         },
@@ -77,6 +83,23 @@ def _assumptions(comparison: Comparison) -> list[dict[str, Any]]:
         if report is not None:
             fields = list(next(iter(report["layers"].values()), {}))
             found.append({**report, "directions": str(each.path), "fields": fields})
+    return found
+
+
+def _null_spaces(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return what the runs' null-space starts say of each kind of general text."""
+    found = []
+    for run in (run for run in comparison.runs if run.folder.null_space.exists()):
+        kept = read_json(run.folder.null_space, "responses", "fit again")
+        try:
+            found += [
+                {"run": run.name, "text": name.replace("_", " "), "after": each["typical"]}
+                | {key: each.get("before training", {}).get(key) for key in ("typical", "outlook")}
+                for name, each in kept.items()
+                if name in ("text", "own_text")
+            ]
+        except (AttributeError, KeyError, TypeError) as error:
+            raise GrasplError(f"{run.folder.null_space}: not as a fit writes it; fit again") from error
     return found
 
 

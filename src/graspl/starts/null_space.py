@@ -111,7 +111,9 @@ class NullSpaceStart(Start):
         for name, each in texts.items():
             fresh = every[self.limit :][: len(each.held)] or rows[: len(each.held)]
             self.read[name] = responses(host, fresh, each.held, finished=False)
-            log.info("null space: before training A's response to %s is %s", each, self.read[name].sentence())
+            before = self.read[name]
+            log.info("null space: before training A's response to %s is %s", each, before.sentence())
+            log.info("null space: %s on text like %s", before.outlook, each.name)
 
     @torch.no_grad()
     def end(self, host: Host) -> None:
@@ -124,8 +126,9 @@ class NullSpaceStart(Start):
             found = responses(host, rows, each.held)
             log.info("null space: the update's response to %s is %s", each, found.sentence())
             # A fit that went on from a checkpoint does not know it
-            before = {"before training": self.read[name].plain()} if name in self.read else {}
-            measured[name] = {**found.plain(), **before}
+            before = self.read.get(name)
+            told = {"before training": {**before.plain(), "outlook": before.outlook}} if before else {}
+            measured[name] = {**found.plain(), **told}
         if host.trainer.is_global_zero:
             folder = RunFolder(Path(host.trainer.default_root_dir))
             write_json_atomic(folder.null_space, {"kind": self.kind, "ridge": self.ridge, **measured})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -11,6 +11,11 @@ from graspl.adapters.forward import ONE_PLACE, model_logits
 from graspl.data.tokens import TokenizedConversation
 from graspl.host import Host
 from graspl.starts.moments import answer_starts, batches_of, watched
+
+# Median response of A to general text before training. On development tasks a null space held below the first, and removed
+# little from the second on (docs/experiments.md).
+HOLDS, FAILS = 0.35, 0.5
+Outlook = Literal["likely to hold", "in doubt", "not likely to hold"]
 
 
 class Response(NamedTuple):
@@ -33,6 +38,17 @@ class Responses:
     def typical(self) -> float:
         """The median over sites."""
         return median(each.typical for each in self.sites.values())
+
+    @property
+    def outlook(self) -> Outlook:
+        """Whether the null space will hold, as predicted from what A reads of general text before training."""
+        return (
+            "likely to hold"
+            if self.typical < HOLDS
+            else "in doubt"
+            if self.typical < FAILS
+            else "not likely to hold"
+        )
 
     @property
     def starts(self) -> float:
