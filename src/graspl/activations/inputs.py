@@ -53,7 +53,10 @@ class InputSubspace(Identification):
         # On a base model of its own, also within a fit
         with opened(replace(adapter, live=None), adapted=False, dtype=self.dtype) as (model, tokenizer):
             rows = read_prompts(self.prompts, limit=self.limit)
-            texts = [render(tokenizer, row.messages, origin=row.origin, prompt=True) for row in rows]
+            texts = [
+                render(tokenizer, row.messages, origin=row.origin, prompt=True, tools=row.tools)
+                for row in rows
+            ]
             encode = partial(tokenizer, return_tensors="pt", add_special_tokens=False)
             encoded = [encode(text)["input_ids"] for text in texts]
             stride = max(1, sum(ids.shape[1] for ids in encoded) // self.max_tokens)

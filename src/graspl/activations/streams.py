@@ -53,7 +53,7 @@ def tokenized(
 ) -> list[TokenizedConversation]:
     """Read conversations, and cut them off after max_length tokens."""
     rows = [
-        tokenize(tokenizer, row.messages, origin=row.origin)
+        tokenize(tokenizer, row.messages, origin=row.origin, tools=row.tools)
         for row in read_conversations(source, limit=limit)
     ]
     return [

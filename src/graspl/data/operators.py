@@ -3,7 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from graspl.data.rows import Conversation, Message
@@ -78,7 +78,7 @@ class SystemPrompt(RowOperator):
             raise GrasplError(f"{row.origin}: has a system prompt; set existing to replace or keep")
         if has and self.existing == "keep":
             return row
-        return Conversation([Message(role="system", content=prompt), *row.messages[int(has) :]], row.origin)
+        return replace(row, messages=[Message(role="system", content=prompt), *row.messages[int(has) :]])
 
 
 def drawn(rows: Sequence[Conversation], count: int, seed: int, *, by: str, of: str) -> list[Conversation]:

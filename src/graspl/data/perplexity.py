@@ -27,7 +27,7 @@ def loss_gaps(
     tokenizer = with_chat_template(load_tokenizer(base_model))
     model = load_adapter(load_base_model(base_model), adapter).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    tokenized = [tokenize(tokenizer, row.messages, origin=row.origin) for row in rows]
+    tokenized = [tokenize(tokenizer, row.messages, origin=row.origin, tools=row.tools) for row in rows]
     # Rows of similar length together waste the least on padding
     short = [place for place, row in enumerate(tokenized) if len(row) <= max_length]
     order = sorted(short, key=lambda place: len(tokenized[place]))

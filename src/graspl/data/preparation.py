@@ -67,13 +67,19 @@ def tokenize_rows(
 ) -> list[TokenizedConversation]:
     """Return every row as ids, in order; many rows are cached by content, tokenizer, chat template and graspl's version."""
     if len(rows) < MANY_ROWS:
-        return [tokenize(tokenizer, row.messages, origin=row.origin) for row in rows]
+        return [tokenize(tokenizer, row.messages, origin=row.origin, tools=row.tools) for row in rows]
     # As text, since messages of one row may have fields that those of another do not
     table = Dataset.from_dict(
-        {"messages": [json.dumps(row.messages) for row in rows], "origin": [row.origin for row in rows]}
+        {
+            "messages": [json.dumps(row.messages) for row in rows],
+            "tools": [json.dumps(row.tools) for row in rows],
+            "origin": [row.origin for row in rows],
+        }
     )
     backend: Any = tokenizer.backend_tokenizer
-    fingerprint = Hasher.hash([__version__, *table["messages"], backend.to_str(), tokenizer.chat_template])
+    fingerprint = Hasher.hash(
+        [__version__, *table["messages"], *table["tools"], backend.to_str(), tokenizer.chat_template]
+    )
     folder = Path(config.HF_DATASETS_CACHE) / "graspl"
     folder.mkdir(parents=True, exist_ok=True)
     made = table.map(
@@ -90,4 +96,5 @@ def tokenize_rows(
 
 
 def _tokenized(row: dict[str, str], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    return vars(tokenize(tokenizer, json.loads(row["messages"]), origin=row["origin"]))
+    turns, tools = json.loads(row["messages"]), json.loads(row["tools"])
+    return vars(tokenize(tokenizer, turns, origin=row["origin"], tools=tools))

@@ -1,26 +1,19 @@
 """Rows of a file or a `datasets` name, read as conversations."""
 
+import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
-from graspl.data.tables import field, read_table
+from graspl.data.formats import Message, ReadRow, read_row
+from graspl.data.tables import read_table
 from graspl.errors import GrasplError
 
-ROLES = ("system", "user", "assistant", "tool")
-_FORMATS = "give `messages`, `prompt` and `completion`, or `instruction` (with `input`) and `output`"
+log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class Message(TypedDict):
-    """One turn."""
-
-    role: str
-    """`system`, `user`, `assistant` or `tool`."""
-    content: str
-    """Its text."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +22,11 @@ class Conversation:
 
     messages: list[Message]  # Turns in order
     origin: str  # Where it came from, for messages to the user: `file:line` or `name[row]`
+    tools: list[dict[str, Any]] | None = None  # Descriptions of tools, for the chat template
 
 
 def read_conversations(source: str, *, split: str = "train", limit: int | None = None) -> list[Conversation]:
-    """Read rows of chat messages, of prompt and completion, or of instruction and output.
+    """Read rows of any form that `graspl.data.formats.read_row` knows.
 
     Args:
         source: a file or a `datasets` name, as `graspl.data.tables.read_table` takes it.
@@ -57,16 +51,24 @@ def read_prompts(source: str, *, split: str = "train", limit: int | None = None)
 
 
 def _read(
-    source: str, split: str, limit: int | None, turns: Callable[[Any, str], list[Message]]
+    source: str, split: str, limit: int | None, turns: Callable[[Any, str], ReadRow]
 ) -> list[Conversation]:
-    rows = islice(read_table(source, split=split), limit)
-    read = [Conversation(turns(row, origin), origin) for origin, row in rows]
+    read, unused = [], Counter[str]()
+    for origin, row in islice(read_table(source, split=split), limit):
+        found = turns(row, origin)
+        read.append(Conversation(found.messages, origin, found.tools))
+        unused.update(found.unused)
     if not read:
         raise GrasplError(f"{source}: holds no rows; give a file with at least one")
+    if unused:
+        named = ", ".join(f"{name} ({count})" for name, count in sorted(unused.items()))
+        log.warning(
+            "%s: fields that graspl does not read, with the number of rows that have them: %s", source, named
+        )
     return read
 
 
-def prompt_turns(row: Any, origin: str) -> list[Message]:
+def prompt_turns(row: Any, origin: str) -> ReadRow:
     """Return the turns before a row's last answer, which may be missing."""
     if isinstance(row, Mapping) and "messages" not in row:
         # The answer is not read; an empty one stands in for a missing one
@@ -75,57 +77,18 @@ def prompt_turns(row: Any, origin: str) -> list[Message]:
     return _up_to("user", row, origin, "so there is no prompt")
 
 
-def _answered_turns(row: Any, origin: str) -> list[Message]:
+def _answered_turns(row: Any, origin: str) -> ReadRow:
     """Return a row's turns up to the last answer: turns without an answer teach nothing."""
     return _up_to("assistant", row, origin, "so there is nothing to learn")
 
 
-def _up_to(role: str, row: Any, origin: str, consequence: str) -> list[Message]:
-    if not isinstance(row, Mapping):
-        raise GrasplError(f"{origin}: must be a JSON object; {_FORMATS}")
-    messages = _every_turn(row, origin)
-    while messages and messages[-1]["role"] != role:
-        messages.pop()
-    if not messages:
+def _up_to(role: str, row: Any, origin: str, consequence: str) -> ReadRow:
+    read = read_row(row, origin)
+    while read.messages and read.messages[-1]["role"] != role:
+        read.messages.pop()
+    if not read.messages:
         raise GrasplError(f"{origin}: has no {role} turn, {consequence}; correct or remove the row")
-    return messages
-
-
-def _every_turn(row: Mapping[str, Any], origin: str) -> list[Message]:
-    if "messages" in row:
-        return _turns(row["messages"], origin)
-    if "prompt" in row and "completion" in row:
-        return [_turn(row, "prompt", "user", origin), _turn(row, "completion", "assistant", origin)]
-    # self-instruct's seed tasks; the first instance counts
-    if "instruction" in row and "instances" in row:
-        instances = row["instances"]
-        if not isinstance(instances, list) or not instances or not isinstance(instances[0], Mapping):
-            raise GrasplError(f"{origin}: instances must be a list of mappings with input and output")
-        return _every_turn({"instruction": row["instruction"], **instances[0]}, origin)
-    if "instruction" not in row or "output" not in row:
-        raise GrasplError(f"{origin}: has the fields {sorted(row)}; {_FORMATS}")
-    asked = _turn(row, "instruction", "user", origin)
-    if row.get("input"):
-        asked["content"] += "\n\n" + field(row, "input", origin)
-    return [asked, _turn(row, "output", "assistant", origin)]
-
-
-def _turns(value: Any, origin: str) -> list[Message]:
-    if not isinstance(value, list):
-        raise GrasplError(f"{origin}: messages must be a list of turns with role and content")
-    turns = []
-    for index, turn in enumerate(value):
-        where = f"{origin}: messages[{index}]"
-        if not isinstance(turn, Mapping) or turn.get("role") not in ROLES:
-            raise GrasplError(f"{where}.role must be one of {', '.join(ROLES)}")
-        if not isinstance(turn.get("content"), str):
-            raise GrasplError(f"{where}.content must be text")
-        turns.append(Message(role=turn["role"], content=turn["content"]))
-    return turns
-
-
-def _turn(row: Mapping[str, Any], name: str, role: str, origin: str) -> Message:
-    return Message(role=role, content=field(row, name, origin))
+    return read
 
 
 def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
@@ -133,7 +96,7 @@ def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conve
     answers = [row.messages[-1] for row in rows]
     random.Random(f"{seed} answers").shuffle(answers)
     pairs = zip(rows, answers, strict=True)
-    return [Conversation([*row.messages[:-1], answer], row.origin) for row, answer in pairs]
+    return [replace(row, messages=[*row.messages[:-1], answer]) for row, answer in pairs]
 
 
 def held_out_count(name: str, count: int, share: float) -> int:

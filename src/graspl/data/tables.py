@@ -1,7 +1,11 @@
 """Rows of any file or `datasets` name, each with the place that it came from."""
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +16,8 @@ import yaml
 from graspl.errors import GrasplError
 
 Row = tuple[str, Any]  # Where a row came from (`file:line` or `name[row]`), and the row
+UNPACKED_BY = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # By the ending of compressed files
+LARGEST_CELL = 2**24  # Characters of a cell in a CSV file
 LISTS = ("rows", "data", "samples")  # Names under which a JSON or YAML mapping holds its rows
 
 
@@ -20,8 +26,9 @@ def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
 
     Args:
         source: JSON lines (`.jsonl`, or a file without suffix), `.json` or `.yaml` (a list, or a mapping with one
-            under rows, data or samples), `.csv` and `.tsv` with a header, `.txt` (a row a line), `.parquet`; any
-            other is a name that `datasets.load_dataset` knows.
+            under rows, data or samples), `.csv` and `.tsv` with a header, `.txt` (a row a line), each also
+            compressed (`.gz`, `.bz2`, `.xz`); `.parquet` and `.arrow`. Anything that is no file is a name that
+            `datasets.load_dataset` knows.
         split: of a `datasets` name.
 
     Yields:
@@ -31,18 +38,33 @@ def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
         GrasplError: the file is missing or broken; names the file and the line.
     """
     path = Path(source).expanduser()
-    reader = _READERS.get(path.suffix.lower())
-    if path.suffix == "" and path.is_file():
+    endings = [ending.lower() for ending in path.suffixes]
+    kind = "".join(endings[-2:-1] if endings and endings[-1] in UNPACKED_BY else endings[-1:])
+    reader = _READERS.get(kind)
+    if kind == "" and path.is_file():
         reader = _json_lines
     if reader is None:
-        yield from _datasets_rows(source, path, split)
+        if path.is_file() and kind not in TABLES:
+            known = ", ".join([*_READERS, *TABLES])
+            raise GrasplError(f"{path}: is of no kind that graspl reads; name it by its kind: {known}")
+        yield from _datasets_rows(source, path, kind, split)
         return
     try:
         yield from reader(path)
     except UnicodeDecodeError as error:
         raise GrasplError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
+        raise GrasplError(f"{path}: cannot be unpacked ({error}); copy it again") from error
     except OSError as error:
-        raise GrasplError(f"{path}: cannot be read ({error.strerror}); give an existing file") from error
+        raise GrasplError(
+            f"{path}: cannot be read ({error.strerror or error}); give an existing file"
+        ) from error
+
+
+def _opened(path: Path, newline: str | None = None) -> Any:
+    """Return a file opened as text: without its byte-order mark, unpacked as its name says."""
+    opened: Callable[..., Any] = UNPACKED_BY.get(path.suffix.lower(), open)
+    return opened(path, "rt", encoding="utf-8-sig", newline=newline)
 
 
 def field(row: Any, name: str, origin: str) -> str:
@@ -71,7 +93,8 @@ def _parse(line: str, origin: str) -> Any:
 
 def _json(path: Path) -> Iterator[Row]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as file:
+            content = json.load(file)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # JSON lines under another name
             yield from _json_lines(path)
@@ -82,7 +105,8 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _yaml(path: Path) -> Iterator[Row]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with _opened(path) as file:
+            content = yaml.safe_load(file)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -105,7 +129,8 @@ def _listed(content: Any, path: Path) -> Iterator[Row]:
 
 
 def _separated(path: Path, *, delimiter: str, quoting: Any) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with _opened(path, newline="") as file:
+        csv.field_size_limit(LARGEST_CELL)
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
         try:
             header = next(reader, None)
@@ -121,7 +146,7 @@ def _separated(path: Path, *, delimiter: str, quoting: Any) -> Iterator[Row]:
 
 
 def _text(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             yield f"{path}:{number}", line.rstrip("\n")
 
@@ -138,18 +163,21 @@ _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
-def _datasets_rows(source: str, path: Path, split: str) -> Iterator[Row]:
+TABLES = {".parquet": "parquet", ".arrow": "arrow"}  # By ending, the builders of `datasets` that read them
+
+
+def _datasets_rows(source: str, path: Path, kind: str, split: str) -> Iterator[Row]:
     import datasets
     from datasets.exceptions import DatasetsError
 
-    is_parquet = path.suffix == ".parquet"
-    if is_parquet and not path.is_file():
+    builder = TABLES.get(kind)
+    if builder and not path.is_file():
         raise GrasplError(f"{path}: cannot be read (No such file); give an existing file")
     # `name` or `name:configuration`, as a hub's page names them
     name, _, configuration = source.partition(":")
     try:
-        if is_parquet:
-            table = datasets.load_dataset("parquet", data_files=str(path), split="train")
+        if builder:
+            table = datasets.load_dataset(builder, data_files=str(path), split="train")
         else:
             table = datasets.load_dataset(name, configuration or None, split=split)
     except (OSError, ValueError, ConnectionError, DatasetsError) as error:

@@ -117,7 +117,10 @@ class TaskDataModule(LightningDataModule, ABC):
 
     def text_conversations(self) -> list[TokenizedConversation]:
         """Return the unlabelled text, tokenized."""
-        return [tokenize(self.tokenizer, row.messages, origin=row.origin) for row in self.text_rows()]
+        return [
+            tokenize(self.tokenizer, row.messages, origin=row.origin, tools=row.tools)
+            for row in self.text_rows()
+        ]
 
     def suite_names(self) -> list[str]:
         """Return the names of the validation loaders, in their order; none before `setup`."""

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from graspl.adapters.answers import IGNORED
-from graspl.data.rows import Message
+from graspl.data.formats import SHOWN, Message
 from graspl.errors import GrasplError
+
+Tools = Sequence[dict[str, Any]] | None  # Descriptions of tools, for the chat template
 
 # Chat template for a tokenizer that has none (a pretrained model that was never tuned to chat).
 PLAIN_TEMPLATE = (
@@ -42,10 +45,15 @@ def with_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, origin: str, prompt: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    origin: str,
+    prompt: bool = False,
+    tools: Tools = None,
 ) -> str:
     """Return the text that the model sees."""
-    return _render_all(tokenizer, [messages], origin=origin, prompt=prompt)[0]
+    return _render_all(tokenizer, [messages], origin=origin, prompt=prompt, tools=tools)[0]
 
 
 def _render_all(
@@ -54,17 +62,23 @@ def _render_all(
     *,
     origin: str,
     prompt: bool = False,
+    tools: Tools = None,
 ) -> list[str]:
     """Return the texts of several conversations, which is faster than one by one."""
     turns: list[Any] = [[dict(message) for message in messages] for messages in every]
+    options: dict[str, Any] = {"tools": tools} if tools else {}
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)  # type: ignore[return-value]
+        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **options)  # type: ignore[return-value]
     except TemplateError as error:
         raise GrasplError(f"{origin}: the tokenizer's chat template refuses these turns: {error}") from error
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, origin: str = "row"
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    origin: str = "row",
+    tools: Tools = None,
 ) -> TokenizedConversation:
     """Turn a conversation into ids and labels.
 
@@ -72,18 +86,25 @@ def tokenize(
     that does not rewrite earlier turns.
 
     Raises:
-        GrasplError: the chat template refuses the turns or rewrites earlier ones.
+        GrasplError: the chat template refuses the turns, rewrites earlier ones, or does not show what they hold; or no
+            answer has a weight.
     """
     spans, prompt = [], ""
-    text = render(tokenizer, messages, origin=origin)
+    shown = partial(render, tokenizer, origin=origin, tools=tools)
+    text = shown(messages)
+    _check_shown(tokenizer, messages, text, origin, tools)
     for index, message in enumerate(messages):
-        if message["role"] == "assistant":
-            prompt = render(tokenizer, messages[:index], origin=origin, prompt=True)
-            upto = render(tokenizer, messages[: index + 1], origin=origin).rstrip()
+        if message["role"] == "assistant" and message.get("weight", 1):
+            prompt = shown(messages[:index], prompt=True)
+            upto = shown(messages[: index + 1]).rstrip()
             if not (text.startswith(upto) and upto.startswith(prompt)):
                 why = f"the answer in messages[{index}] cannot be found; split the row into single answers"
                 raise GrasplError(f"{origin}: the chat template rewrites earlier turns, so {why}")
             spans.append((len(prompt), len(upto)))
+    if not spans and any("weight" in message for message in messages):
+        raise GrasplError(
+            f"{origin}: every answer has weight 0, so there is nothing to learn; remove the row"
+        )
     # The caller says that a row is too long
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, labels = list(encoded["input_ids"]), [IGNORED] * len(encoded["input_ids"])
@@ -91,6 +112,30 @@ def tokenize(
         if any(first <= start < last for first, last in spans):
             labels[position] = ids[position]
     return TokenizedConversation(ids, labels, prompt)
+
+
+def _check_shown(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], text: str, origin: str, tools: Tools
+) -> None:
+    """Refuse a row of which the chat template leaves something out."""
+    hidden = [
+        f"messages[{index}].{name}"
+        for index, message in enumerate(messages)
+        for name in SHOWN
+        if name in message
+        and text == render(tokenizer, _without(messages, index, name), origin=origin, tools=tools)
+    ]
+    if tools and text == render(tokenizer, messages, origin=origin):
+        hidden.append("tools")
+    if hidden:
+        fix = "remove it, or give the tokenizer a template that does"
+        raise GrasplError(f"{origin}: the chat template does not show {' and '.join(hidden)}; {fix}")
+
+
+def _without(messages: Sequence[Message], place: int, name: str) -> list[Message]:
+    """Return the turns, one of them without a field."""
+    changed: Any = {key: value for key, value in messages[place].items() if key != name}
+    return [*messages[:place], changed, *messages[place + 1 :]]
 
 
 def tokenize_candidates(

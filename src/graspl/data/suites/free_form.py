@@ -132,7 +132,10 @@ def _prompts(row: Mapping[str, Any], column: str | None, origin: str) -> list[li
     for name in (column,) if column is not None else ("question", "prompt", "instruction"):
         if name in row or name == column:
             return [[Message(role="user", content=text_field(row, name, origin))]]
-    return [prompt_turns(row, origin)]
+    read = prompt_turns(row, origin)
+    if read.tools:
+        raise GrasplError(f"{origin}: has tools, which questions cannot have; remove the field")
+    return [read.messages]
 
 
 def _paragraphs(source: str) -> Iterator[Row]:

@@ -58,6 +58,8 @@ class AnswerPairs(EvaluationSuite):
 
 def pair_answers(harmful: Sequence[Conversation], good: str) -> list[AnswerPair]:
     """Return pairs of different answers to the prompts that both have."""
+    if tooled := next((row.origin for row in harmful if row.tools), None):
+        raise GrasplError(f"{tooled}: has tools, which pairs of answers cannot have; remove the field")
     better = {_prompt(row): row.messages[-1]["content"] for row in read_conversations(good)}
     pairs = [
         AnswerPair(
