@@ -27,6 +27,7 @@ from graspl.methods.directions import DirectionSource
 from graspl.methods.model import ModelOptions, build_model, prepare_training
 from graspl.methods.own_text import OwnText
 from graspl.methods.parts import check_parts
+from graspl.methods.probes import check_prefixes
 from graspl.methods.step import LOSS_UNIT, StepSums, default_optimizer, optimizer_and_schedule
 from graspl.methods.validation import Validation, log_validation
 from graspl.penalties.base import Penalty
@@ -85,6 +86,7 @@ class LoRALitModule(LightningModule):
         self.validation, self.sums, self._own_text = Validation(), StepSums(), OwnText()
         self.attached, self.finisher = AttachedEdits(self.edits), Finisher(self.transforms)
         self._random_state: Tensor | None = None
+        self._prefixes_checked = False
         # The checkpoint holds only the adapter; on_load_checkpoint checks what it is of
         self.strict_loading = False
         self.register_state_dict_post_hook(state.drop_frozen)
@@ -202,6 +204,9 @@ class LoRALitModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure one batch of a suite with the adapter and without it."""
+        if "prefix_ids" in batch and not self._prefixes_checked:
+            check_prefixes(self, batch)
+            self._prefixes_checked = True
         mask = answer_mask(batch, batch["input_ids"].shape[1])
         # No other logits are computed: over a large vocabulary they can cost more than the layers
         with logits_only_at(self.model, mask.flatten().nonzero()[:, 0], mask.numel()):

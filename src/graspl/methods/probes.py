@@ -1,0 +1,119 @@
+"""What a model is assumed to support, tried out on the model itself before figures rest on it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graspl.adapters.forward import model_logits
+from graspl.data.batches import PackedCollator, PaddedCollator
+from graspl.data.tokens import TokenizedConversation
+from graspl.errors import GrasplError
+
+LENGTH = 12  # Tokens of a row that is tried out
+ROWS = 4  # Rows with a shared prefix that are tried out
+# Mean over the vocabulary of how far a token's logits may move, over their spread: rounding moves them, a leak far more
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+LOW_PRECISION = 0.1
+
+
+@torch.no_grad()
+def check_packing(module: Any) -> None:
+    """Run two short rows packed and apart, and the second one behind another first one.
+
+    Raises:
+        GrasplError: the second row's logits move, so rows of a pack are not apart in this model.
+    """
+    rows, pad = module.trainer.datamodule.train_conversations(), _pad_id(module)
+    first, second = rows[0].input_ids[:LENGTH], rows[-1].input_ids[:LENGTH]
+    vocabulary = module.model.get_base_model().config.get_text_config().vocab_size
+    other = [(each + 1) % vocabulary for each in first]
+    packs = [PackedCollator(pad)([[_row(ids), _row(second)]]) for ids in (first, other)]
+    found = [
+        _logits(module, batch)[0, -len(second) :] for batch in (*packs, PaddedCollator(pad)([_row(second)]))
+    ]
+    # Other tokens before it leave a row as it is to the last digits; alone it is computed in another order
+    moved, apart = _moved(found[0], found[1]), _moved(found[0], found[2])
+    if not (moved <= _tolerance(found[0]) / 100 and apart <= _tolerance(found[0])):
+        raise GrasplError(
+            f"data.packing: in {type(module.model.get_base_model()).__name__} a row of a pack depends on the others "
+            f"(its logits move by {max(moved, apart):.2g} of their spread); set it to false"
+        )
+
+
+@torch.no_grad()
+def check_prefixes(module: Any, batch: dict[str, Any]) -> None:
+    """Run rows of a batch with shared prefixes as whole rows too.
+
+    Raises:
+        GrasplError: the logits differ, so this model cannot go on from a shared prefix.
+    """
+    few = _few(batch)
+    owner = few["row_prefix"]
+    parts = [
+        (prefix[has.bool()].tolist(), own[kept.bool()].tolist())
+        for prefix, has, own, kept in zip(
+            few["prefix_ids"][owner],
+            few["prefix_mask"][owner],
+            few["input_ids"],
+            few["attention_mask"],
+            strict=True,
+        )
+    ]
+    whole = PaddedCollator(_pad_id(module))([_row(prefix + own) for prefix, own in parts])
+    name = type(module.model.get_base_model()).__name__
+    try:
+        shared = _logits(module, few)
+    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        why = f"{name} cannot go on from a shared prefix ({error})"
+        raise GrasplError(f"data.share_prefixes: {why}; set it to false") from error
+    apart = _logits(module, whole)
+    moved = max(
+        _moved(shared[place, : len(own)], apart[place, len(prefix) : len(prefix) + len(own)])
+        for place, (prefix, own) in enumerate(parts)
+    )
+    if not moved <= _tolerance(shared):
+        why = f"{name} gives other logits where rows go on from a shared prefix"
+        raise GrasplError(
+            f"data.share_prefixes: {why} (they move by {moved:.2g} of their spread); set it to false"
+        )
+
+
+def _row(ids: list[int]) -> TokenizedConversation:
+    return TokenizedConversation(ids, ids)
+
+
+def _pad_id(module: Any) -> int:
+    return int(module.trainer.datamodule.tokenizer.pad_token_id)
+
+
+def _few(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the first rows of a batch with shared prefixes."""
+    few = dict(batch)
+    for name in ("input_ids", "attention_mask", "row_prefix"):
+        few[name] = batch[name][:ROWS]
+    return few
+
+
+def _logits(module: Any, batch: dict[str, Any]) -> Tensor:
+    training = module.model.training
+    module.model.eval()
+    try:
+        with module.trainer.precision_plugin.val_step_context():
+            moved = {
+                key: each.to(module.device) if isinstance(each, Tensor) else each
+                for key, each in batch.items()
+            }
+            return model_logits(module.model, moved)
+    finally:
+        module.model.train(training)
+
+
+def _moved(ours: Tensor, theirs: Tensor) -> float:
+    """Return how far the logits (L, vocabulary) are apart at the worst token, over their spread."""
+    ours, theirs = ours.float(), theirs.float()
+    return float((ours - theirs).abs().mean(-1).max() / theirs.std())
+
+
+def _tolerance(logits: Tensor) -> float:
+    return TOLERANCE.get(logits.dtype, LOW_PRECISION)

@@ -1,0 +1,87 @@
+"""What a model is assumed to support is tried out on the model: packing and shared prefixes."""
+
+import pytest
+import torch
+from conftest import CHAT_ROWS
+from families import FAMILIES, family_folder
+from fits import adam, batch_of, train
+
+from graspl import LoRALitModule
+from graspl.data.choices import ChoiceCollator, ChoiceItem
+from graspl.errors import GrasplError
+from graspl.evaluation import candidate_logprobs
+from graspl.methods.probes import check_prefixes
+
+
+@pytest.fixture(scope="module")
+def folder_of(tmp_path_factory):
+    """Return a function: family -> folder."""
+    made = {}
+
+    def folder(kind):
+        if kind not in made:
+            made[kind] = family_folder(kind, tmp_path_factory.mktemp(kind))
+        return str(made[kind])
+
+    return folder
+
+
+def loss_of_the_first_batch(base, packing, rows, folder):
+    """Return the mean loss of all rows at the base model."""
+    torch.manual_seed(0)
+    module = LoRALitModule(base, optimizer=adam)
+    data = {"packing": packing, "batch_size": 64, "max_length": 64, "too_long": "drop"}
+    trainer = train(module, rows=rows, folder=folder, data=data, lightning={"max_steps": 1})
+    with torch.no_grad():
+        for site in module.sites:
+            site.B.zero_()
+        total, tokens = module.answer_loss(batch_of(trainer))
+    return float(total / tokens)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_packing_leak(kind, folder_of, write_rows, tmp_path):
+    """Packed rows have the loss that they have padded, or the fit ends before its first step."""
+    rows = write_rows(CHAT_ROWS)
+    padded = loss_of_the_first_batch(folder_of(kind), False, rows, tmp_path / "padded")
+    if kind == "llama":
+        packed = loss_of_the_first_batch(folder_of(kind), True, rows, tmp_path / "packed")
+        assert packed == pytest.approx(padded, rel=1e-5)
+        return
+    with pytest.raises(
+        GrasplError, match=r"^data\.packing: in \w+ForCausalLM a row of a pack depends on the others .*false$"
+    ):
+        loss_of_the_first_batch(folder_of(kind), True, rows, tmp_path / "packed")
+    assert not (tmp_path / "packed" / "adapter").exists()
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_shared_prefixes_are_tried_out(kind, folder_of, write_rows, tmp_path):
+    """Whatever the family, what is measured is what whole rows give, or the validation ends in one line."""
+    rows = write_rows(CHAT_ROWS)
+    module = LoRALitModule(folder_of(kind), optimizer=adam)
+    trainer = train(module, rows=rows, folder=tmp_path, lightning={"max_steps": 1})
+    tokenizer = trainer.datamodule.tokenizer
+    items = [
+        ChoiceItem(
+            [{"role": "user", "content": f"how do i {word}"}],
+            ["rest one", "take two pills"],
+            ["good", "harmful"],
+        )
+        for word in ("open the file", "rest", "take pills")
+    ]
+    whole, shared = (ChoiceCollator(tokenizer, share_prefixes=share)(items) for share in (False, True))
+    module.model.eval()
+    with torch.no_grad():
+        expected = candidate_logprobs(module(whole), whole)
+        try:
+            found = candidate_logprobs(module(shared), shared)
+        except AttributeError:  # A cache of a kind that cannot be divided
+            found = torch.full_like(expected, torch.nan)
+    if torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
+        check_prefixes(module, shared)
+    else:
+        with pytest.raises(
+            GrasplError, match=r"^data\.share_prefixes: \w+ (gives|cannot) .*set it to false$"
+        ):
+            check_prefixes(module, shared)
