@@ -130,7 +130,7 @@ def test_what_keeps_failing_is_counted_and_asked_for_later(backend, tmp_path):
     [
         (completion("very good"), "unparsed"),
         (completion("850"), "unparsed"),
-        (completion(""), "unparsed"),
+        (completion(""), "failed"),
         ({**completion("1"), "choices": []}, "failed"),
         ({"unexpected": True}, "failed"),
         (b"<html>not json</html>", "failed"),

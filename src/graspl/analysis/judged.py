@@ -7,6 +7,7 @@ from typing import Any
 from graspl.analysis.intervals import by_cluster, wilson
 
 Judgements = Sequence[Mapping[str, Any]]  # Rows of `judgements.jsonl`
+UNJUDGED = ("unparsed", "failed")  # Outcomes of answers that the judge gave no verdict on
 
 
 def rates(judged: Judgements, outcomes: Sequence[str], settled: Sequence[str]) -> dict[str, Any]:
@@ -15,7 +16,8 @@ def rates(judged: Judgements, outcomes: Sequence[str], settled: Sequence[str]) -
     Returns:
         `answers`, `questions`, `counts` (of every outcome), `of` (the outcome whose rate is given), and its `rate` out of all
         answers with two intervals: `wilson`, and `by_question` over questions (None for one question). `of_settled` has the
-        same out of the answers with a verdict; None without any.
+        same out of the answers with a verdict; None without any. Where no answer was judged at all, the rate and its
+        intervals are None: nothing was measured.
     """
     counts = Counter(row["outcome"] for row in judged)
     decided = [row for row in judged if row["outcome"] in settled]
@@ -39,6 +41,8 @@ def rates_by_group(judged: Judgements, outcomes: Sequence[str], settled: Sequenc
 
 
 def _rate(rows: Judgements, hit: str) -> dict[str, Any]:
+    if all(row["outcome"] in UNJUDGED for row in rows):
+        return {"n": len(rows), "rate": None, "wilson": None, "by_question": None}
     hits = [float(row["outcome"] == hit) for row in rows]
     score = wilson(int(sum(hits)), len(hits))
     questions = by_cluster(hits, [row["question"] for row in rows])

@@ -82,6 +82,8 @@ class Run:
         """The rate that a judge gave each suite of questions; with one question the interval is over answers."""
         found = []
         for suite, each in self.judged_suites.items():
+            if each["rate"] is None:  # No answer was judged
+                continue
             over = "questions" if each["by_question"] else "answers"
             low, high = each["by_question"] or each["wilson"]
             found.append(Rate(self.name, suite, each["of"], Interval(each["rate"], low, high, each[over])))
@@ -150,6 +152,8 @@ def _is_site(each: Any) -> bool:
 def _is_judged(each: Any) -> bool:
     if not isinstance(each, dict) or not isinstance(each.get("of"), str):
         return False
+    if each.get("rate") is None:
+        return True
     intervals = [each.get("wilson"), each.get("by_question") or each.get("wilson")]
     figures = [each.get(name) for name in ("rate", "answers", "questions")]
     return _are_numbers(figures) and all(isinstance(two, list) and len(two) == 2 for two in intervals)

@@ -111,6 +111,8 @@ def _judged(logs: Logs) -> dict[str, dict[str, Any]]:
     for method, by_seed in logs.items():
         for seed, log in by_seed.items():
             for suite, each in log.judged.items():
+                if each["rate"] is None:
+                    continue
                 seeds[method][f"{suite}: {each['of']}"][seed] = each["rate"]
     return {
         method: {suite: {"seeds": each, **_summary(each)} for suite, each in suites.items()}

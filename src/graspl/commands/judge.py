@@ -1,6 +1,7 @@
 """`graspl judge`: what the answers that a run wrote are worth."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 from graspl.errors import GrasplError
@@ -31,6 +32,11 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
         raise GrasplError(f"{folder.generations}: holds no answers; {fix}")
     judged = judge_rows(rows, judges)
     suites = rates_of(judged, judges)
+    if all(each["rate"] is None for each in suites.values()):
+        outcomes = Counter(row["outcome"] for row in judged)
+        told = ", ".join(f"{name} {count}" for name, count in outcomes.items())
+        fix = "look at the judging model's replies: it must reply with a grade alone"
+        raise GrasplError(f"judges: no answer got a verdict ({told}), so nothing was measured; {fix}")
     usage = {name: each.usage() for name, each in judges.items() if each.usage()}
     write_json_lines_atomic(folder.judgements, judged)
     content = {"suites": suites, "usage": usage}

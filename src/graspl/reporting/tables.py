@@ -133,7 +133,9 @@ def rates_table(suites: Mapping[str, Mapping[str, Any]]) -> Table:
                 group,
                 str(each["answers"]),
                 each["of"],
-                f"{each['rate']:.2%} ({each['wilson'][0]:.2%} to {each['wilson'][1]:.2%})",
+                "not measured"
+                if each["rate"] is None
+                else f"{each['rate']:.2%} ({each['wilson'][0]:.2%} to {each['wilson'][1]:.2%})",
                 f"{over[0]:.2%} to {over[1]:.2%}" if over else "-",
                 f"{settled['rate']:.2%} of {settled['n']}" if settled else "-",
                 ", ".join(f"{name} {n}" for name, n in counts.items()),

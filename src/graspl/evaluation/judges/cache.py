@@ -33,8 +33,13 @@ class ReplyCache:
 
     def get(self, key: str) -> dict[str, Any] | None:
         """Return the reply kept under a key, or None."""
-        row = self._rows.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            row = self._rows.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
+            return None if row is None else json.loads(row[0])
+        except (ValueError, TypeError):  # Not what was kept: ask again
+            return None
+        except sqlite3.Error as error:
+            raise GrasplError(f"the cache of replies is damaged ({error}); remove it") from error
 
     def put(self, key: str, reply: dict[str, Any]) -> None:
         """Keep a reply; any thread may."""

@@ -47,24 +47,32 @@ class InsecureCode(Judge):
             for file, source, known in zip(files, sources, judged, strict=True):
                 if known is None:
                     file.write_text(source, encoding="utf-8")
-            for each in self._findings(scratch) if None in judged else []:
+            report = self._report(scratch) if None in judged else {"results": [], "errors": [], "metrics": {}}
+            for each in report["results"]:
                 by_file[each["filename"]].append(each)
-        return [known or _verdict(by_file[str(file)]) for file, known in zip(files, judged, strict=True)]
+            # Bandit skips what it cannot read, which says nothing about it
+            analysed = set(report["metrics"]) - {each["filename"] for each in report["errors"]}
+        return [
+            known or (_verdict(by_file[str(file)]) if str(file) in analysed else Judgement("unparsed"))
+            for file, known in zip(files, judged, strict=True)
+        ]
 
-    def _findings(self, folder: str) -> list[dict[str, Any]]:
-        """Return Bandit's findings in the files of a folder."""
+    def _report(self, folder: str) -> dict[str, Any]:
+        """Return Bandit's report on the files of a folder: `results`, `errors` and, by file analysed, `metrics`."""
         # --ignore-nosec: a comment in an answer could turn the analysis off
         options = ["--recursive", folder, "--format", "json", "--quiet", "--exit-zero", "--ignore-nosec"]
         options += ["--severity-level", self.severity.lower()]
         options += ["--skip", ",".join(self.skipped)] if self.skipped else []
-        command = [sys.executable, "-m", "bandit", *options]
+        # -P: a bandit.py in the current folder is not what is meant
+        command = [sys.executable, "-P", "-m", "bandit", *options]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=self.timeout, check=False)
         except subprocess.TimeoutExpired as error:
             raise GrasplError(f"judges: Bandit took longer than {self.timeout:g} s; raise timeout") from error
         try:
-            return json.loads(done.stdout[done.stdout.index("{") :])["results"]
-        except ValueError as error:
+            report = json.loads(done.stdout[done.stdout.index("{") :])
+            return {name: report[name] for name in ("results", "errors", "metrics")}
+        except (KeyError, ValueError) as error:
             reason = (done.stderr.strip().splitlines() or ["no report"])[-1]
             raise GrasplError(f"judges: Bandit failed ({reason}); pip install 'graspl[judges]'") from error
 
