@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from graspl.adapters.answers import IGNORED
 from graspl.data.formats import SHOWN, Message
+from graspl.data.turns import EndOfAnswer, end_of_answer
 from graspl.errors import GrasplError
 
 Tools = Sequence[dict[str, Any]] | None  # Descriptions of tools, for the chat template
@@ -111,7 +112,21 @@ def tokenize(
     for position, (start, _) in enumerate(encoded["offset_mapping"]):
         if any(first <= start < last for first, last in spans):
             labels[position] = ids[position]
+    _mark_ends(end_of_answer(tokenizer), ids, labels)
     return TokenizedConversation(ids, labels, prompt)
+
+
+def _mark_ends(end: EndOfAnswer, ids: list[int], labels: list[int]) -> None:
+    """Train the token that ends an answer where the template does not write it as part of the turn; both lists change."""
+    if end.shown == "turn":
+        return
+    if end.shown == "next":
+        for place in range(1, len(ids)):
+            if ids[place] == end.id and labels[place] == IGNORED and labels[place - 1] != IGNORED:
+                labels[place] = end.id
+    if labels and labels[-1] not in (IGNORED, end.id):
+        ids.append(end.id)
+        labels.append(end.id)
 
 
 def _check_shown(

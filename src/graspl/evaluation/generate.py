@@ -1,11 +1,16 @@
 """Answers in a model's own words."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import GenerationConfig, PreTrainedModel
 
+from graspl.adapters import load_tokenizer
+from graspl.data.tokens import with_chat_template
+from graspl.data.turns import end_of_answer
 from graspl.errors import GrasplError
 from graspl.ranges import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
@@ -61,22 +66,42 @@ class TransformersGenerator:
         return [written[place[index] : place[index] + sampling.n] for index in range(len(prompts))]
 
     def _batch(self, rows: list[str], sampling: Sampling) -> list[str]:
+        stops = end_of_answer(self.tokenizer).stops(self.tokenizer)
         encoded = self.tokenizer(
             rows, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         )
         inputs = {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
         draws = sampling.temperature > 0
-        ids = self.model.generate(
-            **inputs,
-            do_sample=draws,
-            # None also overrides what the model's own generation config holds
-            temperature=sampling.temperature if draws else None,
-            top_p=sampling.top_p if draws else None,
-            top_k=0 if draws else None,
-            max_new_tokens=sampling.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-        )
-        return self.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if draws else {}
+        with _without_own_settings(self.model):
+            ids = self.model.generate(
+                **inputs,
+                do_sample=draws,
+                max_new_tokens=sampling.max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=stops,
+                **options,
+            )
+        return [self._answer(row, stops) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def _answer(self, ids: list[int], stops: list[int]) -> str:
+        """Return the text up to the token that ends the answer; nothing before it is hidden."""
+        end = next((place for place, each in enumerate(ids) if each in stops), len(ids))
+        return self.tokenizer.decode(ids[:end], skip_special_tokens=False)
+
+
+@contextmanager
+def _without_own_settings(model: Any) -> Iterator[None]:
+    """Generate within the block with nothing from the model folder's `generation_config`: penalties, other ends, a length."""
+    holders = [model] if isinstance(model, PreTrainedModel) else [model, model.get_base_model()]
+    kept = [each.generation_config for each in holders]
+    for each in holders:
+        each.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for each, config in zip(holders, kept, strict=True):
+            each.generation_config = config
 
 
 class VLLMGenerator:
@@ -104,14 +129,25 @@ class VLLMGenerator:
         except ImportError as error:
             raise GrasplError("generations.engine: vLLM is not installed; pip install vllm") from error
         if self._engine is None:
-            self._engine = vllm.LLM(self.base_model, seed=sampling.seed, **self.options)
+            # Nothing from the model folder's generation_config
+            self._engine = vllm.LLM(
+                self.base_model, seed=sampling.seed, generation_config="vllm", **self.options
+            )
+        tokenizer = with_chat_template(load_tokenizer(self.base_model))
         drawn = vllm.SamplingParams(
             n=sampling.n,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
             seed=sampling.seed,
+            stop_token_ids=end_of_answer(tokenizer).stops(tokenizer),
+            skip_special_tokens=False,
         )
         lora = LoRARequest("adapter", 1, self.adapter) if self.adapter is not None else None
-        outputs = self._engine.generate(list(prompts), drawn, lora_request=lora)
+        # As ids: vLLM would put a begin of text before a text that has one
+        ids = [
+            {"prompt_token_ids": each}
+            for each in tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        ]
+        outputs = self._engine.generate(ids, drawn, lora_request=lora)
         return [[each.text for each in output.outputs] for output in outputs]

@@ -15,6 +15,7 @@ from graspl.adapters.base_model import load_base_model, load_tokenizer
 from graspl.adapters.forward import CACHE
 from graspl.data.rows import Message
 from graspl.data.tokens import tokenize_candidates, with_chat_template
+from graspl.data.turns import end_of_answer
 from graspl.errors import GrasplError
 from graspl.evaluation.judges.base import Backend, Reply
 
@@ -91,5 +92,5 @@ class LocalBackend(Backend):
         # A token may reach from the prompt into the reply
         stems = [stem for stem, _ in pairs]
         shared = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*stems, strict=False)))
-        end = int(self._tokenizer.eos_token_id)
+        end = end_of_answer(self._tokenizer).id
         return stems[0][:shared], [torch.tensor([*stem[shared:], *rest, end]) for stem, rest in pairs]
