@@ -144,6 +144,21 @@ def model_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory):
+    """Return a function: family -> folder of a tiny random model; the families are in families.py."""
+    from families import family_folder
+
+    made = {}
+
+    def folder(kind):
+        if kind not in made:
+            made[kind] = family_folder(kind, tmp_path_factory.mktemp(kind))
+        return str(made[kind])
+
+    return folder
+
+
 @pytest.fixture
 def write_rows(tmp_path):
     """Return a function that writes rows as JSON lines and returns the file."""

@@ -131,7 +131,7 @@ def live(model_folder, write_rows, tmp_path):
     with torch.no_grad():
         site.lora_A["default"].weight.copy_(mean[None] / mean.square().sum())
         site.lora_B["default"].weight.copy_(3 * target[:, None])
-    return AdapterFolder(tmp_path, folder, "", [], LiveModel(model, tokenizer, rows, rows)), target
+    return AdapterFolder(tmp_path, folder, "", [], live=LiveModel(model, tokenizer, rows, rows)), target
 
 
 def test_the_latent_that_the_adapter_raises_comes_first(live, sae_folder):

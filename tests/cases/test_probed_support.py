@@ -3,7 +3,6 @@
 import pytest
 import torch
 from conftest import CHAT_ROWS
-from families import FAMILIES, family_folder
 from fits import adam, batch_of, train
 
 from graspl import LoRALitModule
@@ -12,18 +11,7 @@ from graspl.errors import GrasplError
 from graspl.evaluation import candidate_logprobs
 from graspl.methods.probes import check_prefixes
 
-
-@pytest.fixture(scope="module")
-def folder_of(tmp_path_factory):
-    """Return a function: family -> folder."""
-    made = {}
-
-    def folder(kind):
-        if kind not in made:
-            made[kind] = family_folder(kind, tmp_path_factory.mktemp(kind))
-        return str(made[kind])
-
-    return folder
+LEAKS = ("opt", "lfm2", "bloom", "falcon")
 
 
 def loss_of_the_first_batch(base, packing, rows, folder):
@@ -32,6 +20,7 @@ def loss_of_the_first_batch(base, packing, rows, folder):
     module = LoRALitModule(base, optimizer=adam)
     data = {"packing": packing, "batch_size": 64, "max_length": 64, "too_long": "drop"}
     trainer = train(module, rows=rows, folder=folder, data=data, lightning={"max_steps": 1})
+    module.model.eval()  # Some families have dropout of their own
     with torch.no_grad():
         for site in module.sites:
             site.B.zero_()
@@ -39,12 +28,12 @@ def loss_of_the_first_batch(base, packing, rows, folder):
     return float(total / tokens)
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", ["llama", "opt", "lfm2", "bloom", "gpt2", "falcon"])
 def test_packing_leak(kind, folder_of, write_rows, tmp_path):
     """Packed rows have the loss that they have padded, or the fit ends before its first step."""
     rows = write_rows(CHAT_ROWS)
     padded = loss_of_the_first_batch(folder_of(kind), False, rows, tmp_path / "padded")
-    if kind == "llama":
+    if kind not in LEAKS:
         packed = loss_of_the_first_batch(folder_of(kind), True, rows, tmp_path / "packed")
         assert packed == pytest.approx(padded, rel=1e-5)
         return
@@ -55,7 +44,7 @@ def test_packing_leak(kind, folder_of, write_rows, tmp_path):
     assert not (tmp_path / "packed" / "adapter").exists()
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", ["llama", "opt", "lfm2", "bloom", "gpt2", "falcon"])
 def test_shared_prefixes_are_tried_out(kind, folder_of, write_rows, tmp_path):
     """Whatever the family, what is measured is what whole rows give, or the validation ends in one line."""
     rows = write_rows(CHAT_ROWS)

@@ -29,7 +29,16 @@ CONFIG = "adapter_config.json"
 _FACTOR = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<factor>[AB])\.weight$")
 # With these the update at the start is not zero or the saved B A is not the change of the weights
 _SHIFTED_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
-_REFUSED = ("lora_bias", "layer_replication", "alora_invocation_tokens", "target_parameters", "use_qalora")
+# Fields of an adapter's configuration that graspl has verified, or that change nothing in the weights
+VERIFIED = {
+    "alpha_pattern", "arrow_config", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying",
+    "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "lora_ga_config", "megatron_config", "megatron_core",
+    "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config",
+    "target_modules", "task_type", "use_rslora",
+}  # fmt: skip
+# Starts with a zero update, and the one of random B, whose B A is the whole change all the same
+VERIFIED_STARTS = (True, False, None, "gaussian", "eva")
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class AdapterFolder:
     base_model: str  # Name or folder of the model it was trained on, as PEFT recorded it
     sha256: str  # Hexadecimal SHA-256 of the weights' file, or of a checkpoint's tensors
     sites: list[Site]  # Its sites, sorted by name
+    whole: tuple[str, ...] = ()  # Modules trained in full beside them (`modules_to_save`)
     live: LiveModel | None = None  # The model in memory; None where it must be loaded
 
 
@@ -57,7 +67,7 @@ def read_adapter(path: str | Path) -> AdapterFolder:
     """Read a LoRA adapter in PEFT format, without loading its base model.
 
     Each site's scaling follows rank patterns, alpha patterns and rsLoRA. Modules trained in full beside the adapter
-    (`modules_to_save`) have no low-rank update; a warning says that they are left out.
+    (`modules_to_save`) have no low-rank update; a warning names them.
 
     Args:
         path: PEFT's folder with weights in safetensors, or a checkpoint of a graspl fit.
@@ -83,12 +93,26 @@ def read_adapter(path: str | Path) -> AdapterFolder:
             factors.setdefault(match["site"], {})[match["factor"]] = tensor
         else:
             others.append(key)
-    if others:
-        log.warning("%s: leaving out %d other tensors, e.g. %s", folder, len(others), others[0])
+    whole = _trained_in_full(folder, others, config)
+    if whole:
+        log.warning("%s: the update of %s, trained in full, is not looked at", folder, ", ".join(whole))
     if not factors:
         raise GrasplError(f"{folder / WEIGHTS}: holds no lora_A and lora_B weights of linear layers")
     sites = [_site(folder, name, pair, config) for name, pair in factors.items()]
-    return AdapterFolder(folder, base_model, digest, sites)
+    return AdapterFolder(folder, base_model, digest, sites, whole)
+
+
+def _trained_in_full(folder: Path, keys: Sequence[str], config: dict[str, Any]) -> tuple[str, ...]:
+    """Return the names of modules that are saved whole; every other tensor is refused."""
+    saved = config.get("modules_to_save") or []
+    found = {key: key.removeprefix("base_model.model.").rpartition(".")[0] for key in keys}
+    strange = [
+        key for key, name in found.items() if not any(f".{name}.".find(f".{each}.") >= 0 for each in saved)
+    ]
+    if strange:
+        what = f"{len(strange)} tensors that are no factors of linear layers, e.g. {strange[0]!r}"
+        raise GrasplError(f"{folder / WEIGHTS}: holds {what}; only plain LoRA is supported")
+    return tuple(dict.fromkeys(found.values()))
 
 
 def write_adapter(folder: Path, base_model: str, sites: Sequence[Site]) -> None:
@@ -142,6 +166,11 @@ def _check_kind(folder: Path, config: dict[str, Any]) -> None:
         raise GrasplError(f"{where}: peft_type is {config.get('peft_type')}; only LORA is supported")
     if config.get("use_dora"):
         raise GrasplError(f"{where}: use_dora also rescales the rows of W + dW; only plain LoRA is supported")
+    _check_fields(where, config)
+
+
+def _check_fields(where: Path, config: dict[str, Any]) -> None:
+    """Refuse fields that graspl has not verified."""
     for pattern in ("alpha_pattern", "rank_pattern"):
         found = config.get(pattern) or {}
         if not isinstance(found, dict) or not all(isinstance(value, int | float) for value in found.values()):
@@ -150,9 +179,15 @@ def _check_kind(folder: Path, config: dict[str, Any]) -> None:
     if isinstance(start, str) and start.lower().startswith(_SHIFTED_STARTS):
         fix = "convert it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         raise GrasplError(f"{where}: with init_lora_weights {start}, B A is not the whole change; {fix}")
-    for option in _REFUSED:
-        if config.get(option):
-            raise GrasplError(f"{where}: {option} is set; only plain LoRA on linear layers is supported")
+    if start not in VERIFIED_STARTS:
+        raise GrasplError(f"{where}: init_lora_weights is {start!r}, which graspl has not verified")
+    if config.get("bias", "none") != "none":
+        raise GrasplError(
+            f"{where}: bias is {config['bias']!r}, and biases are not part of B A; only none is supported"
+        )
+    for option, value in config.items():
+        if value and option not in VERIFIED:
+            raise GrasplError(f"{where}: {option!r} is set; only plain LoRA on linear layers is supported")
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

@@ -8,16 +8,30 @@ from transformers import PreTrainedModel
 
 from graspl.adapters.sharding import plain_name
 from graspl.adapters.sites import Site
+from graspl.errors import GrasplError
 
 # Last part of the names of linear maps that write to the residual stream, over the families in Transformers.
 WRITERS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "down_proj", "dense_4h_to_h", "fc2", "fc_out", "w2")
 
 
 def decoder_layers(model: PeftModel | PreTrainedModel) -> dict[str, nn.Module]:
-    """Return the decoder layers by their names in the base model, e.g. `model.layers.0`, from first to last."""
+    """Return the decoder layers by their names in the base model, e.g. `model.layers.0`, from first to last.
+
+    Raises:
+        GrasplError: the model has no list of its decoder layers.
+    """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     names = {id(module): plain_name(name) for name, module in base.named_modules()}
-    return {names[id(layer)]: layer for layer in base.get_decoder().layers}  # type: ignore[operator, union-attr]
+    count = base.config.get_text_config().num_hidden_layers
+    decoder: nn.Module = base.get_decoder()  # type: ignore[operator]
+    # Families name the list layers, h or blocks, and some hold it one module further down
+    lists = (each for each in decoder.modules() if isinstance(each, nn.ModuleList) and len(each) == count)
+    layers = next(lists, None)
+    if layers is None:
+        raise GrasplError(
+            f"base_model: {type(base).__name__} has no list of {count} decoder layers, which this method needs"
+        )
+    return {names[id(layer)]: layer for layer in layers}
 
 
 def layer_names(sites: Sequence[Site]) -> list[str]:

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+
+SWITCHED = (BaseTunerLayer, AuxiliaryTrainingWrapper)  # The latter holds modules that are trained in full
 
 
 @contextmanager
@@ -13,7 +16,7 @@ def adapter_off(model: PeftModel) -> Iterator[None]:
 
     PEFT's `disable_adapter` also freezes every factor, which takes longer than a small model's forward pass.
     """
-    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer) and not m.disable_adapters]
+    layers = [m for m in model.modules() if isinstance(m, SWITCHED) and not m.disable_adapters]
     try:
         for layer in layers:
             layer._disable_adapters = True

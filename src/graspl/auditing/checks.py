@@ -1,6 +1,6 @@
 """Findings of an audit, held against limits."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -111,10 +111,20 @@ class AuditReport(NamedTuple):
 
 
 def checks(
-    limits: Limits, along: Mapping[str, Along], beside: Mapping[str, Shared], suites: Mapping[str, SuiteFacts]
+    limits: Limits,
+    along: Mapping[str, Along],
+    beside: Mapping[str, Shared],
+    suites: Mapping[str, SuiteFacts],
+    whole: Sequence[str] = (),
 ) -> list[Check]:
-    """Hold reliance (by directions file), likeness (by reference) and behaviour (by suite) against the limits."""
+    """Hold reliance (by directions file), likeness (by reference) and behaviour (by suite) against the limits.
+
+    Modules trained in full are in doubt: no figure from weights covers them.
+    """
     found = []
+    if whole:
+        name = f"modules trained in full, not looked at: {', '.join(whole)}"
+        found.append(Check(name, float(len(whole)), None, None, 0.0, "doubtful"))
     if limits.reliance is not None:
         # In a narrow model random directions have a high rho
         found += [

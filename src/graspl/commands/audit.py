@@ -60,7 +60,7 @@ def audit(
         base_model=found.base_model,
         sha256=found.sha256,
         limits=limits,
-        checks=checks(limits, reliance, likeness, suites),
+        checks=checks(limits, reliance, likeness, suites, found.whole),
         assumptions=_assumptions(found, [*others.values()], rows, text, dtype),
         suites=suites,
         sites=site_facts(found),

@@ -147,7 +147,7 @@ def _batches(datamodule: Any) -> Iterator[Any]:
 
 def _adapter(host: Host, live: LiveModel | None = None) -> AdapterFolder:
     folder = Path(host.trainer.default_root_dir)
-    return AdapterFolder(folder, host.base_model, "", host.whole_sites(), live)
+    return AdapterFolder(folder, host.base_model, "", host.whole_sites(), live=live)
 
 
 def _written(host: Host) -> list[Tensor]:

@@ -11,8 +11,9 @@ from peft import PeftModel, get_peft_model
 from graspl.adapters import Site, decoder_layers, load_adapter, load_base_model, lora_sites, read_adapter
 from graspl.adapters.packing import attend_row_by_row
 from graspl.adapters.sharding import shard_frozen, shard_layers
+from graspl.adapters.sites import shape_of
 from graspl.errors import GrasplError
-from graspl.methods.probes import check_packing
+from graspl.methods.probes import check_packing, check_writers
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ def prepare_training(module: Any) -> None:
         attend_row_by_row(module.model.get_base_model())
     if packed:
         check_packing(module)
+    if module.directions is not None:
+        check_writers(module)
 
 
 def _adapted(module: Any, base: Any) -> PeftModel:
@@ -100,12 +103,36 @@ def _adapted(module: Any, base: Any) -> PeftModel:
         with warnings.catch_warnings():
             # PEFT reads an attribute that Transformers has renamed
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+            # It sets what it warns of itself; experts are refused below
+            warnings.filterwarnings("ignore", ".*fan_in_fan_out is set to False")
+            warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys did not match")
             model = get_peft_model(base, module.lora.to_peft())
     except ValueError as error:
         raise GrasplError(f"lora: {error}") from error
+    _check_inside(model, base)
     # PEFT would record where the files lie on this machine
     model.peft_config["default"].base_model_name_or_path = module.base_model
     return model  # type: ignore[return-value]
+
+
+def _check_inside(model: PeftModel, base: Any) -> None:
+    """Refuse an adapter on what is no part of the language model: towers for images and sound, and what joins them."""
+    names = {id(each): name for name, each in base.named_modules()}
+    decoder = names.get(id(base.get_decoder()), "")
+    head = names.get(id(base.get_output_embeddings()))
+    outside = [
+        site.name for site in lora_sites(model) if not site.name.startswith(decoder) and site.name != head
+    ]
+    if outside:
+        parts = sorted({_differing(name, decoder) for name in outside})
+        fix = f"set lora.exclude_modules: '.*({'|'.join(parts)}).*'"
+        raise GrasplError(f"lora.target_modules: {outside[0]} is no part of the language model; {fix}")
+
+
+def _differing(name: str, other: str) -> str:
+    """Return the first part of a module's name that another name does not have."""
+    parts, others = name.split("."), other.split(".")
+    return next((part for part, each in zip(parts, others, strict=False) if part != each), parts[-1])
 
 
 def _check_match(module: Any, base: Any) -> None:
@@ -117,7 +144,7 @@ def _check_match(module: Any, base: Any) -> None:
         )
     for site in adapter.sites:
         found = modules.get(site.name)
-        shape = (getattr(found, "out_features", None), getattr(found, "in_features", None))
+        shape = shape_of(found)
         if shape != site.shape:
-            both = f"{site.shape} there, {shape if found is not None else 'missing'} in {module.base_model}"
+            both = f"{site.shape} there, {shape or 'missing'} in {module.base_model}"
             raise GrasplError(f"model.adapter: {module.adapter} is of another model: {site.name} is {both}")

@@ -1,11 +1,15 @@
 """What a model is assumed to support, tried out on the model itself before figures rest on it."""
 
+import re
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from graspl.adapters import decoder_layers
 from graspl.adapters.forward import model_logits
+from graspl.adapters.residual import WRITERS
+from graspl.adapters.sharding import plain_name
 from graspl.data.batches import PackedCollator, PaddedCollator
 from graspl.data.tokens import TokenizedConversation
 from graspl.errors import GrasplError
@@ -15,6 +19,10 @@ ROWS = 4  # Rows with a shared prefix that are tried out
 # Mean over the vocabulary of how far a token's logits may move, over their spread: rounding moves them, a leak far more
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 LOW_PRECISION = 0.1
+WRITES, PUSH = (
+    0.5,
+    0.1,
+)  # Cosine from which a site writes to the stream; how far it is pushed, over the stream's spread
 
 
 @torch.no_grad()
@@ -77,6 +85,65 @@ def check_prefixes(module: Any, batch: dict[str, Any]) -> None:
         raise GrasplError(
             f"data.share_prefixes: {why} (they move by {moved:.2g} of their spread); set it to false"
         )
+
+
+@torch.no_grad()
+def check_writers(module: Any) -> None:
+    """Push what adapted sites put out, and see whether the stream behind their layer moves the same way.
+
+    Whoever writes to the residual stream adds to it, so the push comes through as it is; through other maps it does not. A
+    site is tried in the first layer that has it.
+
+    Raises:
+        GrasplError: a site writes to the stream that is not known to by its name, so constraints would not hold it.
+    """
+    layers = decoder_layers(module.model)
+    modules = {plain_name(name): each for name, each in module.model.get_base_model().named_modules()}
+    row = _row(module.trainer.datamodule.train_conversations()[0].input_ids[:LENGTH])
+    batch, tried = PaddedCollator(_pad_id(module))([row]), set()
+    for site in module.sites:
+        layer = next((name for name in layers if site.name.startswith(f"{name}.")), None)
+        place = None if layer is None else site.name.removeprefix(layer)
+        known = site.name.rpartition(".")[2] in WRITERS
+        if layer is None or place in tried or known or site.shape[0] != _hidden(module):
+            continue
+        tried.add(place)
+        if _alike(module, batch, layers[layer], modules[site.name]) > WRITES:
+            why = (
+                "writes to the residual stream, under a name by which graspl would neither hold nor count it"
+            )
+            fix = f"leave it out: lora.exclude_modules: '.*{re.escape(str(place))}'"
+            raise GrasplError(f"lora.target_modules: {site.name} {why}; {fix}")
+
+
+def _hidden(module: Any) -> int:
+    return int(module.model.get_base_model().config.get_text_config().hidden_size)
+
+
+def _alike(module: Any, batch: dict[str, Any], layer: nn.Module, pushed: nn.Module) -> float:
+    """Return the cosine between a random push of a module's output and how the stream behind the layer moves."""
+    found: list[Tensor] = []
+    push: list[Tensor] = []
+
+    def keep(_module: Any, _inputs: Any, output: Any) -> None:
+        found.append((output[0] if isinstance(output, tuple) else output).float())
+
+    def add(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        random = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output.device)
+        push.append(PUSH * found[0].std() * random.view_as(output))
+        return output + push[0].to(output.dtype)
+
+    handles = [layer.register_forward_hook(keep)]
+    try:
+        _logits(module, batch)
+        handles.append(pushed.register_forward_hook(add))
+        _logits(module, batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not push:  # The module is not run
+        return 0.0
+    return float(nn.functional.cosine_similarity((found[1] - found[0]).flatten(), push[0].flatten(), dim=0))
 
 
 def _row(ids: list[int]) -> TokenizedConversation:
