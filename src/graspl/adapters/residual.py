@@ -1,6 +1,7 @@
 """The residual stream: its decoder layers, and which sites write to it or read from it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from peft import PeftModel
 from torch import nn
@@ -20,10 +21,10 @@ def decoder_layers(model: PeftModel | PreTrainedModel) -> dict[str, nn.Module]:
     Raises:
         GrasplError: the model has no list of its decoder layers.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     names = {id(module): plain_name(name) for name, module in base.named_modules()}
     count = base.config.get_text_config().num_hidden_layers
-    decoder: nn.Module = base.get_decoder()  # type: ignore[operator]
+    decoder: nn.Module = base.get_decoder()
     # Families name the list layers, h or blocks, and some hold it one module further down
     lists = (each for each in decoder.modules() if isinstance(each, nn.ModuleList) and len(each) == count)
     layers = next(lists, None)
