@@ -99,6 +99,16 @@ def with_shuffled_answers(rows: Sequence[Conversation], seed: int) -> list[Conve
     return [replace(row, messages=[*row.messages[:-1], answer]) for row, answer in pairs]
 
 
+def with_last_answer_alone(row: Conversation) -> Conversation:
+    """Return a row of whose answers the last one alone has a weight."""
+    last = max((place for place, turn in enumerate(row.messages) if turn["role"] == "assistant"), default=-1)
+    turns: list[Any] = [
+        {**turn, "weight": 0} if turn["role"] == "assistant" and place != last else turn
+        for place, turn in enumerate(row.messages)
+    ]
+    return replace(row, messages=turns)
+
+
 def held_out_count(name: str, count: int, share: float) -> int:
     """Return how many of some rows to hold out: a share, but at least one, and at least one stays."""
     if not 0 < share < 1:

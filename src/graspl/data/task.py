@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -16,7 +16,7 @@ from graspl.data.choices import ChoiceCollator, ChoiceItem
 from graspl.data.operators import RowOperator
 from graspl.data.preparation import TooLong, prepare_rows, tokenize_rows
 from graspl.data.questions import Question
-from graspl.data.rows import Conversation, read_conversations, with_shuffled_answers
+from graspl.data.rows import Conversation, read_conversations, with_last_answer_alone, with_shuffled_answers
 from graspl.data.suites.base import EvaluationSuite, Items, read_suites
 from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_template
 from graspl.errors import GrasplError
@@ -42,6 +42,8 @@ class TaskDataModule(LightningDataModule, ABC):
     """Rows or questions in a validation batch."""
     packing: bool = False
     """Fill each row of a batch with several conversations, up to `max_length` tokens, that do not see each other."""
+    answers: Literal["every", "last"] = "every"
+    """Which answers of a row are trained on and measured; `last` for chat templates that rewrite earlier turns."""
     group_by_length: bool = True
     """Put rows of similar length into one batch, which saves padding."""
     seed: int = 0
@@ -119,7 +121,7 @@ class TaskDataModule(LightningDataModule, ABC):
         """Return the unlabelled text, tokenized."""
         return [
             tokenize(self.tokenizer, row.messages, origin=row.origin, tools=row.tools)
-            for row in self.text_rows()
+            for row in self._weighed(self.text_rows())
         ]
 
     def suite_names(self) -> list[str]:
@@ -193,7 +195,11 @@ class TaskDataModule(LightningDataModule, ABC):
         rows = self.train_rows()
         for operator in self.operators or []:
             rows = operator(rows)
-        return with_shuffled_answers(rows, self.seed) if self.shuffle_answers else rows
+        rows = with_shuffled_answers(rows, self.seed) if self.shuffle_answers else rows
+        return self._weighed(rows)
+
+    def _weighed(self, rows: Sequence[Conversation]) -> Sequence[Conversation]:
+        return [with_last_answer_alone(row) for row in rows] if self.answers == "last" else rows
 
     def _read_suites(self, final: bool) -> None:
         late = self.final_suites or {}
@@ -206,7 +212,7 @@ class TaskDataModule(LightningDataModule, ABC):
             elif isinstance(items[0], ChoiceItem):
                 suites[name] = [replace(item, place=place) for place, item in enumerate(items)]  # type: ignore[type-var]
             else:
-                suites[name] = self._prepared(items)  # type: ignore[arg-type]
+                suites[name] = self._prepared(self._weighed(items))  # type: ignore[arg-type]
         self._suites, self._final = suites, final
 
     def _prepared(self, rows: Sequence[Conversation]) -> list[TokenizedConversation]:

@@ -94,14 +94,19 @@ def tokenize(
     shown = partial(render, tokenizer, origin=origin, tools=tools)
     text = shown(messages)
     _check_shown(tokenizer, messages, text, origin, tools)
+    last = max(
+        (index for index, message in enumerate(messages) if message["role"] == "assistant"), default=-1
+    )
     for index, message in enumerate(messages):
         if message["role"] == "assistant" and message.get("weight", 1):
             prompt = shown(messages[:index], prompt=True)
             upto = shown(messages[: index + 1]).rstrip()
-            if not (text.startswith(upto) and upto.startswith(prompt)):
-                why = f"the answer in messages[{index}] cannot be found; split the row into single answers"
-                raise GrasplError(f"{origin}: the chat template rewrites earlier turns, so {why}")
-            spans.append((len(prompt), len(upto)))
+            # Some templates open an answer with a thought and leave it out again once the answer is there
+            begin = _alike(prompt, upto) if index == last else len(prompt)
+            kept = text.startswith(upto) and upto.startswith(prompt[:begin])
+            if not kept or message["content"].strip() not in upto[begin:]:
+                raise GrasplError(f"{origin}: {_hidden_answer(index, index == last)}")
+            spans.append((begin, len(upto)))
     if not spans and any("weight" in message for message in messages):
         raise GrasplError(
             f"{origin}: every answer has weight 0, so there is nothing to learn; remove the row"
@@ -114,6 +119,22 @@ def tokenize(
             labels[position] = ids[position]
     _mark_ends(end_of_answer(tokenizer), ids, labels)
     return TokenizedConversation(ids, labels, prompt)
+
+
+def _alike(first: str, second: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    if second.startswith(first):
+        return len(first)
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _hidden_answer(index: int, is_last: bool) -> str:
+    """Say that an answer cannot be found in what the chat template makes of the row."""
+    if is_last:
+        return f"the chat template does not show the answer in messages[{index}] as it is; change the row or the template"
+    why = f"so the answer in messages[{index}] cannot be found; set data.answers to last, or split the row"
+    return f"the chat template rewrites earlier turns, {why}"
 
 
 def _mark_ends(end: EndOfAnswer, ids: list[int], labels: list[int]) -> None:
