@@ -88,7 +88,7 @@ def load_base_model(
             model = AutoModelForCausalLM.from_pretrained(
                 resolve_base_model(base_model), use_safetensors=True, **options
             )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:
         raise GrasplError(_not_loaded(base_model, "model", error)) from error
     if load_in_4bit:
         _keep_unpacked(model)
@@ -104,11 +104,20 @@ def load_adapter(base: PreTrainedModel, folder: str, *, is_trainable: bool = Fal
         base: of `load_base_model`; changed in place.
         folder: in PEFT format, already checked (`read_adapter`).
         is_trainable: keep the adapter's parameters trainable.
+
+    Raises:
+        GrasplError: the adapter is of another model, or lacks factors that its configuration names.
     """
     with warnings.catch_warnings():
         # PEFT reads an attribute that Transformers has renamed
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        return PeftModel.from_pretrained(base, folder, is_trainable=is_trainable)
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(base, folder, is_trainable=is_trainable)
+        except (RuntimeError, UserWarning, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            fix = "give the adapter whole, on the model it was trained on"
+            raise GrasplError(f"adapter: {folder} does not fit the base model ({reason}); {fix}") from error
 
 
 def _nf4(dtype: str) -> dict[str, Any]:

@@ -25,6 +25,28 @@ WRITES, PUSH = (
 )  # Cosine from which a site writes to the stream; how far it is pushed, over the stream's spread
 
 
+def check_ids(module: Any) -> None:
+    """Refuse token ids that the model has no embedding of.
+
+    Raises:
+        GrasplError: the token that pads, or one of the training rows, lies beyond the embedding.
+    """
+    data = module.trainer.datamodule
+    known = module.model.get_input_embeddings().num_embeddings
+    if _pad_id(module) >= known:
+        pads = f"the tokenizer pads with {data.tokenizer.pad_token!r}, id {_pad_id(module)}"
+        raise GrasplError(
+            f"base_model: {pads}, and the embedding has {known} rows; set another pad_token in tokenizer_config.json"
+        )
+    largest = max((max(row.input_ids) for row in data.train_conversations() if row.input_ids), default=0)
+    if largest >= known:
+        token = data.tokenizer.convert_ids_to_tokens(largest)
+        fix = "use the model's own tokenizer, or resize the embedding and save the model"
+        raise GrasplError(
+            f"base_model: the tokenizer gives {token!r} the id {largest}, and the embedding has {known} rows; {fix}"
+        )
+
+
 @torch.no_grad()
 def check_packing(module: Any) -> None:
     """Run two short rows packed and apart, and the second one behind another first one.
