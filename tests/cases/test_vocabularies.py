@@ -52,7 +52,8 @@ def test_an_adapter_with_a_resized_vocabulary(tmp_path):
     adapted = peft.get_peft_model(model, peft.LoraConfig(**options))
     adapted.save_pretrained(tmp_path / "auto", save_embedding_layers=True)
     with pytest.raises(
-        GrasplError, match=r"holds \d tensors that are no factors of linear layers, e\.g\. .*(lm_head|embed_tokens)"
+        GrasplError,
+        match=r"holds \d tensors that are no factors of linear layers, e\.g\. .*(lm_head|embed_tokens)",
     ):
         read_adapter(tmp_path / "auto")
     whole = peft.get_peft_model(model, peft.LoraConfig(modules_to_save=["embed_tokens"], **options))

@@ -24,7 +24,7 @@ class Tuning:
     """Settings to try for each method with `tune`."""
     seeds: list[int]
     """Seeds of these fits; none may be a reported seed."""
-    over: dict[str, Any] = field(default_factory=dict)
+    over: dict = field(default_factory=dict)  # type: ignore[type-arg] - with parameters jsonargparse would build what it names
     """Put over every method's configuration: the development data."""
     seed: int = 0
     """Seed of the draw, where a method's values have more combinations than there are trials."""
