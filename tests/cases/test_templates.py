@@ -1,14 +1,20 @@
 """Chat templates that rewrite turns: one answer is trained on, of several the last one by an option."""
 
 import shutil
+from itertools import pairwise
 
 import pytest
-from conftest import make_tokenizer
+import torch
+from conftest import make_model, make_tokenizer
 from fits import adam, train
 
 from graspl import LoRALitModule
+from graspl.adapters.forward import model_logits
 from graspl.data import tokenize
+from graspl.data.choices import ChoiceCollator, ChoiceItem
 from graspl.errors import GrasplError
+from graspl.evaluation import candidate_logprobs
+from graspl.evaluation.metrics import ChoiceShares
 
 OPEN = "{% if add_generation_prompt %}assistant <think> {% endif %}"
 # In the manner of DeepSeek's R1: an answer opens with a thought, and what was thought is cut out of finished turns
@@ -81,3 +87,46 @@ def test_templates_refused_advice(kind, folder_of, write_rows, tmp_path):
     [row] = {tuple(each.labels) for each in trainer.datamodule.train_conversations()}
     said = tokenizer.convert_ids_to_tokens([each for each in row if each != -100])
     assert [each for each in said if each != "<unk>"] == ["no", "<end>"]
+
+
+def forced(model, tokenizer, words):
+    """Make a model say these words, whatever comes before an answer: one token after the other behind `assistant`."""
+    after = {}
+    said = ["assistant", *words]
+    for first, second in pairwise(said):
+        after[tokenizer.convert_tokens_to_ids(first)] = tokenizer.convert_tokens_to_ids(second)
+    seen = {}
+
+    def note(_module, inputs):
+        seen["ids"] = inputs[0]
+
+    def speak(_module, _inputs, logits):
+        forced = torch.full_like(logits, -50.0)
+        for row, ids in enumerate(seen["ids"]):
+            for place, each in enumerate(ids.tolist()):
+                if each in after:
+                    forced[row, place, after[each]] = 50.0
+        return forced
+
+    model.get_input_embeddings().register_forward_pre_hook(note)
+    model.get_output_embeddings().register_forward_hook(speak)
+    return model
+
+
+def test_thinking_choices():
+    """A model that thinks first and then answers well is found to do so, and one that answers otherwise is not measured."""
+    tokenizer = tokenizer_of("qwen3")
+    size = len(tokenizer)
+    items = [ChoiceItem(ONE[:1], ["yes", "no"], ["good", "harmful"])]
+    batch = ChoiceCollator(tokenizer, share_prefixes=False)(items)
+    scores = []
+    for words in (["<think>", "</think>", "yes"], ["<think>", "</think>", "rest"]):
+        model = forced(make_model("llama", vocab_size=size).eval(), tokenizer, words)
+        shares = ChoiceShares()
+        with torch.no_grad():
+            shares.update(candidate_logprobs(model_logits(model, batch), batch), batch)
+        scores.append({name: float(value) for name, value in shares.compute().items()})
+    assert scores[0]["good_of_choices"] == pytest.approx(1.0)
+    assert scores[0]["coherence"] == pytest.approx(1.0)
+    assert scores[1]["coherence"] < 1e-6
+    assert "good_of_choices" not in scores[1]

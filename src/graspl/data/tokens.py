@@ -179,19 +179,21 @@ def tokenize_candidates(
 ) -> list[tuple[list[int], list[int]]]:
     """Return the ids of a prompt and of each of several answers to it, without the end of the turn.
 
-    The prompt's ids may differ between answers: some tokenizers merge the end of a prompt with the start of an answer.
+    The prompt's ids may differ between answers: some tokenizers merge the end of a prompt with the start of an answer. An
+    empty thought that a template puts before an answer is part of the prompt: a model that thinks first answers behind it.
     """
     prompt = render(tokenizer, messages, origin=origin, prompt=True)
     every = [[*messages, Message(role="assistant", content=candidate)] for candidate in candidates]
-    texts = []
+    texts, begins = [], []
     for candidate, text in zip(candidates, _render_all(tokenizer, every, origin=origin), strict=True):
-        found = text.find(candidate, len(prompt)) if text.startswith(prompt) else -1
-        if found < 0 or not candidate:
+        begin, found = _alike(prompt, text), text.rfind(candidate)
+        if found < begin or not candidate:
             raise GrasplError(f"{origin}: the chat template does not show the answer {candidate!r}")
         texts.append(text[: found + len(candidate)])
+        begins.append(found if text[begin:found].strip() else begin)
     encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     split = []
-    for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        first = next(position for position, (_, end) in enumerate(offsets) if end > len(prompt))
+    for ids, offsets, begin in zip(encoded["input_ids"], encoded["offset_mapping"], begins, strict=True):
+        first = next(position for position, (_, end) in enumerate(offsets) if end > begin)
         split.append((list(ids[:first]), list(ids[first:])))
     return split

@@ -1,5 +1,6 @@
 """Validation: the scores of every suite, and the headline figures."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,11 @@ from torch import Tensor
 from graspl.adapters.reliance import update_norm
 from graspl.analysis.scores import headline
 from graspl.directions.reliance import reliance
+from graspl.evaluation.metrics import NOTHING
 from graspl.evaluation.suites import SuiteEvaluator
 from graspl.methods.parts import held_k
+
+log = logging.getLogger(__name__)
 
 
 class Validation:
@@ -51,6 +55,10 @@ class Validation:
 def log_validation(module: Any) -> None:
     """Log every suite's scores, the headline figures and the size of the update; every process must call it."""
     scores = module.validation.scores()
+    for suite, each in scores.items():
+        if each.get("coherence", 1.0) < NOTHING:
+            told = "the model would give none of the answers (%.1g together), so nothing is measured by their shares"
+            log.warning(f"val/%s: {told}", suite, each["coherence"])
     named = {f"{suite}/{name}": value for suite, each in scores.items() for name, value in each.items()}
     headlines = {name: value for name, value in headline(scores).items() if value is not None}
     rho = [each["rho"] for each in module_reliance(module).values() if "rho" in each]
