@@ -12,6 +12,7 @@ from graspl.adapters import Site, decoder_layers, load_adapter, load_base_model,
 from graspl.adapters.packing import attend_row_by_row
 from graspl.adapters.sharding import shard_frozen, shard_layers
 from graspl.adapters.sites import shape_of
+from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
 from graspl.methods.probes import check_ids, check_packing, check_writers
 
@@ -85,11 +86,13 @@ def build_model(module: Any) -> tuple[PeftModel, list[Site]]:
 def prepare_training(module: Any) -> None:
     """Put a module's model in training mode; for packs, let a CPU attend row by row, and check that rows are apart."""
     module.model.train()
-    check_ids(module)
     packed = getattr(module.trainer.datamodule, "packing", False)
     # torch.compile would break a layer in two where rows are counted
     if packed and module.device.type == "cpu" and not module.options.compile_layers:
         attend_row_by_row(module.model.get_base_model())
+    if not isinstance(module.trainer.datamodule, TaskDataModule):  # Batches of the user's own
+        return
+    check_ids(module)
     if packed:
         check_packing(module)
     if module.directions is not None:

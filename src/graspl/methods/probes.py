@@ -11,7 +11,6 @@ from graspl.adapters.forward import model_logits
 from graspl.adapters.residual import WRITERS
 from graspl.adapters.sharding import plain_name
 from graspl.data.batches import PackedCollator, PaddedCollator
-from graspl.data.task import TaskDataModule
 from graspl.data.tokens import TokenizedConversation
 from graspl.errors import GrasplError
 
@@ -33,8 +32,6 @@ def check_ids(module: Any) -> None:
         GrasplError: the token that pads, or one of the training rows, lies beyond the embedding.
     """
     data = module.trainer.datamodule
-    if not isinstance(data, TaskDataModule):  # Batches of the user's own
-        return
     known = module.model.get_input_embeddings().num_embeddings
     if _pad_id(module) >= known:
         pads = f"the tokenizer pads with {data.tokenizer.pad_token!r}, id {_pad_id(module)}"
