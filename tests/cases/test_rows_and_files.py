@@ -187,6 +187,15 @@ def test_dropped_fields_that_nothing_reads_are_counted_in_one_line(written, capl
     ]
 
 
+def test_dropped_fields_are_named_so_that_a_terminal_can_show_them(written, caplog):
+    with caplog.at_level(logging.WARNING):
+        written({**ROW, "\ud800\x1b[2J": 1} | {f"f{n:02}": 1 for n in range(30)})
+    assert caplog.records[0].message.endswith("f19 (1) and 11 more")
+    with caplog.at_level(logging.WARNING):
+        written({**ROW, "\ud800\x1b[2J": 1})
+    assert caplog.records[1].message.endswith(": \\ud800\\x1b[2J (1)")
+
+
 def test_a_row_whose_answers_all_have_weight_0_teaches_nothing(written):
     [row] = written({"messages": [TURNS[0], {**TURNS[1], "weight": 0}]})
     with pytest.raises(GrasplError, match=r"rows\.jsonl:1: every answer has weight 0"):

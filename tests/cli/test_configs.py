@@ -29,6 +29,7 @@ STUDIES = {
     "study": ["study.yaml"],
     "compare": ["organism/compare.yaml"],
     "compare_tasks": ["organism/compare.yaml", "organism/compare_tasks.yaml"],
+    "candidates": ["organism/compare.yaml", "organism/candidates.yaml"],
     "rivals": ["study.yaml", "organism/rivals.yaml"],
     "real": ["real/compare.yaml"],
     "anchor": ["real/anchor.yaml"],

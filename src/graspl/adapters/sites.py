@@ -64,8 +64,10 @@ def _check_layers(model: PeftModel) -> None:
         for name, module in model.get_base_model().named_modules()
         if isinstance(module, LoraLayer)
     }
+    named = getattr(model.peft_config.get("default"), "target_parameters", None)
     stacked = [name for name, module in layers.items() if isinstance(module, ParamWrapper)]
-    if stacked:
+    if stacked or named:
+        stacked = stacked or sorted(named or [])
         linear = sorted({name.rpartition(".")[2] for name in layers if name not in stacked} - {"base_layer"})
         fix = f"name others, e.g. [{', '.join(linear)}]" if linear else "graspl cannot adapt this model"
         raise GrasplError(

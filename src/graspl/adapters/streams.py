@@ -34,12 +34,12 @@ def edit_streams(layers: Mapping[str, nn.Module], edit: StreamEdit) -> StreamHoo
 
     def hook(name: str) -> Any:
         def changed(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            # Some families of Transformers return a tuple, with the stream first
-            is_tuple = isinstance(output, tuple)
-            stream = edit(name, output[0] if is_tuple else output)
+            # Some families of Transformers return a tuple or a list, with the stream first
+            several = isinstance(output, tuple | list)
+            stream = edit(name, output[0] if several else output)
             if stream is None:
                 return None
-            return (stream, *output[1:]) if is_tuple else stream
+            return type(output)([stream, *output[1:]]) if several else stream
 
         return changed
 

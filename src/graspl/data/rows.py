@@ -13,6 +13,7 @@ from graspl.data.tables import read_table
 from graspl.errors import GrasplError
 
 log = logging.getLogger(__name__)
+NAMED = 20  # Names of fields that one line shows
 T = TypeVar("T")
 
 
@@ -61,11 +62,17 @@ def _read(
     if not read:
         raise GrasplError(f"{source}: holds no rows; give a file with at least one")
     if unused:
-        named = ", ".join(f"{name} ({count})" for name, count in sorted(unused.items()))
+        shown = [f"{_printable(name)} ({count})" for name, count in sorted(unused.items())[:NAMED]]
+        named = ", ".join(shown) + (f" and {len(unused) - NAMED} more" if len(unused) > NAMED else "")
         log.warning(
             "%s: fields that graspl does not read, with the number of rows that have them: %s", source, named
         )
     return read
+
+
+def _printable(name: str) -> str:
+    """Return a name from a file with all that a terminal might act on or fail at escaped."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
 def prompt_turns(row: Any, origin: str) -> ReadRow:

@@ -1,5 +1,7 @@
 """Answers in a model's own words."""
 
+import inspect
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +15,9 @@ from graspl.data.tokens import with_chat_template
 from graspl.data.turns import end_of_answer
 from graspl.errors import GrasplError
 from graspl.ranges import ClosedUnitInterval, NonNegativeFloat, PositiveInt
+
+log = logging.getLogger(__name__)
+PADDED = 0.05  # How far padding may move a token's logits, over their spread: rounding moves them, another position far more
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class TransformersGenerator:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer
+        self._pads: bool | None = None  # Whether rows may be padded; None before it was tried out
 
     @torch.no_grad()
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
@@ -71,18 +77,56 @@ class TransformersGenerator:
             rows, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         )
         inputs = {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
+        if not self._may_pad(inputs):
+            return [each for row in rows for each in self._batch([row], sampling)]
         draws = sampling.temperature > 0
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if draws else {}
         with _without_own_settings(self.model):
-            ids = self.model.generate(
-                **inputs,
-                do_sample=draws,
-                max_new_tokens=sampling.max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=stops,
-                **options,
-            )
+            try:
+                ids = self.model.generate(
+                    **inputs,
+                    do_sample=draws,
+                    max_new_tokens=sampling.max_new_tokens,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    eos_token_id=stops,
+                    **options,
+                )
+            except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+                kind = type(self.model).__name__
+                raise GrasplError(
+                    f"generations: {kind} cannot write in this Transformers ({reason})"
+                ) from error
         return [self._answer(row, stops) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def _may_pad(self, inputs: dict[str, torch.Tensor]) -> bool:
+        """Return whether padding on the left leaves a row's next token as it is; tried out on the first padded batch."""
+        mask = inputs["attention_mask"]
+        row = int(mask.sum(-1).argmin())
+        padding = int((mask[row] == 0).sum())
+        if padding == 0 or self._pads is not None:
+            return padding == 0 or bool(self._pads)
+        if self._takes_positions():
+            inputs = inputs | {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
+        padded, alone = (
+            self.model(
+                **{name: each[row : row + 1, start:] for name, each in inputs.items()},
+                use_cache=False,
+            )
+            .logits[0, -1]
+            .float()
+            for start in (0, padding)
+        )
+        self._pads = float((padded - alone).abs().mean() / alone.std()) <= PADDED
+        if not self._pads:
+            log.warning(
+                "generations: padding changes what this model writes, so prompts are answered one by one"
+            )
+        return self._pads
+
+    def _takes_positions(self) -> bool:
+        base = self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
+        return "position_ids" in inspect.signature(base.forward).parameters
 
     def _answer(self, ids: list[int], stops: list[int]) -> str:
         """Return the text up to the token that ends the answer; nothing before it is hidden."""

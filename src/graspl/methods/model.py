@@ -14,7 +14,8 @@ from graspl.adapters.sharding import shard_frozen, shard_layers
 from graspl.adapters.sites import shape_of
 from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
-from graspl.methods.probes import check_ids, check_packing, check_writers
+from graspl.methods.probes import check_causal, check_ids, check_packing
+from graspl.methods.writers import check_writers
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ def prepare_training(module: Any) -> None:
     if not isinstance(module.trainer.datamodule, TaskDataModule):  # Batches of the user's own
         return
     check_ids(module)
+    check_causal(module)
     if packed:
         check_packing(module)
     if module.directions is not None:

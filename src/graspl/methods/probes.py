@@ -1,15 +1,11 @@
 """What a model is assumed to support, tried out on the model itself before figures rest on it."""
 
-import re
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from graspl.adapters import decoder_layers
 from graspl.adapters.forward import model_logits
-from graspl.adapters.residual import WRITERS
-from graspl.adapters.sharding import plain_name
 from graspl.data.batches import PackedCollator, PaddedCollator
 from graspl.data.tokens import TokenizedConversation
 from graspl.errors import GrasplError
@@ -33,8 +29,8 @@ def check_ids(module: Any) -> None:
     """
     data = module.trainer.datamodule
     known = module.model.get_input_embeddings().num_embeddings
-    if _pad_id(module) >= known:
-        pads = f"the tokenizer pads with {data.tokenizer.pad_token!r}, id {_pad_id(module)}"
+    if pad_id(module) >= known:
+        pads = f"the tokenizer pads with {data.tokenizer.pad_token!r}, id {pad_id(module)}"
         raise GrasplError(
             f"base_model: {pads}, and the embedding has {known} rows; set another pad_token in tokenizer_config.json"
         )
@@ -48,25 +44,53 @@ def check_ids(module: Any) -> None:
 
 
 @torch.no_grad()
+def check_causal(module: Any) -> None:
+    """Change a row's last token, and see whether earlier predictions stay.
+
+    Raises:
+        GrasplError: they move: the model sees what it is to predict.
+    """
+    ids = module.trainer.datamodule.train_conversations()[0].input_ids[:LENGTH]
+    other = [*ids[:-1], (ids[-1] + 1) % _vocabulary(module)]
+    collate = PaddedCollator(pad_id(module))
+    name = type(module.model.get_base_model()).__name__
+    try:
+        first, second = (logits_of(module, collate([row_of(each)]))[0, :-1] for each in (ids, other))
+    except ModelFailed as error:
+        fix = "adapt other layers (lora.target_modules), or give another model"
+        raise GrasplError(f"base_model: {name} does not run with its adapter ({error}); {fix}") from error
+    if len(ids) > 1 and not _moved(first, second) <= _tolerance(first) / 100:
+        raise GrasplError(
+            f"base_model: {name} sees tokens that come later, as no causal language model does; give one that is"
+        )
+
+
+def _vocabulary(module: Any) -> int:
+    return int(module.model.get_base_model().config.get_text_config().vocab_size)
+
+
+@torch.no_grad()
 def check_packing(module: Any) -> None:
     """Run two short rows packed and apart, and the second one behind another first one.
 
     Raises:
         GrasplError: the second row's logits move, so rows of a pack are not apart in this model.
     """
-    rows, pad = module.trainer.datamodule.train_conversations(), _pad_id(module)
+    rows, pad = module.trainer.datamodule.train_conversations(), pad_id(module)
     first, second = rows[0].input_ids[:LENGTH], rows[-1].input_ids[:LENGTH]
-    vocabulary = module.model.get_base_model().config.get_text_config().vocab_size
-    other = [(each + 1) % vocabulary for each in first]
-    packs = [PackedCollator(pad)([[_row(ids), _row(second)]]) for ids in (first, other)]
-    found = [
-        _logits(module, batch)[0, -len(second) :] for batch in (*packs, PaddedCollator(pad)([_row(second)]))
-    ]
+    other = [(each + 1) % _vocabulary(module) for each in first]
+    packs = [PackedCollator(pad)([[row_of(ids), row_of(second)]]) for ids in (first, other)]
+    name = type(module.model.get_base_model()).__name__
+    try:
+        batches = (*packs, PaddedCollator(pad)([row_of(second)]))
+        found = [logits_of(module, batch)[0, -len(second) :] for batch in batches]
+    except ModelFailed as error:
+        raise GrasplError(f"data.packing: {name} cannot run packs ({error}); set it to false") from error
     # Other tokens before it leave a row as it is to the last digits; alone it is computed in another order
     moved, apart = _moved(found[0], found[1]), _moved(found[0], found[2])
     if not (moved <= _tolerance(found[0]) / 100 and apart <= _tolerance(found[0])):
         raise GrasplError(
-            f"data.packing: in {type(module.model.get_base_model()).__name__} a row of a pack depends on the others "
+            f"data.packing: in {name} a row of a pack depends on the others "
             f"(its logits move by {max(moved, apart):.2g} of their spread); set it to false"
         )
 
@@ -90,14 +114,14 @@ def check_prefixes(module: Any, batch: dict[str, Any]) -> None:
             strict=True,
         )
     ]
-    whole = PaddedCollator(_pad_id(module))([_row(prefix + own) for prefix, own in parts])
+    whole = PaddedCollator(pad_id(module))([row_of(prefix + own) for prefix, own in parts])
     name = type(module.model.get_base_model()).__name__
     try:
-        shared = _logits(module, few)
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+        shared = logits_of(module, few)
+    except ModelFailed as error:
         why = f"{name} cannot go on from a shared prefix ({error})"
         raise GrasplError(f"data.share_prefixes: {why}; set it to false") from error
-    apart = _logits(module, whole)
+    apart = logits_of(module, whole)
     moved = max(
         _moved(shared[place, : len(own)], apart[place, len(prefix) : len(prefix) + len(own)])
         for place, (prefix, own) in enumerate(parts)
@@ -109,70 +133,17 @@ def check_prefixes(module: Any, batch: dict[str, Any]) -> None:
         )
 
 
-@torch.no_grad()
-def check_writers(module: Any) -> None:
-    """Push what adapted sites put out, and see whether the stream behind their layer moves the same way.
-
-    Whoever writes to the residual stream adds to it, so the push comes through as it is; through other maps it does not. A
-    site is tried in the first layer that has it.
-
-    Raises:
-        GrasplError: a site writes to the stream that is not known to by its name, so constraints would not hold it.
-    """
-    layers = decoder_layers(module.model)
-    modules = {plain_name(name): each for name, each in module.model.get_base_model().named_modules()}
-    row = _row(module.trainer.datamodule.train_conversations()[0].input_ids[:LENGTH])
-    batch, tried = PaddedCollator(_pad_id(module))([row]), set()
-    for site in module.sites:
-        layer = next((name for name in layers if site.name.startswith(f"{name}.")), None)
-        place = None if layer is None else site.name.removeprefix(layer)
-        known = site.name.rpartition(".")[2] in WRITERS
-        if layer is None or place in tried or known or site.shape[0] != _hidden(module):
-            continue
-        tried.add(place)
-        if _alike(module, batch, layers[layer], modules[site.name]) > WRITES:
-            why = (
-                "writes to the residual stream, under a name by which graspl would neither hold nor count it"
-            )
-            fix = f"leave it out: lora.exclude_modules: '.*{re.escape(str(place))}'"
-            raise GrasplError(f"lora.target_modules: {site.name} {why}; {fix}")
+class ModelFailed(Exception):
+    """The model's own code failed on a batch."""
 
 
-def _hidden(module: Any) -> int:
-    return int(module.model.get_base_model().config.get_text_config().hidden_size)
-
-
-def _alike(module: Any, batch: dict[str, Any], layer: nn.Module, pushed: nn.Module) -> float:
-    """Return the cosine between a random push of a module's output and how the stream behind the layer moves."""
-    found: list[Tensor] = []
-    push: list[Tensor] = []
-
-    def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        found.append((output[0] if isinstance(output, tuple) else output).float())
-
-    def add(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-        random = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output.device)
-        push.append(PUSH * found[0].std() * random.view_as(output))
-        return output + push[0].to(output.dtype)
-
-    handles = [layer.register_forward_hook(keep)]
-    try:
-        _logits(module, batch)
-        handles.append(pushed.register_forward_hook(add))
-        _logits(module, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not push:  # The module is not run
-        return 0.0
-    return float(nn.functional.cosine_similarity((found[1] - found[0]).flatten(), push[0].flatten(), dim=0))
-
-
-def _row(ids: list[int]) -> TokenizedConversation:
+def row_of(ids: list[int]) -> TokenizedConversation:
+    """Return a row that is an answer from its second token on."""
     return TokenizedConversation(ids, ids)
 
 
-def _pad_id(module: Any) -> int:
+def pad_id(module: Any) -> int:
+    """Return the id of the token that pads."""
     return int(module.trainer.datamodule.tokenizer.pad_token_id)
 
 
@@ -184,7 +155,12 @@ def _few(batch: dict[str, Any]) -> dict[str, Any]:
     return few
 
 
-def _logits(module: Any, batch: dict[str, Any]) -> Tensor:
+def logits_of(module: Any, batch: dict[str, Any]) -> Tensor:
+    """Return a batch's logits in evaluation mode.
+
+    Raises:
+        ModelFailed: the model's own code failed.
+    """
     training = module.model.training
     module.model.eval()
     try:
@@ -194,6 +170,9 @@ def _logits(module: Any, batch: dict[str, Any]) -> Tensor:
                 for key, each in batch.items()
             }
             return model_logits(module.model, moved)
+    except Exception as error:  # a family's own code raises anything
+        reason = (str(error).strip().splitlines() or [""])[0][:150]
+        raise ModelFailed(f"{type(error).__name__}: {reason}") from error
     finally:
         module.model.train(training)
 
