@@ -128,5 +128,5 @@ def test_thinking_choices():
         scores.append({name: float(value) for name, value in shares.compute().items()})
     assert scores[0]["good_of_choices"] == pytest.approx(1.0)
     assert scores[0]["coherence"] == pytest.approx(1.0)
-    assert scores[1]["coherence"] < 1e-6
+    assert scores[1]["coherence"] < 1e-10
     assert "good_of_choices" not in scores[1]

@@ -47,7 +47,7 @@ class TextScores(Sums):
         return {"loss": self.loss / self.count, "token_accuracy": self.hits / self.count}
 
 
-NOTHING = 1e-6  # Probability of all candidates together, from which on their shares say something
+NOTHING = 1e-10  # Probability of all candidates together, from which on their shares say something
 
 
 class ChoiceShares(Sums):
