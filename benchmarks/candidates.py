@@ -14,6 +14,10 @@ from typing import Any
 from graspl.analysis.fits import kept_log
 from graspl.runs import write_json_atomic
 
+NOTE = (
+    "travel_41 and the other tasks of worlds 41 and 42 were laid over candidates.yaml, with one seed (100 on the development "
+    "split, 0 on the evaluation split); capitals is a development fit of configs/real"
+)
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(Path(__file__).parent / "real"))
 
@@ -57,20 +61,36 @@ def farthest(records: Path) -> dict[str, Any]:
     return rows
 
 
+def responses(studies: list[Path]) -> dict[str, Any]:
+    """Return what A read before training on each task, from the first fit with a null-space start that wrote it down."""
+    rows: dict[str, Any] = {}
+    for path in sorted(each for study in studies for each in study.glob("*/*/seed_*/null_space.json")):
+        kept, task = json.loads(path.read_text(encoding="utf-8")), path.parts[-4]
+        shares = {name: kept[name]["before training"]["typical"] for name in ("text", "own_text")}
+        rows.setdefault(
+            task, {"task": task, **{name.replace("_", " "): round(each, 2) for name, each in shares.items()}}
+        )
+    return rows
+
+
 def main() -> None:
     """Read and write."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("study", type=Path, help="folder of the study")
+    parser.add_argument(
+        "--starts", type=Path, nargs="*", default=[], help="more studies with null-space starts"
+    )
     options = parser.parse_args()
     kept = ROOT / "results" / "candidates"
     figures = {"embedded": at_levels(options.study)}
     others = sorted(each for each in kept.iterdir() if each.is_dir() and each.name != "embedded")
     figures |= {each.name: farthest(each) for each in others}
+    figures["response before training"] = responses([options.study, *options.starts])
     command = (
         "graspl compare --config configs/organism/compare.yaml --config configs/organism/candidates.yaml"
     )
     write_json_atomic(
-        ROOT / "results" / "candidates.json", record(command, this_machine(), [100, 101], figures, None)
+        ROOT / "results" / "candidates.json", record(command, this_machine(), [100, 101], figures, NOTE)
     )
 
 

@@ -160,6 +160,23 @@ def folder_of(tmp_path_factory):
 
 
 @pytest.fixture
+def stub():
+    """Return a function that starts an endpoint which behaves as it is told."""
+    from endpoint import Stub
+
+    made = []
+
+    def make(behave):
+        made.append(Stub(behave))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.server.shutdown()
+        each.server.server_close()
+
+
+@pytest.fixture
 def write_rows(tmp_path):
     """Return a function that writes rows as JSON lines and returns the file."""
 

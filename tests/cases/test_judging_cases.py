@@ -5,26 +5,12 @@ import math
 import sqlite3
 
 import pytest
-from endpoint import Stub, completion
+from endpoint import completion
 
 from graspl.commands.judge import judge
 from graspl.errors import GrasplError
 from graspl.evaluation.judges import AlignmentJudge, Answer, InsecureCode, OpenAIBackend, RubricJudge
 from graspl.evaluation.judges.rubrics import OWN
-
-
-@pytest.fixture
-def stub():
-    made = []
-
-    def make(behave):
-        made.append(Stub(behave))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.server.shutdown()
-        each.server.server_close()
 
 
 @pytest.fixture

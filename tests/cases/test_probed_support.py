@@ -1,9 +1,13 @@
 """What a model is assumed to support is tried out on the model: packing and shared prefixes."""
 
+from functools import partial
+
 import pytest
 import torch
 from conftest import CHAT_ROWS
+from families import family_folder
 from fits import adam, batch_of, train
+from matrix import model_of
 
 from graspl import LoRALitModule
 from graspl.data.choices import ChoiceCollator, ChoiceItem
@@ -74,3 +78,16 @@ def test_shared_prefixes_are_tried_out(kind, folder_of, write_rows, tmp_path):
             GrasplError, match=r"^data\.share_prefixes: \w+ (gives|cannot) .*set it to false$"
         ):
             check_prefixes(module, shared)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral", "opt"])
+def test_sixteen_bits_are_rounding_and_no_leak(kind, tmp_path, write_rows):
+    """What is right in float32 is not refused in bfloat16, and what leaks is refused there too."""
+    base = str(family_folder(kind, tmp_path / "model", model_of(kind)))
+    module = LoRALitModule(base, dtype="bfloat16", optimizer=adam)
+    fit = partial(train, module, rows=write_rows(CHAT_ROWS), folder=tmp_path, data={"packing": True})
+    if kind == "opt":
+        with pytest.raises(GrasplError, match=r"^data\.packing: in OPTForCausalLM"):
+            fit()
+    else:
+        assert fit().global_step == 3

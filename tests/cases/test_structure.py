@@ -5,8 +5,9 @@ import json
 import peft
 import pytest
 import torch
+import transformers
 from conftest import CHAT_ROWS
-from families import family_folder, family_model, with_a_tower
+from families import COMMON, FAMILIES, family_folder, family_model, with_a_tower
 from fits import adam, factors, save, train
 from safetensors.torch import load_file, save_file
 
@@ -92,6 +93,22 @@ def test_writer_names(folder_of, write_rows, tmp_path):
     naive = LoRALitModule(folder_of("granite_hybrid"), optimizer=adam)
     train(naive, rows=rows, folder=tmp_path / "naive")
     assert factors(naive).abs().sum() > 0
+
+
+def test_writer_names_outside_the_layers(write_rows, tmp_path):
+    """OPT's projection into the stream lies in no layer: refused, and without it the rest is held."""
+    torch.manual_seed(0)
+    make, sizes = FAMILIES["opt"]
+    config = make(**(COMMON | sizes | {"word_embed_proj_dim": 16}))
+    base = str(
+        family_folder("opt", tmp_path / "model", transformers.AutoModelForCausalLM.from_config(config))
+    )
+    rows = write_rows(CHAT_ROWS)
+    with pytest.raises(GrasplError, match=r"project_in writes to the residual stream") as error:
+        grasp_fit(base, rows, tmp_path / "first")
+    advice = str(error.value).rpartition("exclude_modules: '")[2].removesuffix("'")
+    module = grasp_fit(base, rows, tmp_path / "second", lora=LoraOptions(exclude_modules=advice))
+    assert not any("project_in" in site.name for site in module.sites)
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])

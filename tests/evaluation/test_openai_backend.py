@@ -9,25 +9,11 @@ import threading
 import time
 
 import pytest
-from endpoint import Stub, completion
+from endpoint import completion
 
 from graspl.errors import GrasplError
 from graspl.evaluation.judges import AlignmentJudge, Answer, OpenAIBackend
 from graspl.evaluation.judges.cache import ReplyCache
-
-
-@pytest.fixture
-def stub():
-    made = []
-
-    def make(behave):
-        made.append(Stub(behave))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.server.shutdown()
-        each.server.server_close()
 
 
 @pytest.fixture

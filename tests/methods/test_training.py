@@ -315,14 +315,3 @@ def test_compiled_layers_give_the_same_fit_under_constraints_that_hook_into_them
     assert factors(eager).abs().sum() > 0
     torch.testing.assert_close(factors(fused), factors(eager), rtol=1e-4, atol=1e-6)
     assert [name for name, _ in fused.named_parameters()] == [name for name, _ in eager.named_parameters()]
-
-
-def test_the_precision_of_products_is_set_where_it_is_asked_for(fit):
-    before = torch.get_float32_matmul_precision()
-    try:
-        fit(matmul_precision="medium")
-        assert torch.get_float32_matmul_precision() == "medium"
-        fit()
-        assert torch.get_float32_matmul_precision() == "medium"  # left as the user has it
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -31,11 +31,10 @@ _FACTOR = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<factor>[AB])\.
 _SHIFTED_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
 # Fields of an adapter's configuration that graspl has verified, or that change nothing in the weights
 VERIFIED = {
-    "alpha_pattern", "arrow_config", "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "ensure_weight_tying",
-    "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
-    "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "lora_ga_config", "megatron_config", "megatron_core",
-    "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config",
-    "target_modules", "task_type", "use_rslora",
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "eva_config", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
+    "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision",
+    "runtime_config", "target_modules", "task_type", "use_rslora",
 }  # fmt: skip
 # Starts with a zero update, and the one of random B, whose B A is the whole change all the same
 VERIFIED_STARTS = (True, False, None, "gaussian", "eva")

@@ -17,7 +17,7 @@ from graspl.errors import GrasplError
 from graspl.ranges import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 
 log = logging.getLogger(__name__)
-PADDED = 0.05  # How far padding may move a token's logits, over their spread: rounding moves them, another position far more
+PADDED = 0.1  # How far padding may move a token's logits, over their spread: rounding moves them, another position far more
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,6 @@ class ModelOptions:
     """Quantise the frozen weights (QLoRA); needs the `qlora` extra."""
     trust_remote_code: bool = False
     """Let the hub repository's own Python code run."""
-    matmul_precision: Literal["highest", "high", "medium"] | None = None
-    """For `torch.set_float32_matmul_precision`: `medium` multiplies float32 matrices in bfloat16 where that is faster."""
     measure_kl: bool = True
     """Run the base model in every validation of a fit, for the divergence `kl`. Otherwise only the first one runs it."""
 
@@ -52,7 +50,6 @@ def build_model(module: Any) -> tuple[PeftModel, list[Site]]:
         GrasplError: the model or the adapter cannot be loaded, or is of a kind that graspl does not support.
     """
     options: ModelOptions = module.options
-    torch.set_float32_matmul_precision(options.matmul_precision or torch.get_float32_matmul_precision())
     base = load_base_model(
         module.base_model,
         dtype=options.dtype,

@@ -13,10 +13,8 @@ from graspl.data.batches import PaddedCollator
 from graspl.errors import GrasplError
 from graspl.methods.probes import LENGTH, logits_of, pad_id, row_of
 
-WRITES, PUSH = (
-    0.5,
-    0.1,
-)  # Cosine from which a site writes to the stream; how far it is pushed, over the stream's spread
+WRITES = 0.5  # Cosine from which a site writes to the stream
+PUSH = 0.1  # How far it is pushed, over the stream's spread
 
 
 @torch.no_grad()
@@ -27,7 +25,7 @@ def check_writers(module: Any) -> None:
     site is tried in the first layer that has it.
 
     Raises:
-        GrasplError: a site writes to the stream that is not known to by its name, so constraints would not hold it.
+        GrasplError: a site writes to the stream under an unknown name, so constraints would not hold it.
     """
     layers = decoder_layers(module.model)
     modules = {plain_name(name): each for name, each in module.model.get_base_model().named_modules()}
@@ -35,16 +33,17 @@ def check_writers(module: Any) -> None:
     batch, tried = PaddedCollator(pad_id(module))([row]), set()
     for site in module.sites:
         layer = next((name for name in layers if site.name.startswith(f"{name}.")), None)
-        place = None if layer is None else site.name.removeprefix(layer)
+        place = site.name.removeprefix(layer or "")
         known = site.name.rpartition(".")[2] in WRITERS
-        if layer is None or place in tried or known or site.shape[0] != _hidden(module):
+        if site.shape[0] != _hidden(module) or (layer is not None and (place in tried or known)):
             continue
         tried.add(place)
-        if _alike(module, batch, layers[layer], modules[site.name]) > WRITES:
+        # Before the first layer whatever is as wide as the stream leads into it
+        if layer is None or _alike(module, batch, layers[layer], modules[site.name]) > WRITES:
             why = (
                 "writes to the residual stream, under a name by which graspl would neither hold nor count it"
             )
-            fix = f"leave it out: lora.exclude_modules: '.*{re.escape(str(place))}'"
+            fix = f"leave it out: lora.exclude_modules: '.*{re.escape(place)}'"
             raise GrasplError(f"lora.target_modules: {site.name} {why}; {fix}")
 
 
