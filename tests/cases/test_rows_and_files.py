@@ -220,8 +220,8 @@ def test_pad_and_surrogates_of_rows(row, field, written):
     [
         ("bom.jsonl", b"\xef\xbb\xbf" + json.dumps(ROW).encode()),
         ("bom.json", b"\xef\xbb\xbf" + json.dumps([ROW]).encode()),
-        ("rows.jsonl.gz", gzip.compress(json.dumps(ROW).encode())),
-        ("rows.JSON.GZ", gzip.compress(json.dumps([ROW]).encode())),
+        ("rows.jsonl.gz", gzip.compress(json.dumps(ROW).encode(), mtime=0)),
+        ("rows.JSON.GZ", gzip.compress(json.dumps([ROW]).encode(), mtime=0)),
         ("rows.csv.xz", lzma.compress(b"prompt,completion\ntake water,yes\n")),
         ("rows.JSONL", json.dumps(ROW).encode()),
     ],
