@@ -307,12 +307,13 @@ def part_fit(model_folder, write_rows, tmp_path):
 
     rows = str(write_rows(CHAT_ROWS))
 
-    def run(*, kind=LoRALitModule, max_steps=3, **parts):
+    def run(*, kind=LoRALitModule, max_steps=3, ckpt_path=None, **parts):
         seed_everything(0, verbose=False)
         options = {"lora": LoraOptions(r=RANK, lora_alpha=8), "optimizer": adam} | parts
         module = kind(base_model=str(model_folder()), **options)
         data = {"text": rows, "batch_size": 4, "group_by_length": False}
-        train(module, rows=rows, folder=tmp_path, data=data, lightning={"max_steps": max_steps})
+        lightning = {"max_steps": max_steps, "ckpt_path": ckpt_path}
+        train(module, rows=rows, folder=tmp_path, data=data, lightning=lightning)
         return module
 
     return run

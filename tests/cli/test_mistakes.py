@@ -265,3 +265,20 @@ def test_an_adapter_of_an_equally_shaped_model_is_warned_about(graspl, chat_opti
     )
     assert code == 0
     assert f"was trained on {model_folder('gemma')}, not on {model_folder('llama')}" in err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("r", "0", "lora.r: 0 is below 1"),
+        ("r", "100000", "lora.r: 100000 is more than any weight of the model has; at most "),
+        ("rank_pattern", '{"q_proj": 5000}', "lora.rank_pattern.q_proj: 5000 is more than any weight"),
+        ("lora_alpha", "0", "lora.lora_alpha: 0 is below 1"),
+        ("alpha_pattern", '{"q_proj": 0}', "lora.alpha_pattern.q_proj: 0 is below 1"),
+        ("lora_dropout", "1.0", "lora.lora_dropout: 1.0 is not from 0 to below 1"),
+        ("lora_dropout", "-0.5", "lora.lora_dropout: -0.5 is not from 0 to below 1"),
+    ],
+)
+def test_an_adapter_that_cannot_learn(key, value, said, graspl, chat_options, tmp_path):
+    refused(graspl("fit", *chat_options(**{f"model.lora.{key}": value})), said)
+    assert not (tmp_path / "run").exists()

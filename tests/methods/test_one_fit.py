@@ -7,7 +7,7 @@ from fits import factors
 from graspl.activations import NaturalDirections
 from graspl.activations.streams import gathered
 from graspl.adapters import LoraOptions, write_reliance, writers_by_layer
-from graspl.constraints import ActivationConstraint, WriteConstraint
+from graspl.constraints import ActivationConstraint, ResidualConstraint, WriteConstraint
 from graspl.directions import LayerSingular, TopSingular
 from graspl.errors import GrasplError
 from graspl.methods import LoRALitModule, ThrowAwayFit
@@ -99,3 +99,18 @@ def test_what_cannot_work_is_named(one_fit):
         one_fit(directions=ThrowAwayFit(TopSingular()))
     with pytest.raises(GrasplError, match=r"none\.jsonl"):
         one_fit(directions=ThrowAwayFit(NaturalDirections(text="none.jsonl")))
+
+
+def test_the_models_own_text_stands_in_for_missing_text(one_fit, tmp_path):
+    """A fit without text finds the directions of one whose text is what the base model wrote in the first."""
+    held = {"constraints": [ResidualConstraint(k=2)]}
+    own = ThrowAwayFit(NaturalDirections(k=2), own_text=8)
+    alone, _ = one_fit(directions=own, text=None, **held)
+    assert alone.found_directions.metadata["own_text"] == "8"
+    kept = (tmp_path / "own_text.jsonl").rename(tmp_path / "kept.jsonl")
+    given, _ = one_fit(directions=ThrowAwayFit(NaturalDirections(k=2)), text=str(kept), **held)
+    for layer, each in alone.found_directions.layers.items():
+        assert torch.equal(each.D, given.found_directions.layers[layer].D)
+    read, _ = one_fit(directions=own, **held)
+    assert "own_text" not in read.found_directions.metadata
+    assert not (tmp_path / "own_text.jsonl").exists()

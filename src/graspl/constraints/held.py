@@ -75,11 +75,11 @@ class Held:
     @property
     def needs_batch(self) -> bool:
         """Whether `observe` must see every training batch."""
-        return any(each.needs_batch for each in self.streams)
+        return self._is_bound and any(each.needs_batch for each in self.streams)
 
     def observe(self, batch: dict[str, Any], step: int, base_forward: Forward) -> None:
-        """Show a training batch to the stream constraints, before its forward pass."""
-        for each in self.streams:
+        """Show a training batch to the stream constraints, before its forward pass; does nothing before `bind`."""
+        for each in self.streams if self._is_bound else ():
             each.observe(batch, step, base_forward)
 
     def with_penalty(self, loss: Tensor) -> Tensor:
@@ -96,8 +96,8 @@ class Held:
         return torch.stack(found).sum() if found else None
 
     def project_gradients(self, sites: Sequence[Site], rider: Rider | None = None) -> None:
-        """Project the gradients: g <- g - J^T (J J^T)^-1 J g, Eq. 9 of arXiv:2605.27676."""
-        for each in self.factors:
+        """Project the gradients: g <- g - J^T (J J^T)^-1 J g, Eq. 9 of arXiv:2605.27676; does nothing before `bind`."""
+        for each in self.factors if self._is_bound else ():
             each.project_gradients(sites, rider)
 
     def project_step(self, sites: Sequence[Site]) -> None:

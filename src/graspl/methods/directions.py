@@ -19,7 +19,7 @@ from graspl.adapters.sharding import total
 from graspl.directions import Directions, Identification, residual_spectra
 from graspl.errors import GrasplError
 from graspl.host import Host
-from graspl.ranges import ClosedUnitInterval, PositiveInt
+from graspl.ranges import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
 # Directions a layer whose rest is waited for: the first is there after three steps, those behind it need ten.
 TRACKED = 8
@@ -57,6 +57,8 @@ class ThrowAwayFit(DirectionSource):
     """Optimizer steps at most."""
     stable: ClosedUnitInterval = 0.99
     """Agreement of one step's written directions with the last one's at which it ends, 0..1."""
+    own_text: NonNegativeInt = 0
+    """Rows that the base model writes itself, for an identification that reads text where there is no `data.text`."""
 
     def find(self, host: Host) -> Directions:
         """Return what the identification finds after a few naive steps.
@@ -70,17 +72,20 @@ class ThrowAwayFit(DirectionSource):
             raise GrasplError(f"model.directions: cannot be found without a TaskDataModule; {fix}")
         # None rather than a default instance: jsonargparse would keep its options when another class is named
         identification = self.identification or NaturalDirections()
+        text = datamodule.text_conversations()
+        own = host.own_text(self.own_text) if self.own_text and not text else []
         with _thrown_away(host) as factors:
             steps = self._train(host, factors, _batches(datamodule))
             live = LiveModel(
                 host.model,  # type: ignore[arg-type]
                 datamodule.tokenizer,
                 datamodule.train_conversations(),
-                datamodule.text_conversations(),
+                text or own,
             )
             found = identification(_adapter(host, live))
         log.info("directions: found by %s after %d naive steps", type(identification).__name__, steps)
         metadata = {**found.metadata, "base_model": host.base_model, "naive_steps": str(steps)}
+        metadata |= {"own_text": str(len(own))} if own else {}
         return Directions(found.sites, metadata, found.layers)
 
     def _train(self, host: Host, factors: list[Any], batches: Iterator[Any]) -> int:

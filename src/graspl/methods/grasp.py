@@ -1,9 +1,11 @@
 """GRASP: fine-tune in the null space of the spurious directions."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -13,6 +15,9 @@ from graspl.constraints import FactorConstraint, Held, Rider, StreamConstraint
 from graspl.methods.directions import DirectionSource, ThrowAwayFit
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.state import gather_gradients
+from graspl.starts.response import HOLDS
+
+log = logging.getLogger(__name__)
 
 
 class GRASPLitModule(LoRALitModule):
@@ -25,6 +30,8 @@ class GRASPLitModule(LoRALitModule):
         constraints: what is held; None takes `graspl.constraints.default_constraints()`.
         exact: project every step too; without it only the gradient is projected, and reliance creeps in.
         directions: a directions file, or how to find them; None takes `ThrowAwayFit()`, which finds them in this fit.
+        constrain: `in_doubt` holds the constraints only where the start does not predict that it is enough alone; no
+            directions are looked for otherwise. It needs a start that predicts, `graspl.starts.NullSpaceStart`.
         **kwargs: as in LoRALitModule.
 
     Source:
@@ -37,12 +44,13 @@ class GRASPLitModule(LoRALitModule):
         constraints: list[FactorConstraint | StreamConstraint] | None = None,
         exact: bool = True,
         directions: DirectionSource | str | None = None,
+        constrain: Literal["always", "in_doubt"] = "always",
         **kwargs: Any,
     ) -> None:
         super().__init__(directions=ThrowAwayFit() if directions is None else directions, **kwargs)
         self.held = Held(constraints)
         self.constraints = self.held.constraints
-        self.exact = exact
+        self.exact, self.constrain = exact, constrain
 
     def configure_optimizers(self) -> Any:
         """Project every step of the optimizer, in exact mode."""
@@ -51,12 +59,47 @@ class GRASPLitModule(LoRALitModule):
             configured["optimizer"].register_step_post_hook(lambda *_: self.held.project_step(self.sites))
         return configured
 
+    def find_directions(self) -> None:
+        """Find the directions before the start is set; with `in_doubt` the start has to predict first."""
+        if self.constrain == "always":
+            super().find_directions()
+
     def on_train_start(self) -> None:
-        """Find the directions, and bind the constraints to the adapter."""
+        """Set the start, find the directions, and bind the constraints to the adapter, where they are needed."""
+        plain = [p.detach().clone() for p in self._factors()] if self.constrain == "in_doubt" else []
         super().on_train_start()
+        if plain and not self._in_doubt(plain):
+            return
         assert self.model is not None, "configure_model comes first"
         assert self.directions_in_use is not None, "LoRALitModule finds directions first"
         self.held.bind(self.sites, decoder_layers(self.model), self.directions_in_use)
+
+    def _factors(self) -> list[Tensor]:
+        return [factor for site in self.sites for factor in (site.A, site.B)]
+
+    def _in_doubt(self, plain: list[Tensor]) -> bool:
+        """Say whether constraints are needed; where they are, find the directions in a naive fit from `plain` factors."""
+        if (
+            self.global_step
+        ):  # A fit that goes on keeps what it decided: its checkpoint has the directions, or none
+            return self.directions_in_use is not None
+        outlook = self.trainer.strategy.broadcast(self.start.outlook)
+        if outlook == "likely to hold":
+            log.info(
+                "GRASP: no constraint is added: the null space is %s (response below %s)", outlook, HOLDS
+            )
+            return False
+        log.info("GRASP: directions are found and held as well: the null space is %s alone", outlook)
+        started = [p.detach().clone() for p in self._factors()]
+        self._set_factors(plain)
+        super().find_directions()
+        self._set_factors(started)
+        return True
+
+    @torch.no_grad()
+    def _set_factors(self, values: list[Tensor]) -> None:
+        for factor, value in zip(self._factors(), values, strict=True):
+            factor.copy_(value)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Let the constraints see the batch, train on it as LoRA does, and add what they ask for."""

@@ -145,13 +145,17 @@ class LoRALitModule(LightningModule):
         """Find the directions, set the start, and prepare the parts; the adapter is on its device and restored."""
         if self._random_state is not None and self.trainer.world_size == 1:
             torch.set_rng_state(self._random_state)
-        if isinstance(self.directions, DirectionSource) and self.directions_in_use is None:
-            self.directions_in_use = self.directions.find(self)
+        self.find_directions()
         if self.global_step == 0:
             self.start.begin(self)
         for each in (*self.weighed, *self.transforms):
             each.begin(self)
         self.attached.attach(self.model, self.directions_in_use)
+
+    def find_directions(self) -> None:
+        """Find the directions within the fit, where no file and no checkpoint has them."""
+        if isinstance(self.directions, DirectionSource) and self.directions_in_use is None:
+            self.directions_in_use = self.directions.find(self)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Return the loss: summed cross-entropy of the answers, plus weighed penalties a token, in units of LOSS_UNIT."""

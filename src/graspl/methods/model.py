@@ -102,6 +102,7 @@ def _adapted(module: Any, base: Any) -> PeftModel:
     if module.adapter is not None:
         _check_match(module, base)
         return load_adapter(base, module.adapter, is_trainable=True)
+    module.lora.require_fit(base)
     try:
         with warnings.catch_warnings():
             # PEFT reads an attribute that Transformers has renamed

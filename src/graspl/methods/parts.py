@@ -53,6 +53,8 @@ def check_parts(module: Any, stage: str) -> None:
 def _check_fit(module: Any) -> None:
     """Check that parts which act along directions have some, and that directions which must be found have a use."""
     others = [*module.penalties, *module.transforms, module.start]
+    if getattr(module, "constrain", "always") == "in_doubt":
+        _check_in_doubt(module, [*module.edits, *(each for each in others if each.needs_directions)])
     acting = [
         *getattr(module, "constraints", []),
         *module.edits,
@@ -64,3 +66,18 @@ def _check_fit(module: Any) -> None:
     if not acting and module.directions is not None and not isinstance(module.directions, str):
         fix = "leave it out, or name a part that acts along directions"
         raise GrasplError(f"model.directions: no part uses {type(module.directions).__name__}; {fix}")
+
+
+def _check_in_doubt(module: Any, acting: list[Any]) -> None:
+    """Check that the start predicts, and that nothing but constraints needs directions, which may not be looked for."""
+    if not module.start.predicts:
+        fix = "use graspl.starts.NullSpaceStart with general text, or constrain: always"
+        raise GrasplError(f"model.constrain: {type(module.start).__name__} predicts nothing; {fix}")
+    if isinstance(module.directions, str):
+        fix = "leave model.directions out, or set constrain: always"
+        raise GrasplError(f"model.constrain: in_doubt finds the directions within the fit; {fix}")
+    if acting:
+        fix = "set constrain: always"
+        raise GrasplError(
+            f"model.constrain: {type(acting[0]).__name__} needs directions, and in_doubt may find none; {fix}"
+        )

@@ -17,6 +17,16 @@ class Start(ABC):
     needs_directions: ClassVar[bool] = False
     """Whether it reads `host.directions_in_use`."""
 
+    @property
+    def predicts(self) -> bool:
+        """Whether it has an `outlook` after `begin`."""
+        return False
+
+    @property
+    def outlook(self) -> str | None:
+        """Whether the start alone will keep the side effect out, as predicted before the first step."""
+        return None
+
     @abstractmethod
     def begin(self, host: Host) -> None:
         """Set the factors in place, when a new fit starts: before constraints are bound, and not when a fit resumes."""

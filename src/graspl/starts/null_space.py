@@ -20,7 +20,7 @@ from graspl.runs import RunFolder, write_json_atomic
 from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
 from graspl.starts.moments import Moments, first_readers, gradients_of, moments_of
-from graspl.starts.response import Responses, responses
+from graspl.starts.response import Outlook, Responses, responses
 
 log = logging.getLogger(__name__)
 HELD_OUT = 10  # Every so many rows of text one is kept to measure the response on
@@ -85,6 +85,16 @@ class NullSpaceStart(Start):
 
     def __post_init__(self) -> None:
         self.read: dict[str, Responses] = {}
+
+    @property
+    def predicts(self) -> bool:
+        """Whether general text is read."""
+        return self.kind != "random"
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """The prediction for the text to which A responds most."""
+        return max(self.read.values(), key=lambda each: each.typical).outlook if self.read else None
 
     @torch.no_grad()
     def begin(self, host: Host) -> None:

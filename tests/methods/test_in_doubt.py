@@ -1,0 +1,83 @@
+"""Constraints that are held only where the start does not predict that it is enough alone."""
+
+import re
+
+import pytest
+import torch
+from fits import adam, every_factor, same
+
+import graspl.starts.response as response
+from graspl.constraints import ResidualConstraint
+from graspl.errors import GrasplError
+from graspl.methods import GRASPLitModule, ThrowAwayFit
+from graspl.penalties import OrthogonalityPenalty
+from graspl.starts import NullSpaceStart, PlainStart
+
+GIVEN = {"kind": GRASPLitModule, "optimizer": adam, "constraints": [ResidualConstraint(k=2)]}
+
+
+@pytest.fixture
+def fit(part_fit, monkeypatch):
+    """Return a function that fits with both thresholds far below, or far above, what a tiny model reads."""
+
+    def run(silent, **options):
+        monkeypatch.setattr(response, "HOLDS", 1e9 if silent else 0.0)
+        monkeypatch.setattr(response, "FAILS", 2e9 if silent else 0.0)
+        return part_fit(**{**GIVEN, "start": NullSpaceStart(), **options})
+
+    return run
+
+
+def test_a_null_space_that_is_likely_to_hold_is_trained_without_constraints(fit, part_fit):
+    found = fit(silent=True, constrain="in_doubt")
+    assert found.found_directions is None
+    alone = part_fit(start=NullSpaceStart(), optimizer=adam)
+    assert same(every_factor(found), every_factor(alone))
+
+
+def test_one_in_doubt_is_constrained_as_ever(fit):
+    found = fit(silent=False, constrain="in_doubt")
+    always = fit(silent=False, constrain="always")
+    assert same(every_factor(found), every_factor(always))
+    D, other = (module.found_directions.layers for module in (found, always))
+    assert all(torch.equal(D[name].D, other[name].D) for name in D)
+    assert not same(every_factor(found), every_factor(fit(silent=True, constrain="in_doubt")))
+
+
+def test_the_text_that_is_read_most_decides(fit, monkeypatch):
+    module = fit(silent=True, start=NullSpaceStart(own_text=3), constrain="in_doubt")
+    low, high = sorted(each.typical for each in module.start.read.values())
+    assert low < high
+    monkeypatch.setattr(response, "HOLDS", (low + high) / 2)
+    assert module.start.outlook == "in doubt"
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_fit_that_goes_on_keeps_what_it_decided(silent, fit, tmp_path):
+    checkpoint = tmp_path / "whole.ckpt"
+    whole = fit(silent, constrain="in_doubt", max_steps=4)
+    first = fit(silent, constrain="in_doubt", max_steps=2)
+    first.trainer.save_checkpoint(checkpoint)
+    on = fit(silent, constrain="in_doubt", max_steps=4, ckpt_path=str(checkpoint))
+    assert (on.found_directions is None) is silent
+    assert same(every_factor(on), every_factor(whole))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"start": PlainStart()}, "PlainStart predicts nothing; use graspl.starts.NullSpaceStart"),
+        ({"start": NullSpaceStart(kind="random")}, "NullSpaceStart predicts nothing"),
+        ({"penalties": [OrthogonalityPenalty(weight=1.0)], "directions": ThrowAwayFit()}, "may find none"),
+    ],
+)
+def test_what_cannot_be_in_doubt_is_refused(options, said, fit):
+    with pytest.raises(GrasplError, match=rf"^model\.constrain: .*{re.escape(said)}"):
+        fit(silent=True, constrain="in_doubt", **options)
+
+
+def test_a_file_of_directions_is_refused(fit, random_directions):
+    with pytest.raises(
+        GrasplError, match=r"in_doubt finds the directions within the fit; leave model\.directions out"
+    ):
+        fit(silent=True, constrain="in_doubt", directions=str(random_directions))
