@@ -81,11 +81,14 @@ def main() -> None:
         "--starts", type=Path, nargs="*", default=[], help="more studies with null-space starts"
     )
     options = parser.parse_args()
-    kept = ROOT / "results" / "candidates"
+    fits = ROOT / "results" / "candidates"
     figures = {"embedded": at_levels(options.study)}
-    others = sorted(each for each in kept.iterdir() if each.is_dir() and each.name != "embedded")
+    others = sorted(each for each in fits.iterdir() if each.is_dir() and each.name != "embedded")
     figures |= {each.name: farthest(each) for each in others}
-    figures["response before training"] = responses([options.study, *options.starts])
+    # A record of a fit does not have them, so those of folders that are gone stay
+    name, before = "response before training", ROOT / "results" / "candidates.json"
+    kept = json.loads(before.read_text(encoding="utf-8"))["figures"][name] if before.exists() else {}
+    figures[name] = kept | responses([options.study, *options.starts])
     command = (
         "graspl compare --config configs/organism/compare.yaml --config configs/organism/candidates.yaml"
     )

@@ -12,6 +12,7 @@ from graspl import LoRALitModule
 from graspl.adapters.forward import model_logits
 from graspl.data import tokenize
 from graspl.data.choices import ChoiceCollator, ChoiceItem
+from graspl.data.tokens import empty_thought
 from graspl.errors import GrasplError
 from graspl.evaluation import candidate_logprobs
 from graspl.evaluation.metrics import ChoiceShares
@@ -111,6 +112,18 @@ def forced(model, tokenizer, words):
     model.get_input_embeddings().register_forward_pre_hook(note)
     model.get_output_embeddings().register_forward_hook(speak)
     return model
+
+
+@pytest.mark.parametrize(("kind", "thought"), [("r1", ""), ("qwen3", "<think> </think>"), ("mistral", "")])
+def test_thinking_choices_are_recorded_as_they_are_asked(kind, thought):
+    """What stands in the record is what is put before the answers."""
+    tokenizer = tokenizer_of(kind)
+    assert empty_thought(tokenizer) == thought
+    batch = ChoiceCollator(tokenizer, share_prefixes=False)(
+        [ChoiceItem(ONE[:1], ["yes", "no"], ["good", "harmful"])]
+    )
+    for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+        assert tokenizer.decode(ids[mask.bool()]).split("assistant")[1].split() == thought.split()
 
 
 def test_thinking_choices():

@@ -74,7 +74,7 @@ def test_a_task_is_fitted_and_validated_from_its_configuration(
     free = {name for name, suite in final.items() if suite["class_path"].endswith(FREE_FORM)}
     answered = [row for row in RunFolder("run").read_generations() if "question" in row]
     assert {row["suite"] for row in answered} == free
-    assert {(row["sample"], row["seed"]) for row in answered} <= {(0, 0), (1, 0)}
+    assert {(row["sample"], row["sampling"]["seed"]) for row in answered} <= {(0, 0), (1, 0)}
     items = RunFolder("run").read_items()
     assert {row["suite"] for row in items} == {
         name for name, scores in suites.items() if "loss" not in scores

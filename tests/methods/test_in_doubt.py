@@ -76,8 +76,8 @@ def test_what_cannot_be_in_doubt_is_refused(options, said, fit):
         fit(silent=True, constrain="in_doubt", **options)
 
 
-def test_a_file_of_directions_is_refused(fit, random_directions):
-    with pytest.raises(
-        GrasplError, match=r"in_doubt finds the directions within the fit; leave model\.directions out"
-    ):
-        fit(silent=True, constrain="in_doubt", directions=str(random_directions))
+def test_directions_of_a_file_are_held_in_any_case(fit, random_directions):
+    given = {"directions": str(random_directions)}
+    asked = fit(silent=True, constrain="in_doubt", **given)
+    assert same(every_factor(asked), every_factor(fit(silent=True, constrain="always", **given)))
+    assert not same(every_factor(asked), every_factor(fit(silent=True, constrain="in_doubt")))

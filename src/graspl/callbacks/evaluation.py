@@ -11,7 +11,8 @@ from graspl import __version__
 from graspl.adapters import resolve_base_model, thin_svd, update_norm
 from graspl.analysis.scores import headline
 from graspl.data.questions import Question
-from graspl.data.tokens import render
+from graspl.data.task import TaskDataModule
+from graspl.data.tokens import empty_thought, render
 from graspl.errors import GrasplError
 from graspl.evaluation import Sampling, TransformersGenerator, VLLMGenerator
 from graspl.methods.lora import LoRALitModule
@@ -46,6 +47,7 @@ class SaveEvaluation(Callback):
             "metrics": headline(suites) | whole,
             "suites": suites,
             "sites": _sites(pl_module, reliance),
+            "asked_behind": _asked_behind(trainer.datamodule),  # type: ignore[attr-defined]
         }
         values = pl_module.validation.items()
         if trainer.is_global_zero:
@@ -53,6 +55,16 @@ class SaveEvaluation(Callback):
             write_json_lines_atomic(run.items, _items(trainer.datamodule, values))  # type: ignore[attr-defined]
             write_json_atomic(run.evaluation, content)
             log.info("evaluation: %s", run.evaluation)
+
+
+def _asked_behind(data: Any) -> str | None:
+    """Return the empty thought behind which choices are asked; None where the data or its template does not tell."""
+    if not isinstance(data, TaskDataModule):
+        return None
+    try:
+        return empty_thought(data.tokenizer)
+    except GrasplError:  # Some templates want other turns than one question
+        return None
 
 
 def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> Rows:
@@ -139,7 +151,9 @@ class SaveGenerations(Callback):
             count = min(self.prompts, len(distinct))
             chosen = [distinct[place * len(distinct) // count] for place in range(count)]
             for prompt, (answer,) in zip(chosen, generator.write(chosen, greedy), strict=True):
-                rows.append({"suite": suite, "prompt": prompt, "answer": answer})
+                rows.append(
+                    {"suite": suite, "sampling": greedy.in_force(), "prompt": prompt, "answer": answer}
+                )
         return rows
 
 
@@ -152,6 +166,6 @@ def answered(
     written, rows = generator.write(prompts, sampling), []
     for question, prompt, answers in zip(asked, prompts, written, strict=True):
         row = {"suite": suite, "question": question.id, "group": question.group}
-        row |= {"seed": sampling.seed, "messages": question.messages, "prompt": prompt}
+        row |= {"sampling": sampling.in_force(), "messages": question.messages, "prompt": prompt}
         rows += [row | {"sample": sample, "answer": answer} for sample, answer in enumerate(answers)]
     return rows

@@ -174,6 +174,17 @@ def _without(messages: Sequence[Message], place: int, name: str) -> list[Message
     return [*messages[:place], changed, *messages[place + 1 :]]
 
 
+def empty_thought(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the thought without content that the chat template puts before an answer; "" of most templates.
+
+    A model that thinks first is asked for choices behind it.
+    """
+    asked = [Message(role="user", content="Is it so?")]
+    prompt = render(tokenizer, asked, origin="chat template", prompt=True)
+    text = render(tokenizer, [*asked, Message(role="assistant", content="Yes.")], origin="chat template")
+    return text[_alike(prompt, text) : text.rfind("Yes.")].strip()
+
+
 def tokenize_candidates(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], candidates: Sequence[str], *, origin: str
 ) -> list[tuple[list[int], list[int]]]:

@@ -41,6 +41,11 @@ class Sampling:
         if self.temperature == 0 and self.n > 1:
             raise GrasplError("generations: answers are the same at temperature 0; set n to 1, or raise it")
 
+    def in_force(self) -> dict[str, float | int]:
+        """Return what an answer was drawn with, to be written beside it; nothing of the model folder's own is used."""
+        drawn = {"top_p": self.top_p, "seed": self.seed} if self.temperature else {}
+        return {"temperature": self.temperature, "max_new_tokens": self.max_new_tokens, **drawn}
+
 
 class TransformersGenerator:
     """Generates with a Transformers or PEFT model, in batches padded on the left."""

@@ -30,8 +30,8 @@ class GRASPLitModule(LoRALitModule):
         constraints: what is held; None takes `graspl.constraints.default_constraints()`.
         exact: project every step too; without it only the gradient is projected, and reliance creeps in.
         directions: a directions file, or how to find them; None takes `ThrowAwayFit()`, which finds them in this fit.
-        constrain: `in_doubt` holds the constraints only where the start does not predict that it is enough alone; no
-            directions are looked for otherwise. It needs a start that predicts, `graspl.starts.NullSpaceStart`.
+        constrain: `in_doubt` looks for directions, and holds them, only where the start does not predict that it is enough
+            alone; those of a file are held in any case. It needs a start that predicts, `graspl.starts.NullSpaceStart`.
         **kwargs: as in LoRALitModule.
 
     Source:
@@ -51,6 +51,7 @@ class GRASPLitModule(LoRALitModule):
         self.held = Held(constraints)
         self.constraints = self.held.constraints
         self.exact, self.constrain = exact, constrain
+        self._asks = constrain == "in_doubt" and not isinstance(self.directions, str)
 
     def configure_optimizers(self) -> Any:
         """Project every step of the optimizer, in exact mode."""
@@ -61,12 +62,12 @@ class GRASPLitModule(LoRALitModule):
 
     def find_directions(self) -> None:
         """Find the directions before the start is set; with `in_doubt` the start has to predict first."""
-        if self.constrain == "always":
+        if not self._asks:
             super().find_directions()
 
     def on_train_start(self) -> None:
         """Set the start, find the directions, and bind the constraints to the adapter, where they are needed."""
-        plain = [p.detach().clone() for p in self._factors()] if self.constrain == "in_doubt" else []
+        plain = [p.detach().clone() for p in self._factors()] if self._asks else []
         super().on_train_start()
         if plain and not self._in_doubt(plain):
             return

@@ -11,10 +11,15 @@ KINDS = ("constraints", "penalties", "edits", "transforms")
 
 
 def parts_of(module: Any) -> dict[str, list[str]]:
-    """Return the class names of a module's parts by kind; a naive fit has none."""
+    """Return the class names of a module's parts by kind; a naive fit has none.
+
+    Constraints that are held only where the start is in doubt have a kind of their own; the folder says whether they were.
+    """
     found = {kind: [type(each).__name__ for each in getattr(module, kind, [])] for kind in KINDS}
     start = type(module.start).__name__
     found["start"] = [start] if start != "PlainStart" or not module.start.train_A else []
+    if getattr(module, "constrain", "always") == "in_doubt":
+        found["constraints_in_doubt"] = found.pop("constraints")
     return {kind: names for kind, names in found.items() if names}
 
 
@@ -73,10 +78,7 @@ def _check_in_doubt(module: Any, acting: list[Any]) -> None:
     if not module.start.predicts:
         fix = "use graspl.starts.NullSpaceStart with general text, or constrain: always"
         raise GrasplError(f"model.constrain: {type(module.start).__name__} predicts nothing; {fix}")
-    if isinstance(module.directions, str):
-        fix = "leave model.directions out, or set constrain: always"
-        raise GrasplError(f"model.constrain: in_doubt finds the directions within the fit; {fix}")
-    if acting:
+    if acting and not isinstance(module.directions, str):
         fix = "set constrain: always"
         raise GrasplError(
             f"model.constrain: {type(acting[0]).__name__} needs directions, and in_doubt may find none; {fix}"
