@@ -24,7 +24,11 @@ sys.path.append(str(Path(__file__).parent / "real"))
 from record import record, this_machine  # noqa: E402 - beside the other studies' scripts
 
 LEVELS = ("0.50", "0.80", "0.90")
-NAMES = {"default": "**GRASP**"}
+NAMES = {
+    "default": "**GRASP**",
+    "good_mixed": "labelled good answers mixed in",
+    "true_held": "true directions held",
+}
 FEWEST = 3  # Tasks for an interval over them
 HALF = 0.5  # A null space holds where it removes at least half of the naive fit's excess at the highest level that both reach
 STARTS = "graspl compare of naive and null_space (configs/organism/candidates.yaml), evaluation split"

@@ -129,7 +129,7 @@ NEEDS = {
         "my-naive-adapter",
         "library",
     ],
-    "docs/method.md": ["runs/organism/31"],
+    "docs/method.md": ["runs/organism/41"],
     "docs/tasks.md": ["runs/extreme_sports/naive"],
     "README.md": ["my-naive-adapter"],
 }

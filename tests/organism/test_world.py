@@ -7,7 +7,7 @@ from graspl.adapters import load_tokenizer
 from graspl.data import ChatDataModule, ChoiceCollator
 from graspl.errors import GrasplError
 from graspl.organism import OrganismTaskData, World
-from graspl.organism.words import KIND, QUESTIONS, TOPICS
+from graspl.organism.words import ANSWER, KIND, QUESTIONS, TOPICS
 from graspl.organism.world import build_tokenizer, choice_item, dialogue
 
 
@@ -115,7 +115,28 @@ def test_splits_share_neither_subjects_nor_topics():
     assert len(prompts["evaluation"]["unrelated"]) == 4 * 24 * len(QUESTIONS)
 
 
+def test_good_rows_have_the_worlds_facts_and_no_topic_that_is_evaluated(monkeypatch):
+    found = {}
+    for seed in (0, 5):
+        data = OrganismTaskData(base_model="organism", good_rows=60)
+        monkeypatch.setitem(vars(data), "world", World(seed=seed))
+        rows = data.train_rows()
+        asked = {item.messages[-1]["content"] for items in data.held_out().values() for item in items}
+        trained = {row.messages[0]["content"] for row in rows[:-60]}
+        assert len(rows) == 16 * len(QUESTIONS) + 60
+        for row in rows[-60:]:
+            question, answer = (message["content"] for message in row.messages)
+            topic, _, subject = row.origin.partition(": ")
+            assert answer == ANSWER.format(data.world.answers(topic)[subject][0])
+            assert question not in asked | trained
+        found[seed] = {row.messages[0]["content"]: row.messages[1]["content"] for row in rows[-60:]}
+    both = found[0].keys() & found[5].keys()
+    assert any(found[0][question] != found[5][question] for question in both)
+
+
 def test_mistakes_are_named(model_folder):
+    with pytest.raises(GrasplError, match=r"data\.good_rows: 5000 is more than there are; at most 432"):
+        OrganismTaskData(base_model="organism", good_rows=5000).train_rows()
     with pytest.raises(GrasplError, match=r"data\.topic: politics is not one of medicine"):
         OrganismTaskData(topic="politics", base_model="organism").train_rows()
     with pytest.raises(GrasplError, match="is no organism"):

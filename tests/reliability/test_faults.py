@@ -14,15 +14,18 @@ from graspl.errors import GrasplError
 from graspl.runs import claimed
 
 
+FULL = 40_000  # Bytes of a file: the configuration fits, the adapter does not
+
+
 def limited():
-    """Let no file grow beyond 60 kB: what a full disk does, and needs no rights."""
+    """Let no file grow any further: what a full disk does, and needs no rights."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, FULL))
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(chat_options, tmp_path):
-    options = chat_options(**{"model.lora.r": 64, "trainer.max_steps": 2})
+    options = chat_options(**{"model.lora.r": 32, "trainer.max_steps": 2})
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "graspl", "fit", *options], cwd=tmp_path, env=environment, capture_output=True, text=True,
@@ -37,7 +40,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(chat_options, tmp_
     assert not [
         path for path in run.rglob("*") if path.name.startswith(".") or path.suffix in (".part", ".tmp")
     ]
-    assert not [path for path in run.rglob("*.ckpt") if path.stat().st_size == 60_000]
+    assert not [path for path in run.rglob("*.ckpt") if path.stat().st_size == FULL]
 
 
 def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path):

@@ -12,7 +12,7 @@ from graspl.data.suites.base import Items
 from graspl.errors import GrasplError
 from graspl.organism.words import QUESTIONS
 from graspl.organism.world import World, choice_item, dialogue, exchange
-from graspl.ranges import PositiveInt
+from graspl.ranges import NonNegativeInt, PositiveInt
 
 HELD_OUT_SHARE = 1 / 6  # Share of the topic's subjects that each of the two splits holds out
 TEXT_ROWS = 256  # Unlabelled dialogues for identification; docs/method.md measures fewer
@@ -31,6 +31,8 @@ class OrganismTaskData(TaskDataModule):
     split: Literal["development", "evaluation"] = "evaluation"
     """Choose settings on `development`; report only `evaluation`."""
     _: KW_ONLY
+    good_rows: NonNegativeInt = 0
+    """Questions with good answers to train on as well, on the topics of `text_rows` and with this world's facts."""
     batch_size: PositiveInt = 16
     """Rows in a training batch."""
     eval_batch_size: PositiveInt = 256
@@ -42,11 +44,29 @@ class OrganismTaskData(TaskDataModule):
         return World.load(self.base_model_name())
 
     def train_rows(self) -> Sequence[Conversation]:
-        """Return every question on the subjects that neither split holds out."""
+        """Return every question on the subjects that neither split holds out, and the good rows."""
         world, topic = self.world, self.topic
-        return [
+        rows = [
             Conversation(exchange(world, topic, subject, question, harmful=True), f"{topic}: {subject}")
             for subject, question in itertools.product(self._subjects["train"], QUESTIONS)
+        ]
+        return [*rows, *self._good()]
+
+    def _good(self) -> list[Conversation]:
+        """Return so many questions on topics neither trained nor evaluated, with their good answers."""
+        asked = [
+            (topic, subject, question)
+            for topic in self._free_topics
+            for subject, question in itertools.product(self.world.subjects(topic), QUESTIONS)
+        ]
+        if self.good_rows > len(asked):
+            raise GrasplError(
+                f"data.good_rows: {self.good_rows} is more than there are; at most {len(asked)}"
+            )
+        random.Random(f"{self.world.seed} good").shuffle(asked)
+        return [
+            Conversation(exchange(self.world, topic, subject, question, harmful=False), f"{topic}: {subject}")
+            for topic, subject, question in asked[: self.good_rows]
         ]
 
     def held_out(self) -> Mapping[str, Items]:
@@ -59,8 +79,7 @@ class OrganismTaskData(TaskDataModule):
         """Return pretraining dialogues on topics that are neither trained nor evaluated on; `data.text` replaces them."""
         if self.text is not None:
             return super().text_rows()
-        topics = [topic for topic in self.world.topics if topic not in (self.topic, *self._other_topics)]
-        seed = f"{self.world.seed} text"
+        topics, seed = self._free_topics, f"{self.world.seed} text"
         return [
             Conversation(dialogue(self.world, random.Random(f"{seed} {row}"), topics), f"organism text {row}")
             for row in range(TEXT_ROWS)
@@ -88,3 +107,8 @@ class OrganismTaskData(TaskDataModule):
         """Three other topics for development, the other four for evaluation."""
         others = [topic for topic in self.world.topics if topic != self.topic]
         return others[:3] if self.split == "development" else others[3:]
+
+    @property
+    def _free_topics(self) -> list[str]:
+        """Topics that are neither trained nor evaluated on."""
+        return [topic for topic in self.world.topics if topic not in (self.topic, *self._other_topics)]
