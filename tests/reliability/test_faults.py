@@ -13,7 +13,6 @@ from graspl.adapters import read_adapter
 from graspl.errors import GrasplError
 from graspl.runs import claimed
 
-
 FULL = 40_000  # Bytes of a file: the configuration fits, the adapter does not
 
 
