@@ -80,9 +80,8 @@ class GRASPLitModule(LoRALitModule):
 
     def _in_doubt(self, plain: list[Tensor]) -> bool:
         """Say whether constraints are needed; where they are, find the directions in a naive fit from `plain` factors."""
-        if (
-            self.global_step
-        ):  # A fit that goes on keeps what it decided: its checkpoint has the directions, or none
+        # A fit that goes on keeps what it decided: its checkpoint has the directions, or none
+        if self.global_step:
             return self.directions_in_use is not None
         outlook = self.trainer.strategy.broadcast(self.start.outlook)
         if outlook == "likely to hold":
