@@ -46,6 +46,18 @@ def with_a_tower():
     return transformers.Gemma3ForConditionalGeneration(config)
 
 
+def with_eyes(kind):
+    """Return a random model that also sees, of a kind that Transformers does not list as a causal language model."""
+    sizes = {name: COMMON[name] for name in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+    text = transformers.LlamaConfig(**COMMON, **GATED)
+    sees = transformers.CLIPVisionConfig(**sizes, intermediate_size=48, image_size=28, patch_size=14)
+    config = {"llava": transformers.LlavaConfig, "vipllava": transformers.VipLlavaConfig}[kind]
+    torch.manual_seed(0)
+    return transformers.AutoModelForImageTextToText.from_config(
+        config(text_config=text, vision_config=sees, image_token_index=5)
+    )
+
+
 def family_folder(kind, folder, model=None):
     """Write a model of a family with a tokenizer, and return the folder."""
     model = model or family_model(kind)

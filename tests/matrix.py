@@ -7,19 +7,20 @@ import tempfile
 import warnings
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import peft
 import torch
 import transformers
 from conftest import CHAT_ROWS, REPOSITORY
-from families import COMMON, family_folder
+from families import COMMON, family_folder, with_a_tower, with_eyes
 from fits import adam, batch_of, save, train
 from lightning import Trainer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from graspl import GRASPLitModule, LoRALitModule
-from graspl.adapters import decoder_layers
+from graspl.adapters import LoraOptions, decoder_layers
 from graspl.constraints import ResidualConstraint
 from graspl.data.turns import end_of_answer
 from graspl.directions import LayerSingular
@@ -37,8 +38,17 @@ REFUSED = {
     "gptj": (), "granite": (), "helium": (), "lfm2": (), "llama": (), "ministral": (), "mistral": (),
     "mpt": ("packed",), "nemotron": (), "olmo": (), "olmo2": (), "olmo3": (), "opt": ("packed",), "persimmon": (),
     "phi": (), "phi3": (), "qwen2": (), "qwen3": (), "seed_oss": (), "smollm3": (), "stablelm": (), "starcoder2": (),
-    "vaultgemma": (), "xglm": ("packed",), "bert": CELLS, "mixtral": CELLS, "phimoe": CELLS, "qwen3_moe": CELLS,
+    "vaultgemma": (), "xglm": ("packed",), "gemma3": (),
+    "gpt_oss": ("packed",), "granitemoe": (),
+    "bart": CELLS, "bert": CELLS, "llava": CELLS, "vipllava": CELLS, "mixtral": CELLS, "phimoe": CELLS, "qwen3_moe": CELLS,
 }  # fmt: skip
+# Models that also see, and what keeps the adapter within the language model
+SEEING = {
+    "gemma3": with_a_tower,
+    "llava": partial(with_eyes, "llava"),
+    "vipllava": partial(with_eyes, "vipllava"),
+}
+EXCLUDED = {"gemma3": ".*(vision_tower|multi_modal_projector).*"}
 # Small sizes by the names that configurations give them
 SIZES = {
     "head_dim": 8, "intermediate_size": 48, "ffn_dim": 48, "num_key_value_heads": 2, "max_position_embeddings": 256,
@@ -59,6 +69,8 @@ def config_of(kind):
 
 def model_of(kind):
     """Return a small random model of a family."""
+    if kind in SEEING:
+        return SEEING[kind]()
     torch.manual_seed(0)
     return transformers.AutoModelForCausalLM.from_config(config_of(kind))
 
@@ -78,8 +90,14 @@ def outcomes(base, rows, folder):
     return found
 
 
+def _lora(base):
+    """Return the adapter's options for a model's family."""
+    kind = json.loads((Path(base) / "config.json").read_text())["model_type"]
+    return LoraOptions(exclude_modules=EXCLUDED.get(kind))
+
+
 def _fitted(base, rows, folder, *, packing=False):
-    module = LoRALitModule(base, optimizer=adam)
+    module = LoRALitModule(base, lora=_lora(base), optimizer=adam)
     trainer = train(module, rows=rows, folder=folder, data={"packing": packing, "batch_size": 4})
     return module, trainer
 
@@ -125,7 +143,7 @@ def _grasp(base, rows, folder):
     """Of every matrix that PEFT merges, what adds to the stream does not write along the directions."""
     module = GRASPLitModule(
         base_model=base, constraints=[ResidualConstraint(k=2)], directions=ThrowAwayFit(LayerSingular(k=2), steps=2),
-        optimizer=adam,
+        lora=_lora(base), optimizer=adam,
     )  # fmt: skip
     trainer = train(module, rows=rows, folder=folder)
     batch = batch_of(trainer)

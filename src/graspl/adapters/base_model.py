@@ -1,6 +1,9 @@
 """Base models and their tokenizers, by hub name, folder, or `organism` (the one that comes with graspl)."""
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from graspl.errors import GrasplError
+
+log = logging.getLogger(__name__)
 
 ORGANISM = "organism"  # Name of the embedded model with a known hidden factor
 
@@ -75,7 +80,7 @@ def load_base_model(
         trust_remote_code: let the hub repository's own Python code run.
 
     Raises:
-        GrasplError: the model cannot be loaded.
+        GrasplError: the model cannot be loaded, or its files do not hold exactly the weights that it computes with.
     """
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if attn_implementation is not None:
@@ -83,18 +88,69 @@ def load_base_model(
     if load_in_4bit:
         options |= _nf4(dtype)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_load_report():
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-            model = AutoModelForCausalLM.from_pretrained(
-                resolve_base_model(base_model), use_safetensors=True, **options
+            # Transformers' types do not know of the second value
+            loading: Any = AutoModelForCausalLM.from_pretrained(
+                resolve_base_model(base_model),
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # Refused below, by name
+                **options,
             )
+            model, loaded = loading
     except Exception as error:
         raise GrasplError(_not_loaded(base_model, "model", error)) from error
+    _check_weights(base_model, model, loaded)
     if load_in_4bit:
         _keep_unpacked(model)
     model.requires_grad_(False)
     # from_pretrained returns eval mode, in which dropout is off, and Lightning does not change it
     return model.train()
+
+
+@contextmanager
+def _without_load_report() -> Iterator[None]:
+    """Leave out Transformers' table of weights that were missing or left over; `_check_weights` says it in one line."""
+    writer = logging.getLogger("transformers.modeling_utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    writer.addFilter(keep)
+    try:
+        yield
+    finally:
+        writer.removeFilter(keep)
+
+
+def _check_weights(base_model: str, model: PreTrainedModel, loaded: dict[str, Any]) -> None:
+    """Refuse weights that Transformers would draw at random or leave out of a layer; name those that it leaves out elsewhere.
+
+    Raises:
+        GrasplError: the files lack a weight, have one of another shape, or have one more in a layer.
+    """
+    name, fix = type(model).__name__, "give the whole model, with the config.json that it was saved with"
+    missing, left_over = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
+    if loaded["mismatched_keys"]:
+        key, found, wanted = sorted(loaded["mismatched_keys"])[0]
+        shapes = f"is {tuple(found)} in the files and {tuple(wanted)} by config.json"
+        raise GrasplError(f"base_model: {base_model}: {key} {shapes}; {fix}")
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise GrasplError(
+            f"base_model: the files of {base_model} lack {missing[0]}{more}, which {name} computes with; {fix}"
+        )
+    numbered = (each for each, _ in model.named_modules() if each.rpartition(".")[2].isdigit())
+    layers = tuple(f"{each}." for each in numbered)
+    inside = [key for key in left_over if key.startswith(layers)]
+    if inside:
+        raise GrasplError(
+            f"base_model: {base_model} holds {inside[0]}, which {name} does not compute with; {fix}"
+        )
+    if left_over:
+        parts = ", ".join(sorted({key.rpartition(".")[0] for key in left_over})[:3])
+        log.warning("base_model: %s does not use %d weights of its files (%s)", name, len(left_over), parts)
 
 
 def load_adapter(base: PreTrainedModel, folder: str, *, is_trainable: bool = False) -> PeftModel:
@@ -145,4 +201,6 @@ def _keep_unpacked(model: PreTrainedModel) -> None:
 
 def _not_loaded(base_model: str, what: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if reason.startswith("Unrecognized configuration class"):
+        reason = "its kind has no causal language model in Transformers; give a model of text alone"
     return f"base_model: the {what} of {base_model} cannot be loaded: {reason}"

@@ -14,7 +14,7 @@ from graspl.adapters.sharding import shard_frozen, shard_layers
 from graspl.adapters.sites import shape_of
 from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
-from graspl.methods.probes import check_causal, check_ids, check_packing
+from graspl.methods.probes import check_causal, check_ids, check_packing, check_reached
 from graspl.methods.writers import check_writers
 
 log = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ def prepare_training(module: Any) -> None:
         return
     check_ids(module)
     check_causal(module)
+    check_reached(module)
     if packed:
         check_packing(module)
     if module.directions is not None:

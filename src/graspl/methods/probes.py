@@ -1,11 +1,13 @@
 """What a model is assumed to support, tried out on the model itself before figures rest on it."""
 
+import re
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graspl.adapters.forward import model_logits
+from graspl.adapters.sharding import plain_name
 from graspl.data.batches import PackedCollator, PaddedCollator
 from graspl.data.tokens import TokenizedConversation
 from graspl.errors import GrasplError
@@ -45,7 +47,7 @@ def check_causal(module: Any) -> None:
     """Change a row's last token, and see whether earlier predictions stay.
 
     Raises:
-        GrasplError: they move: the model sees what it is to predict.
+        GrasplError: they are not finite, or they move: the model sees what it is to predict.
     """
     ids = module.trainer.datamodule.train_conversations()[0].input_ids[:LENGTH]
     other = [*ids[:-1], (ids[-1] + 1) % _vocabulary(module)]
@@ -56,10 +58,53 @@ def check_causal(module: Any) -> None:
     except ModelFailed as error:
         fix = "adapt other layers (lora.target_modules), or give another model"
         raise GrasplError(f"base_model: {name} does not run with its adapter ({error}); {fix}") from error
+    if not first.isfinite().all():
+        precision = f"{module.options.dtype} weights at trainer.precision {module.trainer.precision}"
+        raise GrasplError(
+            f"base_model: {name} gives predictions that are no numbers (NaN or infinite) on the first training row, with "
+            f"{precision}; its weights are broken, or need bfloat16 or float32"
+        )
     if len(ids) > 1 and not _moved(first, second) <= _tolerance(module, SAME):
         raise GrasplError(
             f"base_model: {name} sees tokens that come later, as no causal language model does; give one that is"
         )
+
+
+@torch.no_grad()
+def check_reached(module: Any) -> None:
+    """Run the first row, and see which adapted maps it runs through.
+
+    Experts that the row is not sent to count as run where another of the same name is.
+
+    Raises:
+        GrasplError: a map is run in no layer, e.g. a cross-attention, so that nothing would ever be trained in it.
+    """
+    run: set[str] = set()
+    names = [site.name for site in module.sites]
+    modules = {plain_name(name): each for name, each in module.model.get_base_model().named_modules()}
+    handles = [
+        modules[name].register_forward_hook(lambda *_, name=name: run.add(_in_any_layer(name)))
+        for name in names
+    ]
+    ids = module.trainer.datamodule.train_conversations()[0].input_ids[:LENGTH]
+    try:
+        logits_of(module, PaddedCollator(pad_id(module))([row_of(ids)]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    idle = next((name for name in names if _in_any_layer(name) not in run), None)
+    if idle is not None:
+        others = {part for name in run for part in name.split(".")}
+        part = next((part for part in _in_any_layer(idle).split(".") if part not in others), idle)
+        fix = f"leave it out: lora.exclude_modules: '.*{part}.*'"
+        raise GrasplError(
+            f"lora.target_modules: {idle} is not run on text, so nothing is trained in it; {fix}"
+        )
+
+
+def _in_any_layer(name: str) -> str:
+    """Return a module's name with a star for each number, the same for every layer and expert."""
+    return re.sub(r"\d+", "*", name)
 
 
 def _vocabulary(module: Any) -> int:
@@ -160,7 +205,8 @@ def logits_of(module: Any, batch: dict[str, Any]) -> Tensor:
     training = module.model.training
     module.model.eval()
     try:
-        with module.trainer.precision_plugin.val_step_context():
+        # Compiled layers would not run hooks that were put on since
+        with module.trainer.precision_plugin.val_step_context(), torch.compiler.set_stance("force_eager"):
             moved = {
                 key: each.to(module.device) if isinstance(each, Tensor) else each
                 for key, each in batch.items()
