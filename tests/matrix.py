@@ -39,8 +39,8 @@ REFUSED = {
     "mpt": ("packed",), "nemotron": (), "olmo": (), "olmo2": (), "olmo3": (), "opt": ("packed",), "persimmon": (),
     "phi": (), "phi3": (), "qwen2": (), "qwen3": (), "seed_oss": (), "smollm3": (), "stablelm": (), "starcoder2": (),
     "vaultgemma": (), "xglm": ("packed",), "gemma3": (),
-    "gpt_oss": ("packed",), "granitemoe": (),
-    "bart": CELLS, "bert": CELLS, "llava": CELLS, "vipllava": CELLS, "mixtral": CELLS, "phimoe": CELLS, "qwen3_moe": CELLS,
+    "gpt_oss": ("packed",), "granitemoe": (), "bart": CELLS, "laguna": CELLS,
+    "bert": CELLS, "llava": CELLS, "vipllava": CELLS, "mixtral": CELLS, "phimoe": CELLS, "qwen3_moe": CELLS,
 }  # fmt: skip
 # Models that also see, and what keeps the adapter within the language model
 SEEING = {

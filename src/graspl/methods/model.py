@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
 from graspl.adapters import Site, decoder_layers, load_adapter, load_base_model, lora_sites, read_adapter
 from graspl.adapters.packing import attend_row_by_row
-from graspl.adapters.sharding import shard_frozen, shard_layers
+from graspl.adapters.sharding import plain_name, shard_frozen, shard_layers
 from graspl.adapters.sites import shape_of
 from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
@@ -115,6 +115,7 @@ def _adapted(module: Any, base: Any) -> PeftModel:
     except ValueError as error:
         raise GrasplError(f"lora: {error}") from error
     _check_inside(model, base)
+    _check_loads_back(model)
     # PEFT would record where the files lie on this machine
     model.peft_config["default"].base_model_name_or_path = module.base_model
     return model  # type: ignore[return-value]
@@ -132,6 +133,17 @@ def _check_inside(model: PeftModel, base: Any) -> None:
         parts = sorted({_differing(name, decoder) for name in outside})
         fix = f"set lora.exclude_modules: '.*({'|'.join(parts)}).*'"
         raise GrasplError(f"lora.target_modules: {outside[0]} is no part of the language model; {fix}")
+
+
+def _check_loads_back(model: PeftModel) -> None:
+    """Refuse an adapter that PEFT would save and not load back, because it renames a module of the family wrongly."""
+    factors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    lost = [key for key in set_peft_model_state_dict(model, factors).missing_keys if ".lora_" in key]
+    if lost:
+        name = plain_name(lost[0].removeprefix("base_model.model.")).partition(".lora_")[0]
+        part = next(each for each in reversed(name.split(".")[:-1]) if not each.isdigit())
+        fix = f"leave it out: lora.exclude_modules: '.*{part}.*'"
+        raise GrasplError(f"lora.target_modules: PEFT cannot load back an adapter on {name}; {fix}")
 
 
 def _differing(name: str, other: str) -> str:
