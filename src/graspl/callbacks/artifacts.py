@@ -5,6 +5,7 @@ from typing import Any, TypeGuard
 
 from lightning import Callback, LightningModule, Trainer
 
+from graspl.data.task import TaskDataModule
 from graspl.directions import Identification, TopSingular, identify_adapter
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.state import finished_factors, write_peft_folder
@@ -14,7 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class SaveAdapter(Callback):
-    """Writes the adapter in PEFT format to `<default_root_dir>/adapter` when a fit ends."""
+    """Writes the adapter in PEFT format to `<default_root_dir>/adapter` when a fit ends, and the tokenizer beside it.
+
+    The tokenizer holds the chat template that the fit used, graspl's own one where the base model has none.
+    """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it, all or nothing."""
@@ -26,6 +30,8 @@ class SaveAdapter(Callback):
         if trainer.is_global_zero:
             with atomic_path(target) as folder:
                 write_peft_folder(pl_module, folder, tensors)
+                if isinstance(trainer.datamodule, TaskDataModule):  # type: ignore[attr-defined]
+                    trainer.datamodule.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
             log.info("adapter: %s", target)
 
 

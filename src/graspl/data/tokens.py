@@ -1,8 +1,9 @@
 """Conversations as token ids, with the tokens marked that an assistant wrote."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from jinja2 import TemplateError
@@ -12,6 +13,8 @@ from graspl.adapters.answers import IGNORED
 from graspl.data.formats import SHOWN, Message
 from graspl.data.turns import EndOfAnswer, end_of_answer
 from graspl.errors import GrasplError
+
+log = logging.getLogger(__name__)
 
 Tools = Sequence[dict[str, Any]] | None  # Descriptions of tools, for the chat template
 
@@ -37,12 +40,23 @@ class TokenizedConversation:
 
 
 def with_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Give a tokenizer without a chat template the plain one; it is changed in place and returned."""
+    """Give a tokenizer without a chat template the plain one, and say so; it is changed in place and returned."""
     if not tokenizer.is_fast:
         raise GrasplError(f"base_model: {tokenizer.name_or_path} has no fast tokenizer; graspl needs one")
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
+        _say_invented(tokenizer.name_or_path)
     return tokenizer
+
+
+@lru_cache(maxsize=64)
+def _say_invented(name: str) -> None:
+    """Say once a process that a model's chat template is graspl's own."""
+    log.warning(
+        "base_model: %s has no chat template; graspl writes turns as `User: ...` and `Assistant: ...`, and saves the "
+        "template with the adapter",
+        name,
+    )
 
 
 def render(
@@ -117,7 +131,7 @@ def tokenize(
     for position, (start, _) in enumerate(encoded["offset_mapping"]):
         if any(first <= start < last for first, last in spans):
             labels[position] = ids[position]
-    _mark_ends(end_of_answer(tokenizer), ids, labels)
+    _mark_ends(tokenizer, end_of_answer(tokenizer), ids, labels)
     return TokenizedConversation(ids, labels, prompt)
 
 
@@ -137,17 +151,36 @@ def _hidden_answer(index: int, is_last: bool) -> str:
     return f"the chat template rewrites earlier turns, {why}"
 
 
-def _mark_ends(end: EndOfAnswer, ids: list[int], labels: list[int]) -> None:
-    """Train the token that ends an answer where the template does not write it as part of the turn; both lists change."""
+def _mark_ends(
+    tokenizer: PreTrainedTokenizerBase, end: EndOfAnswer, ids: list[int], labels: list[int]
+) -> None:
+    """Train the token that ends an answer where the template does not write it as part of the turn; both lists change.
+
+    White space may stand between an answer and the token that opens the next turn: the model writes both.
+    """
     if end.shown == "turn":
         return
-    if end.shown == "next":
-        for place in range(1, len(ids)):
-            if ids[place] == end.id and labels[place] == IGNORED and labels[place - 1] != IGNORED:
-                labels[place] = end.id
-    if labels and labels[-1] not in (IGNORED, end.id):
-        ids.append(end.id)
-        labels.append(end.id)
+    opened = [place for place, each in enumerate(ids) if each == end.id] if end.shown == "next" else []
+    for place in opened:
+        behind = _end_of_answer_before(tokenizer, ids, labels, place)
+        if behind is not None:
+            labels[behind : place + 1] = ids[behind : place + 1]
+    behind = _end_of_answer_before(tokenizer, ids, labels, len(ids))
+    if behind is not None and labels[behind - 1] != end.id:
+        # Nothing follows the last answer: in front of an end of text its white space goes
+        ids[:] = [*(ids[:behind] if end.shown == "eos" else ids), end.id]
+        labels[:] = [*labels[:behind], *ids[behind:]]
+
+
+def _end_of_answer_before(
+    tokenizer: PreTrainedTokenizerBase, ids: list[int], labels: list[int], place: int
+) -> int | None:
+    """Return where the answer ends that white space alone parts from a place; None if there is none."""
+    while place > 0 and labels[place - 1] == IGNORED:
+        place -= 1
+        if str(tokenizer.decode([ids[place]])).strip():
+            return None
+    return place or None
 
 
 def _check_shown(
