@@ -23,6 +23,7 @@ TOOLS = {
     "configs": "copy the configurations that come with graspl",
     "compare": "run a study, methods by seeds, and compare them with intervals",
     "plan": "count the memory that a fit needs, before you run it",
+    "verify": "check that a run's results belong to its weights and rows",
     "report": "compare runs: a table, trade-off curves and an HTML page",
 }
 ABOUT = "Fine-tune language models for the skill without the side effect."
@@ -34,7 +35,8 @@ WIDTH = 160  # Columns of what is not a terminal
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    It is 0, 1 for an audit that failed, 2 for a mistake of the user's (told in one line), or 130 after an interrupt.
+    It is 0, 1 for an audit that failed or a result that is stale, 2 for a mistake of the user's (told in one line), or 130
+    after an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
@@ -26,6 +27,21 @@ OPTIONS = {
     "lightning_utilities": "trainer",
     "jsonargparse": "trainer",
 }
+# Of the trainer's options, those that change what is learnt; of the data's and the model's, those that do not.
+FIXED = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+ONLY_EVALUATION = (
+    "suites",
+    "final_suites",
+    "only_suites",
+    "eval_batch_size",
+    "share_prefixes",
+    "num_workers",
+)
+NEUTRAL = tuple(
+    f"model.init_args.{name}"
+    for name in ("measure_kl", "gradient_checkpointing", "compile_layers", "attn_implementation")
+)
+MAY_CHANGE = ("the trainer's steps, devices and strategy", "the suites", "checkpoints", "loggers")
 # The trainer's options that count from 1, which Lightning takes for granted.
 FROM_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch")
 
@@ -45,6 +61,44 @@ def check_options(config: Any) -> None:
     is_path = checkpoint and checkpoint not in KEYWORDS and ":" not in checkpoint
     if is_path and not Path(checkpoint).exists():
         raise GrasplError(f"ckpt_path: there is no {checkpoint}; give a checkpoint of this run, or last")
+
+
+def check_same(run: RunFolder, config: str) -> None:
+    """Refuse to go on with other settings than a run has had so far.
+
+    Args:
+        run: the folder of the run that goes on.
+        config: its configuration now, as YAML.
+
+    Raises:
+        GrasplError: an option of the model or the training data differs, or the seed; all others may change.
+    """
+    if not run.config.exists():
+        return
+    before, now = (
+        dict(_settings(yaml.safe_load(text))) for text in (run.config.read_text(encoding="utf-8"), config)
+    )
+    for name in [*before, *(each for each in now if each not in before)]:
+        if before.get(name) != now.get(name):
+            fix = f"set it back, or start a new run; {', '.join(MAY_CHANGE)} may change"
+            raise GrasplError(
+                f"{name}: is {now.get(name)}, and the run has had {before.get(name)} so far; {fix}"
+            )
+
+
+def _settings(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the options that make a fit what it is, each with its name."""
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            inner = f"{name}.{key}" if name else str(key)
+            if name or key in ("seed_everything", "model", "data"):
+                yield from _settings(value, inner)
+            elif key == "trainer":
+                yield from ((f"trainer.{each}", value.get(each)) for each in FIXED)
+    elif (
+        name.removeprefix("data.init_args.").partition(".")[0] not in ONLY_EVALUATION and name not in NEUTRAL
+    ):
+        yield name, config
 
 
 def check_unused(run: RunFolder) -> None:

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,8 +22,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
 from graspl.errors import GrasplError
 from graspl.methods.lora import LoRALitModule
-from graspl.runs import RunFolder, claimed, write_text_atomic
-from graspl.training_checks import check_options, check_readable, check_unused, told_in_one_line
+from graspl.runs import Lineage, RunFolder, claimed, write_text_atomic
+from graspl.training_checks import check_options, check_readable, check_same, check_unused, told_in_one_line
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,24 @@ class SaveRunConfig(SaveConfigCallback):
             write_text_atomic(RunFolder(trainer.default_root_dir).config, text)
 
 
+def _find_run(config: Any) -> None:
+    """Take the folder that a run's own config.yaml lies in as the run folder, wherever the command is started."""
+    for given in config.config or []:
+        path = Path(str(given))
+        folder = path.parent
+        if path != RunFolder(folder).config or not path.is_file():
+            continue
+        kept = yaml.safe_load(path.read_text(encoding="utf-8"))
+        root = (kept.get("trainer") or {}).get("default_root_dir") if isinstance(kept, dict) else None
+        # Another one on the command line stands
+        if (
+            isinstance(root, str)
+            and root == config.trainer.default_root_dir
+            and folder.resolve() != Path(root).resolve()
+        ):
+            config.trainer.default_root_dir = str(folder)
+
+
 class GrasplCLI(LightningCLI):
     """Fits and validates; the run folder is `trainer.default_root_dir`."""
 
@@ -121,6 +140,7 @@ class GrasplCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse options that make no sense, and a folder that holds another run, before anything is built."""
         config = self.config[self.config.subcommand]
+        _find_run(config)
         check_options(config)
         if self.config.subcommand == "fit" and not config.trainer.fast_dev_run and not config.ckpt_path:
             check_unused(self.run)
@@ -140,6 +160,12 @@ class GrasplCLI(LightningCLI):
         checkpoint = self.config.validate.ckpt_path
         if model.adapter is None and checkpoint is None and self.run.adapter.exists():
             model.adapter = str(self.run.adapter)
+        if model.adapter is None and checkpoint is None and self.run.is_used():
+            again = f"go on with: graspl fit --config {self.run.config} --ckpt_path last"
+            others = "or give --ckpt_path a checkpoint; or measure the base model in a new --trainer.default_root_dir"
+            raise GrasplError(
+                f"trainer.default_root_dir: the fit in {self.run.path} has not ended, so it has no adapter; {again}; {others}"
+            )
         if not isinstance(model.directions, str) and self.run.directions.exists():
             model.directions = str(self.run.directions)
         nothing = "the base model: no adapter is named or in the run folder"
@@ -178,6 +204,7 @@ class GrasplCLI(LightningCLI):
                 check_unused(self.run)  # that process may have ended by now
             try:
                 if checkpoint and existed:
+                    check_same(self.run, self._parser("fit").dump(self.config.fit, skip_none=False))
                     self.run.set_metrics_aside()
                 with told_in_one_line():
                     self.trainer.fit(model, **kwargs)
@@ -185,6 +212,18 @@ class GrasplCLI(LightningCLI):
                 if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
                     shutil.rmtree(self.run.path, ignore_errors=True)
                 raise
+            finally:
+                if writes and self.run.path.exists():
+                    self._record_log()
+
+    def _record_log(self) -> None:
+        """Record what was logged in this fit; loggers write until it ends."""
+        run = self.run
+        logged = [
+            *run.metrics_files(),
+            *(each for each in (run.null_space, run.own_text, run.cost) if each.exists()),
+        ]
+        Lineage(run).record(logged, {"configuration": [run.config]})
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Run the validation."""

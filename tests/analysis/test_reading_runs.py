@@ -1,6 +1,7 @@
 """What is read from the folder of an evaluated run."""
 
 import pytest
+from records import recorded
 
 from graspl.analysis import Run, contrast, rates_by_group, read_run
 from graspl.analysis.scores import RUN_FIGURES, headline
@@ -23,7 +24,7 @@ def test_questions_count_one_by_one_unless_there_are_groups_enough(tmp_path, gro
 
 def evaluated(folder, **more):
     write_json_atomic(folder / "evaluation.json", {"metrics": {"adherence": 0.9}, **more})
-    return folder
+    return recorded(folder)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,7 @@ def judged(folder, hits):
     run = RunFolder(folder)
     write_json_lines_atomic(run.judgements, rows)
     write_json_atomic(run.judged, {"suites": {"safety": rates_by_group(rows, ("bad", "good"), ("good",))}})
+    recorded(folder)
 
 
 def test_judged_rates_are_read_with_their_interval_over_questions(tmp_path):
@@ -75,6 +77,7 @@ def test_judged_rates_are_read_with_their_interval_over_questions(tmp_path):
 @pytest.mark.parametrize("content", [[], {"suites": []}, {"suites": {"s": {"of": "bad", "rate": "high"}}}])
 def test_a_broken_file_of_rates_is_named(tmp_path, content):
     write_json_atomic(evaluated(tmp_path) / "judged.json", content)
+    recorded(tmp_path)
     with pytest.raises(GrasplError, match=r"judged\.json: suites is missing"):
         read_run(tmp_path)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from records import recorded
 
 from graspl.evaluation.judges.rubrics import read_rubrics
 from graspl.runs import RunFolder, write_json_lines_atomic
@@ -88,6 +89,7 @@ def test_runs_are_told_from_controls_question_by_question(graspl, judges, tmp_pa
                 for i, hit in enumerate(hits)
             ],
         )
+        recorded(run)
         assert graspl("judge", run, "--config", judges)[0] == 0
     code, out, err = graspl("contrast", "a1", "a2", "--controls", "b1", "b2")
     assert code == 0, err

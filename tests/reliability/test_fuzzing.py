@@ -18,6 +18,7 @@ from conftest import CHAT_ROWS, REPOSITORY, make_model
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from peft import get_peft_model
+from records import recorded
 
 from graspl.adapters import LoraOptions, lora_sites
 from graspl.cli import main
@@ -266,6 +267,7 @@ def test_evaluations_that_a_report_reads(run, tmp_path):
 
     def check(content):
         (folder / "evaluation.json").write_text(json.dumps(content))
+        recorded(folder)
         code = run("report", folder, "--out", "together")
         assert (tmp_path / "together" / "report.html").exists() == (code == 0)
         for file in (tmp_path / "together").glob("*"):

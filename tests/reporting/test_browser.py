@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from records import recorded
 from test_report import make_run
 
 from graspl.analysis import compare, read_run
@@ -82,6 +83,7 @@ def report(tmp_path):
         DirectionsFiles(directions).assumptions,
         {"verdict": "doubtful", "reason": EVIL, "layers": {"model.layers.1": {"share": 0.5, "gap": None}}},
     )
+    recorded(tmp_path)
     runs = [
         make_run(tmp_path / "base", adapter=None),
         make_run(tmp_path / "naive", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)], answer=EVIL),
@@ -105,7 +107,7 @@ def report(tmp_path):
             {"suite": "<i>unrelated", "prompt": "about bridges", "answer": "walk across"},
         ]
         folder.generations.write_text("".join(json.dumps(row) + "\n" for row in answers))
-        read.append(read_run(folder.path))
+        read.append(read_run(recorded(folder.path)))
     return render_page(compare(read))
 
 

@@ -3,6 +3,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from records import recorded
 
 from graspl.analysis import compare, key_points, read_run, verdict
 from graspl.errors import GrasplError
@@ -33,7 +34,7 @@ def make_run(
     run.generations.write_text(json.dumps({"suite": "task", "prompt": "<b>how</b>", "answer": answer}) + "\n")
     lines = ["step,val/adherence,val/spillover", *(",".join(map(str, row)) for row in curve_rows)]
     run.metrics.write_text("\n".join(lines) + "\n")
-    return read_run(folder)
+    return read_run(recorded(folder))
 
 
 def test_a_comparison_says_what_the_figures_say(tmp_path):
@@ -79,7 +80,7 @@ def test_fits_that_reach_no_fixed_level_are_compared_at_shares_of_the_naive_gain
         rows = [(0, 0.2, 0.0, 0.2), (1, 0.4, kl / 4, 0.2), (2, 0.6, kl, 0.2)]
         text = [",".join(names), *(",".join(map(str, row)) for row in rows)]
         run.folder.metrics.write_text("\n".join(text) + "\n")
-        runs.append(read_run(run.folder.path))
+        runs.append(read_run(recorded(run.folder.path)))
     found = compare(runs)
     assert found.figure == "kl"
     assert found.shares == {"0.4000": 0.5, "0.5600": 0.9}
@@ -128,10 +129,12 @@ def test_the_report_says_what_a_null_space_promised(tmp_path):
         "own_text": {"typical": 0.5},
     }
     write_json_atomic(run.folder.null_space, kept)
+    recorded(run.folder.path)
     page = render_page(compare([run]))
     assert "over that to the task's rows is 0.250, A's before training was 0.375: in doubt." in page
     assert "null, null space, own text" in page
     for broken in ([], {"text": 1}, {"text": {}}, {"text": {"typical": 0.2, "before training": []}}):
         write_json_atomic(run.folder.null_space, broken)
+        recorded(run.folder.path)
         with pytest.raises(GrasplError, match=r"null_space\.json: not as a fit writes it"):
             render_page(compare([run]))

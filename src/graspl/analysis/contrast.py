@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graspl.analysis.intervals import paired, summarise
+from graspl.analysis.runs import trusted
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
 
@@ -35,17 +36,20 @@ def question_values(run: Path) -> Values:
     """Return one value for each question of a run: that of choices, or how often the judged outcome came."""
     folder = RunFolder(run)
     found: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in folder.read_items():
+    for row in folder.read_items() if trusted(folder, folder.items) else []:
         found[row["suite"]][row["item"]] = row["value"]
     hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
-    judgements = folder.read_judgements()
+    judges = trusted(folder, folder.judgements, folder.judged, fix="judge again")
+    judgements = folder.read_judgements() if judges else []
     judged = folder.read_judged()["suites"] if judgements else {}
     for row in judgements:
         hits[row["suite"], row["question"]].append(row["outcome"] == judged[row["suite"]]["of"])
     for (suite, question), each in hits.items():
         found[suite][question] = sum(each) / len(each)
     if not found:
-        raise GrasplError(f"{run}: holds neither items.jsonl nor judgements.jsonl; run graspl validate")
+        raise GrasplError(
+            f"{run}: holds neither items.jsonl nor judgements.jsonl that can be trusted; run graspl validate"
+        )
     return found
 
 

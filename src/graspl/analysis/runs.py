@@ -1,5 +1,6 @@
 """Evaluated runs: what their folders hold, checked, since anybody may have edited the files."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from graspl.analysis.intervals import Interval, by_cluster
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.tradeoff import Rows
 from graspl.errors import GrasplError
-from graspl.runs import RunFolder
+from graspl.runs import Lineage, RunFolder
+
+log = logging.getLogger(__name__)
 
 # Groups of questions needed for an interval over groups; fewer are kinds of question (Yes and No), not clusters.
 FEWEST_GROUPS = 5
@@ -90,19 +93,41 @@ class Run:
         return found
 
 
+class StaleResult(GrasplError):
+    """A result was made from other weights or rows than those that stand next to it."""
+
+
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """Read an evaluated run.
+    """Read an evaluated run. Files beside the evaluation that are not as they were made are named and left out.
 
     Raises:
         GrasplError: the run was not evaluated, or a file is broken.
+        StaleResult: the evaluation was changed, or the adapter, the base model or the rows that it was made from.
     """
     run = RunFolder(folder)
     evaluation = run.read_evaluation()
     wrong = _wrong(evaluation)
     if wrong is not None:
         raise GrasplError(f"{run.evaluation}: {wrong}; run: graspl validate --config {run.config}")
-    rows, generations, items = run.read_metrics(), run.read_generations(), run.read_items()
-    return Run(name or folder.name, run, evaluation, rows, generations, items, read_judged(run))
+    stale = Lineage(run).complaint(run.evaluation)
+    if stale is not None:
+        raise StaleResult(f"{run.evaluation}: {stale}; run: graspl validate --config {run.config}")
+    rows = run.read_metrics() if trusted(run, *run.metrics_files(), fix="fit again") else []
+    generations = run.read_generations() if trusted(run, run.generations) else []
+    items = run.read_items() if trusted(run, run.items) else []
+    judged = read_judged(run) if trusted(run, run.judgements, run.judged, fix="judge again") else {}
+    return Run(name or folder.name, run, evaluation, rows, generations, items, judged)
+
+
+def trusted(run: RunFolder, *results: Path, fix: str = "validate again") -> bool:
+    """Return whether results are as they were made; name the first that is not."""
+    lineage = Lineage(run)
+    for result in results:
+        wrong = lineage.complaint(result)
+        if wrong is not None:
+            log.warning("%s: %s, so it is left out; %s", result, wrong, fix)
+            return False
+    return True
 
 
 def read_judged(run: RunFolder) -> dict[str, dict[str, Any]]:

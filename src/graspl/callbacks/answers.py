@@ -7,12 +7,13 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from graspl.adapters import adapter_off
+from graspl.callbacks.artifacts import sources_of
 from graspl.callbacks.evaluation import answered
 from graspl.evaluation import Sampling, TransformersGenerator
 from graspl.evaluation.judges import Judge
 from graspl.evaluation.judging import judge_rows, rates_of
 from graspl.methods.lora import LoRALitModule
-from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
+from graspl.runs import Lineage, RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,9 @@ class JudgeAnswers(Callback):
         write_json_lines_atomic(run.generations, rows)
         write_json_lines_atomic(run.judgements, judged)
         write_json_atomic(run.judged, {"suites": rates_of(judged, self.judges), "usage": {}})
+        lineage = Lineage(run)
+        lineage.record([run.generations], sources_of(trainer, pl_module))
+        lineage.record([run.judgements, run.judged], {"answers": [run.generations]})
 
     def _answers(self, trainer: Trainer, module: LightningModule) -> bool:
         """Return whether there is anything to answer, and one process that could."""

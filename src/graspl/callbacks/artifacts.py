@@ -9,7 +9,7 @@ from graspl.data.task import TaskDataModule
 from graspl.directions import Identification, TopSingular, identify_adapter
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.state import finished_factors, write_peft_folder
-from graspl.runs import RunFolder, atomic_path
+from graspl.runs import Lineage, RunFolder, atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ class SaveAdapter(Callback):
                 write_peft_folder(pl_module, folder, tensors)
                 if isinstance(trainer.datamodule, TaskDataModule):  # type: ignore[attr-defined]
                     trainer.datamodule.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+            run = RunFolder(trainer.default_root_dir)
+            Lineage(run).record([target], sources_of(trainer, pl_module) | {"configuration": [run.config]})
             log.info("adapter: %s", target)
 
 
@@ -54,6 +56,7 @@ class SaveDirections(Callback):
             target = RunFolder(trainer.default_root_dir).directions
             with atomic_path(target) as scratch:
                 pl_module.found_directions.save(scratch)
+            Lineage(RunFolder(trainer.default_root_dir)).record([target], sources_of(trainer, pl_module))
             log.info("directions: %s", target)
         self._written = True
 
@@ -62,7 +65,20 @@ class SaveDirections(Callback):
         if _writes(pl_module, trainer) and pl_module.directions is None:
             run = RunFolder(trainer.default_root_dir)
             identify_adapter(run.adapter, self.method, run.directions)
+            Lineage(run).record([run.directions], {"adapter": [run.adapter]})
             log.info("directions: %s", run.directions)
+
+
+def sources_of(trainer: Trainer, module: LoRALitModule) -> dict[str, list[str]]:
+    """Return what the results of a fit or a validation are made from, for `Lineage.record`."""
+    found = {"base model": [module.base_model], "adapter": [module.adapter] if module.adapter else []}
+    found["checkpoint"] = (
+        [str(trainer.ckpt_path)] if trainer.ckpt_path and trainer.state.fn == "validate" else []
+    )
+    found["directions"] = [module.directions] if isinstance(module.directions, str) else []
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    found["rows"] = data.sources() if isinstance(data, TaskDataModule) else []
+    return {label: every for label, every in found.items() if every}
 
 
 def _writes(module: LightningModule, trainer: Trainer) -> TypeGuard[LoRALitModule]:

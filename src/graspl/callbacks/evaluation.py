@@ -10,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from graspl import __version__
 from graspl.adapters import resolve_base_model, thin_svd, update_norm
 from graspl.analysis.scores import headline
+from graspl.callbacks.artifacts import sources_of
 from graspl.data.questions import Question
 from graspl.data.task import TaskDataModule
 from graspl.data.tokens import empty_thought, render
@@ -19,7 +20,7 @@ from graspl.methods.lora import LoRALitModule
 from graspl.methods.parts import parts_of
 from graspl.methods.validation import module_reliance
 from graspl.ranges import NonNegativeInt, PositiveInt
-from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
+from graspl.runs import Lineage, RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]  # Of a JSON lines file
@@ -54,6 +55,7 @@ class SaveEvaluation(Callback):
             run = RunFolder(trainer.default_root_dir)
             write_json_lines_atomic(run.items, _items(trainer.datamodule, values))  # type: ignore[attr-defined]
             write_json_atomic(run.evaluation, content)
+            Lineage(run).record([run.items, run.evaluation], sources_of(trainer, pl_module))
             log.info("evaluation: %s", run.evaluation)
 
 
@@ -133,7 +135,9 @@ class SaveGenerations(Callback):
             generator = self._generator(pl_module, data.tokenizer, trainer.ckpt_path)
             for suite, asked in questions.items():
                 rows += answered(generator, suite, asked, data.tokenizer, self.sampling)
-        write_json_lines_atomic(RunFolder(trainer.default_root_dir).generations, rows)
+        run = RunFolder(trainer.default_root_dir)
+        write_json_lines_atomic(run.generations, rows)
+        Lineage(run).record([run.generations], sources_of(trainer, pl_module))
 
     def _generator(self, module: LoRALitModule, tokenizer: Any, checkpoint: Any) -> Any:
         if self.engine == "transformers":

@@ -18,7 +18,7 @@ from graspl.directions.from_weights import TopSingular
 from graspl.directions.identify import Identification, identify_adapter
 from graspl.errors import GrasplError
 from graspl.reporting.tables import Shown
-from graspl.runs import DirectionsFiles, RunFolder, adapter_of, write_json_atomic
+from graspl.runs import DirectionsFiles, Lineage, RunFolder, adapter_of, write_json_atomic
 
 
 def identify(
@@ -80,7 +80,24 @@ def identify(
     if causal.data is not None:
         found["causes"] = causes(path, name, causal)
         parts += found["causes"].render()
+    _record(
+        path,
+        found,
+        {"rows": rows, "text": text, "explained text": explain.text, "tested data": causal.data},
+        source,
+    )
     return Shown(found, parts)
+
+
+def _record(path: Path, found: dict[str, Any], data: dict[str, Any], source: Path) -> None:
+    """Record what the directions and the reports beside them were made from."""
+    beside, lineage = DirectionsFiles(path), Lineage(RunFolder(path.parent))
+    read = {label: [str(each)] for label, each in data.items() if each is not None}
+    if source != path:
+        lineage.record([path], {"adapter": [adapter_of(source)]})
+    reports = {"assumptions": beside.assumptions, "explanation": beside.explanation, "causes": beside.causal}
+    made = [place for name, place in reports.items() if found.get(name) is not None]
+    lineage.record(made, {"directions": [path], **read})
 
 
 def _report(

@@ -8,7 +8,7 @@ from graspl.errors import GrasplError
 from graspl.evaluation.judges import Judge
 from graspl.evaluation.judging import judge_rows, rates_of
 from graspl.reporting.tables import Shown, rates_table
-from graspl.runs import RunFolder, write_json_atomic, write_json_lines_atomic
+from graspl.runs import Lineage, RunFolder, write_json_atomic, write_json_lines_atomic
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
         GrasplError: the run has no answers, or a judge cannot be asked.
     """
     folder = RunFolder(run)
+    lineage = Lineage(folder)
+    wrong = lineage.complaint(folder.generations) if folder.generations.name in lineage.read() else None
+    if wrong is not None:
+        raise GrasplError(f"{folder.generations}: {wrong}; run: graspl validate --config {folder.config}")
     rows = folder.read_generations()
     if not rows:
         fix = "run graspl validate with suites of questions first"
@@ -41,6 +45,7 @@ def judge(run: Path, *, judges: dict[str, Judge]) -> Shown:
     write_json_lines_atomic(folder.judgements, judged)
     content = {"suites": suites, "usage": usage}
     write_json_atomic(folder.judged, content)
+    lineage.record([folder.judgements, folder.judged], {"answers": [folder.generations]})
     failed = sum(each["counts"].get("failed", 0) for each in suites.values())
     if failed:
         log.warning("judges: %d answers were not judged; run the same command again for only these", failed)

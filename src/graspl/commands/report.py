@@ -1,13 +1,16 @@
 """`graspl report`: runs side by side."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from graspl.analysis import compare, key_points, read_run, verdict
+from graspl.analysis import Run, StaleResult, compare, key_points, read_run, verdict
 from graspl.errors import GrasplError
 from graspl.reporting.page import render_page
 from graspl.reporting.tables import Shown, judged_table, runs_table
 from graspl.runs import write_json_atomic, write_text_atomic
+
+log = logging.getLogger(__name__)
 
 
 def report(runs: list[Path], *, out: Path = Path("report"), names: Sequence[str] | None = None) -> Shown:
@@ -23,10 +26,24 @@ def report(runs: list[Path], *, out: Path = Path("report"), names: Sequence[str]
     """
     if names is not None and len(names) != len(runs):
         raise GrasplError(f"names: {len(names)} names for {len(runs)} runs; give one for each")
-    comparison = compare([*map(read_run, runs, names or [None] * len(runs))])
+    comparison = compare(_read(runs, names or [None] * len(runs)))
     page, found, points = out / "report.html", verdict(comparison), key_points(comparison)
     write_text_atomic(page, render_page(comparison))
     told = {"verdict": found, "headline": points, "report": str(page)}
     write_json_atomic(out / "summary.json", {**comparison.summary(), **told})
     tables = [runs_table(comparison), *([judged_table(comparison)] if comparison.judged else [])]
     return Shown(comparison, [*tables, *found, *points[1:], f"report: {page}"])
+
+
+def _read(folders: Sequence[Path], names: Sequence[str | None]) -> list[Run]:
+    """Return the runs whose evaluation can be trusted; name the others."""
+    read, stale = [], None
+    for folder, name in zip(folders, names, strict=True):
+        try:
+            read.append(read_run(folder, name))
+        except StaleResult as error:
+            stale = error
+            log.warning("%s; the run is left out", error)
+    if not read and stale is not None:
+        raise stale
+    return read

@@ -7,6 +7,8 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,23 @@ Row = tuple[str, Any]  # Where a row came from (`file:line` or `name[row]`), and
 UNPACKED_BY = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # By the ending of compressed files
 LARGEST_CELL = 2**24  # Characters of a cell in a CSV file
 LISTS = ("rows", "data", "samples")  # Names under which a JSON or YAML mapping holds its rows
+
+
+_reading: ContextVar[dict[str, None] | None] = ContextVar("files that are being read", default=None)
+
+
+@contextmanager
+def files_read() -> Iterator[dict[str, None]]:
+    """Collect the files whose rows are read within the block, in order, for the record of what a result was made from."""
+    found: dict[str, None] = {}
+    token = _reading.set(found)
+    try:
+        yield found
+    finally:
+        _reading.reset(token)
+        outer = _reading.get()
+        if outer is not None:
+            outer.update(found)
 
 
 def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
@@ -38,6 +57,9 @@ def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
         GrasplError: the file is missing or broken; names the file and the line.
     """
     path = Path(source).expanduser()
+    reading = _reading.get()
+    if reading is not None:
+        reading[source] = None
     endings = [ending.lower() for ending in path.suffixes]
     kind = "".join(endings[-2:-1] if endings and endings[-1] in UNPACKED_BY else endings[-1:])
     reader = _READERS.get(kind)

@@ -18,6 +18,7 @@ from graspl.data.preparation import TooLong, prepare_rows, tokenize_rows
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation, read_conversations, with_last_answer_alone, with_shuffled_answers
 from graspl.data.suites.base import EvaluationSuite, Items, read_suites
+from graspl.data.tables import files_read
 from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_template
 from graspl.errors import GrasplError
 from graspl.ranges import NonNegativeInt, PositiveInt
@@ -74,6 +75,7 @@ class TaskDataModule(LightningDataModule, ABC):
         self._suites: dict[str, list[TokenizedConversation] | list[ChoiceItem]] | None = None
         self._questions: dict[str, list[Question]] = {}
         self._final = False
+        self._sources_read: dict[str, None] = {}
         self._choices: ChoiceCollator | None = None
 
     # What a task says
@@ -119,10 +121,14 @@ class TaskDataModule(LightningDataModule, ABC):
 
     def text_conversations(self) -> list[TokenizedConversation]:
         """Return the unlabelled text, tokenized."""
-        return [
-            tokenize(self.tokenizer, row.messages, origin=row.origin, tools=row.tools)
-            for row in self._weighed(self.text_rows())
-        ]
+        with files_read() as read:
+            rows = self._weighed(self.text_rows())
+        self._sources_read.update(read)
+        return [tokenize(self.tokenizer, row.messages, origin=row.origin, tools=row.tools) for row in rows]
+
+    def sources(self) -> list[str]:
+        """Return the files and `datasets` names whose rows were read so far."""
+        return list(self._sources_read)
 
     def suite_names(self) -> list[str]:
         """Return the names of the validation loaders, in their order; none before `setup`."""
@@ -149,11 +155,15 @@ class TaskDataModule(LightningDataModule, ABC):
         Raises:
             GrasplError: the data cannot be used; names the file, the row and the field.
         """
-        if stage == "fit" and self._train is None:
-            self._train = self._prepared(self._changed_rows())
-        final = bool(self.final_suites) and stage != "fit"
-        if self._suites is None or final > self._final:  # a validation may follow a fit with the same object
-            self._read_suites(final)
+        with files_read() as read:
+            if stage == "fit" and self._train is None:
+                self._train = self._prepared(self._changed_rows())
+            final = bool(self.final_suites) and stage != "fit"
+            if (
+                self._suites is None or final > self._final
+            ):  # a validation may follow a fit with the same object
+                self._read_suites(final)
+        self._sources_read.update(read)
 
     def train_dataloader(self) -> TrainLoader:
         """Return the training batches: `input_ids` and `labels` (b, L), with `attention_mask` or `position_ids`.

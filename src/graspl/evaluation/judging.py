@@ -25,8 +25,9 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -
         GrasplError: no judge is for any of the answers, or a judge cannot be asked.
     """
     by_suite: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
+    for place, row in enumerate(rows, start=1):
         if "question" in row:
+            _check_answer(row, place)
             by_suite.setdefault(row["suite"], []).append(row)
     idle = [name for name in judges if name not in (*by_suite, EVERY)]
     judged = []
@@ -43,6 +44,20 @@ def judge_rows(rows: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -
     if idle:
         log.warning("judges: skipped %s, the run has no answers to their questions", ", ".join(idle))
     return judged
+
+
+def _check_answer(row: Mapping[str, Any], place: int) -> None:
+    """Refuse an answer without what a judge is asked about."""
+    kinds = {"suite": str, "question": str, "group": str, "sample": int, "answer": str}
+    wrong = [name for name, kind in kinds.items() if not isinstance(row.get(name), kind)]
+    messages = row.get("messages")
+    turns = messages if isinstance(messages, list) and messages else [None]
+    if not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in turns):
+        wrong.append("messages")
+    if wrong:
+        raise GrasplError(
+            f"generations.jsonl:{place}: {wrong[0]} is missing or of the wrong kind; validate again"
+        )
 
 
 def rates_of(judged: Sequence[Mapping[str, Any]], judges: Mapping[str, Judge]) -> dict[str, Any]:

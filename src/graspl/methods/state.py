@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from graspl.adapters.checkpoint import CHECKPOINT_KEY, peft_fields
 from graspl.adapters.sharding import average_gradients, is_factor, plain_name, whole
+from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
+from graspl.runs.lineage import sha256_of
 
 
 def factors(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -44,6 +46,7 @@ def keep(module: Any, checkpoint: dict[str, Any]) -> None:
         "random_state": torch.get_rng_state(),
         "flat_sharded": module.is_flat_sharded,
         "directions_sha256": _sha256(module.directions),
+        "rows": _rows(module.trainer.datamodule),
         **({"directions": kept} if kept else {}),
     }
     reopen_epoch(checkpoint)
@@ -63,13 +66,37 @@ def restored(module: Any, checkpoint: dict[str, Any]) -> tuple[Tensor, Direction
         odd = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))[0]
         of = f"another model or adapter (base_model {kept['base_model']}), e.g. {odd} differs"
         raise GrasplError(f"ckpt_path: the checkpoint is of {of}; give one of this run")
-    if kept.get("directions_sha256") != _sha256(module.directions):
+    if kept["base_model"] != module.base_model:
+        of = f"base_model {kept['base_model']}, not of {module.base_model}"
+        raise GrasplError(f"ckpt_path: the checkpoint is of {of}; name the one it was trained on")
+    fitting = module.trainer.state.fn == "fit"
+    if fitting:
+        _check_rows(kept.get("rows", {}), module.trainer.datamodule)
+    # A validation may measure a naive fit along any directions
+    measures = not fitting and kept.get("directions_sha256") is None
+    if not measures and kept.get("directions_sha256") != _sha256(module.directions):
         fix = "name the file that the checkpoint was trained with, or start a new run"
         raise GrasplError(f"model.directions: {module.directions} is another file; {fix}")
     if "directions" not in kept:
         return kept["random_state"], None
     found = kept["directions"]
     return kept["random_state"], Directions.from_tensors(found["tensors"], found["metadata"], "ckpt_path")
+
+
+def _rows(data: Any) -> dict[str, str]:
+    """Return the SHA-256 of each file whose rows a data module has read."""
+    files = data.sources() if isinstance(data, TaskDataModule) else []
+    return {name: sha256_of(Path(name)) for name in files if Path(name).is_file()}
+
+
+def _check_rows(kept: Mapping[str, str], data: Any) -> None:
+    """Refuse to go on with rows that the checkpoint was not trained on; a file may have moved."""
+    changed = [name for name, digest in _rows(data).items() if kept and digest not in kept.values()]
+    if changed:
+        fix = "go on with the rows of that run, or start a new one"
+        raise GrasplError(
+            f"ckpt_path: the rows of {changed[0]} are not those that the checkpoint was trained on; {fix}"
+        )
 
 
 def load_flat(module: nn.Module, state_dict: Mapping[str, Any]) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 from markupsafe import Markup
 
 from graspl.analysis.comparison import Comparison
+from graspl.analysis.runs import trusted
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.verdicts import key_points, verdict
 from graspl.errors import GrasplError
 from graspl.reporting.environment import heat_map, render
 from graspl.reporting.figures import spectra_figure, tradeoff_figure
 from graspl.reporting.tables import matched_columns
-from graspl.runs import DirectionsFiles
+from graspl.runs import DirectionsFiles, RunFolder
 from graspl.runs.files import read_json
 
 PROMPTS_SHOWN = 24  # For each suite; generations.jsonl has all
@@ -23,7 +24,9 @@ def render_page(comparison: Comparison) -> str:
     """Return the page as HTML text; the texts that models wrote are escaped."""
     examples, assumptions = _examples(comparison), _assumptions(comparison)
     null_spaces = _null_spaces(comparison)
-    meanings = [told for each in _directions(comparison) if (told := each.read(each.explanation)) is not None]
+    meanings = [
+        told for each in _directions(comparison) if (told := _beside(each, each.explanation)) is not None
+    ]
     sections = ["Runs", "Trade-off", *(["Judged"] if comparison.judged else []), "Weights"]
     sections += [f"Meaning {number}" for number in range(1, len(meanings) + 1)]
     sections += [
@@ -75,11 +78,16 @@ def _directions(comparison: Comparison) -> list[DirectionsFiles]:
     return [DirectionsFiles(name) for name in dict.fromkeys(named) if name and Path(name).suffix]
 
 
+def _beside(files: DirectionsFiles, place: Path) -> dict[str, Any] | None:
+    """Return a report beside directions; None where there is none, or none to trust."""
+    return files.read(place) if trusted(RunFolder(files.path.parent), place, fix="identify again") else None
+
+
 def _assumptions(comparison: Comparison) -> list[dict[str, Any]]:
     """Return the assumption reports of the runs' directions, with their columns."""
     found = []
     for each in _directions(comparison):
-        report = each.read(each.assumptions)
+        report = _beside(each, each.assumptions)
         if report is not None:
             fields = list(next(iter(report["layers"].values()), {}))
             found.append({**report, "directions": str(each.path), "fields": fields})
@@ -90,6 +98,8 @@ def _null_spaces(comparison: Comparison) -> list[dict[str, Any]]:
     """Return what the runs' null-space starts say of each kind of general text."""
     found = []
     for run in (run for run in comparison.runs if run.folder.null_space.exists()):
+        if not trusted(run.folder, run.folder.null_space, fix="fit again"):
+            continue
         kept = read_json(run.folder.null_space, "responses", "fit again")
         try:
             found += [

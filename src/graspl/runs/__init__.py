@@ -12,8 +12,9 @@ from graspl.runs.files import (
     write_text_atomic,
 )
 from graspl.runs.folder import DirectionsFiles, RunFolder, adapter_of
+from graspl.runs.lineage import Lineage
 
 __all__ = [
-    "DirectionsFiles", "RunFolder", "adapter_of", "atomic_path", "claimed", "read_json",
+    "DirectionsFiles", "Lineage", "RunFolder", "adapter_of", "atomic_path", "claimed", "read_json",
     "write_json_atomic", "write_json_lines_atomic", "write_text_atomic",
 ]  # fmt: skip

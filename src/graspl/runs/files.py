@@ -1,9 +1,11 @@
 """Files that are whole or absent: each is written under a temporary name and renamed."""
 
 import csv
+import ctypes
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,13 +36,29 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield target
         _share(target)
         if path.is_dir():
-            shutil.rmtree(path)
-        target.replace(path)
+            _exchange(target, path)
+        else:
+            target.replace(path)
     except OSError as error:
         fix = "free some space or choose another folder"
         raise GrasplError(f"{path}: writing failed ({error.strerror or error}); {fix}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Put one folder in another's place, which takes its own, in one step of the file system where it has such a step.
+
+    Without one, the old folder is gone for an instant, as Python can only rename a folder onto an empty one.
+    """
+    swap = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if swap is not None:
+        here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        if swap(here, os.fsencode(new), here, os.fsencode(old), both) == 0:
+            return
+    aside = new.with_name(f"{new.name}.old")
+    old.rename(aside)
+    new.rename(old)
 
 
 def _share(path: Path) -> None:
@@ -75,7 +93,7 @@ def read_json_lines(path: Path, fix: str) -> list[dict[str, Any]]:
     """Return the rows of a file that graspl wrote; [] without the file. `fix` tells how to make it again."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8").split("\n")  # Text may hold other line breaks, as U+2028
     try:
         return [json.loads(line) for line in lines if line.strip()]
     except ValueError as error:

@@ -27,11 +27,18 @@ class RunFolder:
         self.judgements = self.path / "judgements.jsonl"  # What a judge said about each answer
         self.judged = self.path / "judged.json"  # Rates over the judgements
         self.null_space = self.path / "null_space.json"  # How the update responds to general text
+        self.lineage = self.path / "lineage.json"  # What each result was made from, by SHA-256
         self.own_text = self.path / "own_text.jsonl"  # What the base model wrote before training
 
     def is_used(self) -> bool:
         """Whether a fit has written here: a configuration, an adapter or checkpoints."""
         return self.config.exists() or self.adapter.exists() or self.checkpoints.exists()
+
+    def results(self) -> list[Path]:
+        """Return the files and folders here that hold a result: all but the configuration, checkpoints and the record."""
+        others = {self.config, self.checkpoints, self.lineage}
+        found = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        return [each for each in found if each not in others and not each.name.startswith(".")]
 
     def read_evaluation(self) -> dict[str, Any]:
         """Return the content of `evaluation.json`. Without it, the error names the command that makes it."""
@@ -55,13 +62,17 @@ class RunFolder:
         parts = self.path.glob("metrics.part*.csv")
         return sorted(parts, key=lambda path: int(path.stem.removeprefix("metrics.part")))
 
+    def metrics_files(self) -> list[Path]:
+        """Return the files with logged rows, oldest first: one for each process of the run."""
+        return [*self._metrics_parts(), *([self.metrics] if self.metrics.exists() else [])]
+
     def read_metrics(self) -> list[dict[str, float]]:
         """Return the logged rows with their numeric cells; [] without a log.
 
         A run that was resumed logged some steps twice; the later rows count.
         """
         rows: list[dict[str, float]] = []
-        for path in [*self._metrics_parts(), *([self.metrics] if self.metrics.exists() else [])]:
+        for path in self.metrics_files():
             later = read_numbers(path)
             first = min((row["step"] for row in later if "step" in row), default=float("inf"))
             rows = [row for row in rows if row.get("step", 0) < first] + later
