@@ -175,10 +175,13 @@ class GrasplCLI(LightningCLI):
         """Build the trainer; logs go to `metrics.csv` in the run folder where no logger is named."""
         config = self._get(self.config_init, "trainer")
         fitting = self.config.subcommand == "fit" and not config.fast_dev_run
+        log = CSVLogger(str(self.run.path), name="", version="") if fitting else False
         if config.logger in (None, True):
             # A validation leaves the figures of the fit alone; its own are in evaluation.json
-            kwargs["logger"] = CSVLogger(str(self.run.path), name="", version="") if fitting else False
+            kwargs["logger"] = log
         trainer = super().instantiate_trainer(**kwargs)
+        if log and log not in trainer.loggers:  # Reports read it, whatever loggers are named
+            trainer.loggers = [*trainer.loggers, log]
         if config.fast_dev_run:
             kept = [callback for callback in trainer.callbacks if not isinstance(callback, ModelCheckpoint)]  # type: ignore[attr-defined]
             trainer.callbacks = kept  # type: ignore[attr-defined]

@@ -254,3 +254,11 @@ def test_line_separators(tmp_path):
     run = RunFolder(tmp_path)
     write_json_lines_atomic(run.generations, rows)
     assert run.read_generations() == rows
+
+
+@pytest.mark.parametrize("logger", ["false", "lightning.pytorch.loggers.CSVLogger"])
+def test_logger(logger, graspl, chat_options):
+    """Whatever loggers are named, a report finds the log."""
+    own = {"trainer.logger.save_dir": "elsewhere"} if logger != "false" else {}
+    ok(graspl("fit", *chat_options("llama", **FAST, **{"trainer.logger": logger}, **own)))
+    assert {"step", "train/loss"} <= set(RunFolder("run").read_metrics()[0])

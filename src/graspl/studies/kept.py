@@ -2,8 +2,10 @@
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,8 +14,8 @@ from graspl.analysis.fits import StudyFit, log_of
 from graspl.runs import read_json, write_json_atomic
 
 
-def keep(fit: StudyFit, path: Path, fingerprint: str, seconds: float) -> None:
-    """Write the record of a fit that ended well: what it logged, judged and cost, and where it ran."""
+def keep(fit: StudyFit, path: Path, recorded: Mapping[str, Any], seconds: float) -> None:
+    """Write the record of a fit that ended well: what it is of, logged, judged and cost, and where it ran."""
     log = log_of(fit)
     figures = {
         "task": fit.task,
@@ -30,13 +32,13 @@ def keep(fit: StudyFit, path: Path, fingerprint: str, seconds: float) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {cores}, torch {torch.__version__}",
         "seeds": [fit.seed],
-        "fingerprint": fingerprint,
+        **recorded,
         "figures": figures,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(path, record)
 
 
-def fingerprint_in(path: Path) -> str:
-    """Return the fingerprint of the fit that a record is of."""
-    return read_json(path, "fingerprint", "remove it, and run the study again")["fingerprint"]
+def recorded_in(path: Path) -> Any:
+    """Return what a record says that its fit is of: `fingerprint`, and `inputs` by file."""
+    return read_json(path, "fit", "remove it, and run the study again")

@@ -13,8 +13,9 @@ import yaml
 
 from graspl.analysis.fits import StudyFit
 from graspl.errors import GrasplError
-from graspl.runs import RunFolder, write_json_atomic, write_text_atomic
-from graspl.studies.kept import fingerprint_in, keep
+from graspl.runs import RunFolder, read_json, write_json_atomic, write_text_atomic
+from graspl.studies.inputs import inputs_of
+from graspl.studies.kept import keep, recorded_in
 from graspl.studies.methods import merged
 
 SEED = "{seed}"  # In a configuration, stands for the fit's seed, alone or within a text
@@ -58,27 +59,45 @@ class Fit(StudyFit):
         content = json.dumps([shared, self.config, self.seed], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def recorded(self) -> dict[str, Any]:
+        """Return what the fit is of, to be recorded: its fingerprint, and the SHA-256 of the files that it reads."""
+        filled = _filled_in(self.config, self.seed, self.task, self.made_from)
+        return {"fingerprint": self.fingerprint(), "inputs": inputs_of(self.base, filled, self.made_from)}
+
+    def _differs(self, recorded: Any) -> str | None:
+        """Return what a record is of that this fit is not; None if they agree. Old records have no inputs."""
+        ours = self.recorded()
+        if not isinstance(recorded, dict) or recorded.get("fingerprint") != ours["fingerprint"]:
+            return "configuration"
+        theirs = recorded.get("inputs", {})
+        return next(
+            (name for name, found in ours["inputs"].items() if theirs.get(name, found) != found), None
+        )
+
     def is_done(self) -> bool:
         """Whether it ended well. An adapter alone does not tell: other files are written after it."""
         if self.kept is not None and self.kept.exists():
-            if fingerprint_in(self.kept) != self.fingerprint():
+            differs = self._differs(recorded_in(self.kept))
+            if differs is not None:
                 raise GrasplError(
-                    f"kept: {self.kept} is of another configuration; remove it, or name another folder"
+                    f"kept: {self.kept} is of another {differs}; remove it, or name another folder"
                 )
             return True
         kept = self.folder / FINGERPRINT
         # A fit stopped while writing its first file leaves only the scratch folder of `atomic_path`
         if all(each.name.startswith(f".{FINGERPRINT}.") for each in self.folder.glob("*")):
             return False
-        if not kept.exists() or json.loads(kept.read_text(encoding="utf-8")) != self.fingerprint():
+        differs = self._differs(read_json(kept, "fit", "remove it")) if kept.exists() else "configuration"
+        if differs is not None:
             fix = "give another --out, or remove that folder"
-            raise GrasplError(f"out: {self.folder} holds a fit with another configuration; {fix}")
+            raise GrasplError(f"out: {self.folder} holds a fit with another {differs}; {fix}")
         return (self.folder / DONE).exists()
 
     def mark_done(self, seconds: float) -> None:
         """Record that it ended well, after so many seconds."""
         if self.kept is not None:
-            keep(self, self.kept, self.fingerprint(), seconds)
+            # As it was when the fit began
+            keep(self, self.kept, read_json(self.folder / FINGERPRINT, "fit", "remove the folder"), seconds)
         write_json_atomic(self.folder / DONE, True)
 
     def prepare(self) -> list[str]:
@@ -93,7 +112,7 @@ class Fit(StudyFit):
         filled = _filled_in(self.config, self.seed, self.task, self.made_from)
         config = {**filled, "seed_everything": self.seed}
         write_text_atomic(self.own_config, yaml.safe_dump(config, sort_keys=False))
-        write_json_atomic(self.folder / FINGERPRINT, self.fingerprint())
+        write_json_atomic(self.folder / FINGERPRINT, self.recorded())
         arguments = ["fit", f"--config={self.base}", f"--config={self.own_config}"]
         arguments += [f"--trainer.default_root_dir={self.folder}", "--trainer.enable_progress_bar=false"]
         arguments += [
