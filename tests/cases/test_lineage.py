@@ -262,3 +262,19 @@ def test_logger(logger, graspl, chat_options):
     own = {"trainer.logger.save_dir": "elsewhere"} if logger != "false" else {}
     ok(graspl("fit", *chat_options("llama", **FAST, **{"trainer.logger": logger}, **own)))
     assert {"step", "train/loss"} <= set(RunFolder("run").read_metrics()[0])
+
+
+def test_rho_columns(evaluated, graspl):
+    """Figures along different directions are never put in one column."""
+    shutil.copytree("run", "other")
+    out = ok(graspl("report", "run", "other"))
+    assert "rho_mean" in out
+    more = [each for each in evaluated if "default_root_dir" not in each]
+    ok(graspl("fit", *more, "--trainer.default_root_dir=third", "--seed_everything=3"))
+    ok(graspl("validate", "--config", "third/config.yaml"))
+    out = ok(graspl("report", "run", "third", "--out", "apart"))
+    assert "rho_mean" not in out
+    assert "rho is left out: run and third were measured along different directions; validate all with" in out
+    assert json.loads(Path("apart/summary.json").read_text())["run"]["rho_mean"] is None
+    ok(graspl("validate", "--config", "third/config.yaml", "--model.directions=run/directions.safetensors"))
+    assert "rho_mean" in ok(graspl("report", "run", "third", "--out", "together"))

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from graspl.analysis.runs import Rate, Run
-from graspl.analysis.scores import LEVELS
+from graspl.analysis.scores import LEVELS, RUN_FIGURES
 from graspl.analysis.tradeoff import base_figures, best_adherence, curve, figures_at, relative_levels
 from graspl.errors import GrasplError
 
 # Where runs are compared if the naive fit reaches no level of `LEVELS`: shares of what it gains over the base model.
 SHARES = (0.5, 0.9)
+RHO = ("rho_mean", "rho_max")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,22 @@ class Comparison:
         return [run for run in self.runs if run is not self.naive and not run.is_base]
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that can be compared: rho only where all runs were measured along the same directions."""
+        return tuple(name for name in RUN_FIGURES if not (name in RHO and self.rho_left_out))
+
+    @property
+    def rho_left_out(self) -> str | None:
+        """Why rho is left out; None where it can be compared."""
+        along = {run.name: run.measured_along for run in self.runs if run.measured_along is not None}
+        if len(set(along.values())) < 2:
+            return None
+        first, *others = along
+        other = next(name for name in others if along[name] != along[first])
+        fix = "validate all with the same --model.directions"
+        return f"rho is left out: {first} and {other} were measured along different directions; {fix}"
+
+    @property
     def ends(self) -> list[Rate]:
         """The harmful share of the choices where the runs ended."""
         return [rate for run in self.runs for rate in run.ends]
@@ -51,7 +68,8 @@ class Comparison:
         for run in self.runs:
             named = {name: run.evaluation.get(name) for name in ("adapter", "directions")}
             judged = {rate.suite: {"of": rate.of, **rate.share._asdict()} for rate in run.judged}
-            runs[run.name] = {**run.metrics, "run": str(run.folder.path), **named}
+            figures = {name: run.metrics[name] if name in self.figures else None for name in RUN_FIGURES}
+            runs[run.name] = {**figures, "run": str(run.folder.path), **named}
             runs[run.name] |= {"judged": judged} if judged else {}
         matched = {"matched": self.matched, "matched_figure": self.figure, "matched_shares": self.shares}
         return {**runs, **matched}

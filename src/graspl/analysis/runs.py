@@ -47,6 +47,17 @@ class Run:
         return {name: self.evaluation["metrics"].get(name) for name in RUN_FIGURES}
 
     @property
+    def measured_along(self) -> str | None:
+        """The SHA-256 of the directions along which rho was measured (a path where it was not recorded); None without rho."""
+        if self.evaluation["metrics"].get("rho_mean") is None:
+            return None
+        entry = Lineage(self.folder).read().get(self.folder.evaluation.name, {"made_from": {}})
+        files = [
+            each for every in entry["made_from"].get("directions", {}).values() for each in every.values()
+        ]
+        return files[0]["sha256"] if files else str(self.evaluation.get("directions"))
+
+    @property
     def is_base(self) -> bool:
         """Whether the base model was evaluated, without an adapter."""
         return self.evaluation.get("adapter") is None and self.evaluation.get("checkpoint") is None

@@ -32,7 +32,8 @@ def report(runs: list[Path], *, out: Path = Path("report"), names: Sequence[str]
     told = {"verdict": found, "headline": points, "report": str(page)}
     write_json_atomic(out / "summary.json", {**comparison.summary(), **told})
     tables = [runs_table(comparison), *([judged_table(comparison)] if comparison.judged else [])]
-    return Shown(comparison, [*tables, *found, *points[1:], f"report: {page}"])
+    left_out = [comparison.rho_left_out] if comparison.rho_left_out else []
+    return Shown(comparison, [*tables, *left_out, *found, *points[1:], f"report: {page}"])
 
 
 def _read(folders: Sequence[Path], names: Sequence[str | None]) -> list[Run]:

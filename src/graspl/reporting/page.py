@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from graspl.analysis.comparison import Comparison
 from graspl.analysis.runs import trusted
-from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.verdicts import key_points, verdict
 from graspl.errors import GrasplError
 from graspl.reporting.environment import heat_map, render
@@ -36,7 +35,7 @@ def render_page(comparison: Comparison) -> str:
         "page.html",
         {
             "comparison": comparison,
-            "metrics": RUN_FIGURES,
+            "metrics": comparison.figures,
             "matched_columns": matched_columns(comparison),
             "headline": key_points(comparison),
             "verdict": verdict(comparison),
@@ -62,7 +61,7 @@ def _maps(comparison: Comparison) -> list[dict[str, Any]]:
         if any(shares.values()):
             found.append(heat_map(f"{run.name}: sigma 1 over ||dW||", shares, highest=1.0))
             rho = {name: site["rho"] for name, site in sites.items() if "rho" in site}
-            if rho:
+            if rho and not comparison.rho_left_out:
                 found.append(heat_map(f"{run.name}: reliance rho", rho, highest=1.0))
     return found
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from rich.table import Column, Table
 
 from graspl.analysis.comparison import Comparison
-from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.verdicts import at
 from graspl.reporting.markdown import cell, columns_of, title_of
 
@@ -53,10 +52,10 @@ def matched_columns(comparison: Comparison) -> list[str]:
 
 def runs_table(comparison: Comparison) -> Table:
     """Return one row for each run: its figures, and those at each level of adherence."""
-    table = Table("run", *RUN_FIGURES, *matched_columns(comparison))
+    table = Table("run", *comparison.figures, *matched_columns(comparison))
     for run in comparison.runs:
         matched = [figure(by_run.get(run.name)) for by_run in comparison.matched.values()]
-        table.add_row(run.name, *(figure(value) for value in run.metrics.values()), *matched)
+        table.add_row(run.name, *(figure(run.metrics[name]) for name in comparison.figures), *matched)
     return table
 
 
