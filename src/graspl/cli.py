@@ -65,6 +65,8 @@ def _check_files(arguments: Sequence[str]) -> None:
         option, _, value = argument.partition("=") if "=" in argument else (before, "", argument)
         if not option.startswith("--") or Path(value).suffix not in (".yaml", ".yml"):
             continue
+        if Path(value).exists() and not Path(value).is_file():
+            raise GrasplError(f"{option}: {value} is no file; give a file")
         try:
             Path(value).read_text(encoding="utf-8")
         except FileNotFoundError as error:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+LONGEST_PATTERN, MOST_REPEATS = 500, 4  # Characters, and parts that may be as long as they like
 _FACTOR = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<factor>[AB])\.weight$")
 # With these the update at the start is not zero or the saved B A is not the change of the weights
 _SHIFTED_STARTS = ("pissa", "olora", "loftq", "corda", "lora_ga")
@@ -147,10 +148,13 @@ def _tensors_sha256(tensors: dict[str, Tensor]) -> str:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
+    missing = f"{folder}: no readable {CONFIG} there; give a PEFT adapter folder"
+    if not (folder / CONFIG).is_file():  # A named pipe would be waited for
+        raise GrasplError(missing)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except OSError as error:
-        raise GrasplError(f"{folder}: no readable {CONFIG} there; give a PEFT adapter folder") from error
+        raise GrasplError(missing) from error
     except ValueError as error:
         raise GrasplError(f"{folder / CONFIG}: not JSON ({error}); save the adapter again") from error
     if not isinstance(config, dict):
@@ -166,6 +170,7 @@ def _check_kind(folder: Path, config: dict[str, Any]) -> None:
     if config.get("use_dora"):
         raise GrasplError(f"{where}: use_dora also rescales the rows of W + dW; only plain LoRA is supported")
     _check_fields(where, config)
+    _check_patterns(where, config)
 
 
 def _check_fields(where: Path, config: dict[str, Any]) -> None:
@@ -187,6 +192,23 @@ def _check_fields(where: Path, config: dict[str, Any]) -> None:
     for option, value in config.items():
         if value and option not in VERIFIED:
             raise GrasplError(f"{where}: {option!r} is set; only plain LoRA on linear layers is supported")
+
+
+def _check_patterns(where: Path, config: dict[str, Any]) -> None:
+    """Refuse regular expressions that a foreign file could stop graspl with."""
+    named = [config.get(option) for option in ("target_modules", "exclude_modules", "layers_pattern")]
+    patterns = [*(config.get("alpha_pattern") or {}), *(config.get("rank_pattern") or {}), *named]
+    for each in patterns:
+        if isinstance(each, str) and not _is_quick(each):
+            raise GrasplError(
+                f"{where}: the pattern {each[:60]!r} may take for ever to match; name the modules plainly"
+            )
+
+
+def _is_quick(pattern: str) -> bool:
+    """Whether a regular expression of a foreign file matches in little time: short, and without repeated groups."""
+    repeated_group, unbounded = re.search(r"\)\s*[*+{]", pattern), re.findall(r"[*+]|\{\d+,\}", pattern)
+    return len(pattern) <= LONGEST_PATTERN and repeated_group is None and len(unbounded) <= MOST_REPEATS
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

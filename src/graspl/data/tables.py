@@ -63,6 +63,7 @@ def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
     endings = [ending.lower() for ending in path.suffixes]
     kind = "".join(endings[-2:-1] if endings and endings[-1] in UNPACKED_BY else endings[-1:])
     reader = _READERS.get(kind)
+    _check_no_pipe(path)
     if kind == "" and path.is_file():
         reader = _json_lines
     if reader is None:
@@ -81,6 +82,12 @@ def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
         raise GrasplError(
             f"{path}: cannot be read ({error.strerror or error}); give an existing file"
         ) from error
+
+
+def _check_no_pipe(path: Path) -> None:
+    """Refuse what would be waited for."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise GrasplError(f"{path}: is no file but a pipe or a device; give a file")
 
 
 def _opened(path: Path, newline: str | None = None) -> Any:

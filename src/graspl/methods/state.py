@@ -66,6 +66,12 @@ def restored(module: Any, checkpoint: dict[str, Any]) -> tuple[Tensor, Direction
         odd = sorted(name for name in ours.keys() | theirs if ours.get(name) != theirs.get(name))[0]
         of = f"another model or adapter (base_model {kept['base_model']}), e.g. {odd} differs"
         raise GrasplError(f"ckpt_path: the checkpoint is of {of}; give one of this run")
+    held = checkpoint.get("state_dict")  # A sharded checkpoint is loaded later, and checked by PyTorch
+    lost = sorted(ours.keys() - held.keys()) if held is not None else []
+    if lost:
+        raise GrasplError(
+            f"ckpt_path: the checkpoint lacks {len(lost)} of {len(ours)} factors, e.g. {lost[0]}; give a whole one"
+        )
     if kept["base_model"] != module.base_model:
         of = f"base_model {kept['base_model']}, not of {module.base_model}"
         raise GrasplError(f"ckpt_path: the checkpoint is of {of}; name the one it was trained on")

@@ -93,6 +93,7 @@ def read_json_lines(path: Path, fix: str) -> list[dict[str, Any]]:
     """Return the rows of a file that graspl wrote; [] without the file. `fix` tells how to make it again."""
     if not path.exists():
         return []
+    _check_file(path)
     lines = path.read_text(encoding="utf-8").split("\n")  # Text may hold other line breaks, as U+2028
     try:
         return [json.loads(line) for line in lines if line.strip()]
@@ -102,12 +103,20 @@ def read_json_lines(path: Path, fix: str) -> list[dict[str, Any]]:
 
 def read_json(path: Path, what: str, fix: str) -> Any:
     """Return the content of a file that graspl wrote; `fix` tells how to make it again."""
+    if path.exists():
+        _check_file(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise GrasplError(f"{path}: no {what} there; {fix}") from error
     except (OSError, ValueError) as error:
         raise GrasplError(f"{path}: not readable as JSON ({error}); {fix}") from error
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file: reading a pipe would wait for ever."""
+    if not path.is_file():
+        raise GrasplError(f"{path}: is no file; remove it and make it again")
 
 
 def read_numbers(path: Path) -> list[dict[str, float]]:
