@@ -16,10 +16,18 @@ from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import distributed
 from torch.distributed.device_mesh import DeviceMesh
 
-from graspl.callbacks import SaveAdapter, SaveDirections, SaveEvaluation, SaveGenerations, SaveOnInterrupt
+from graspl.callbacks import (
+    SaveAdapter,
+    SaveDirections,
+    SaveEvaluation,
+    SaveGenerations,
+    SaveOnInterrupt,
+    WholeCheckpoints,
+)
 from graspl.errors import GrasplError
 from graspl.methods.lora import LoRALitModule
 from graspl.runs import Lineage, RunFolder, claimed, write_text_atomic
@@ -180,6 +188,11 @@ class GrasplCLI(LightningCLI):
             # A validation leaves the figures of the fit alone; its own are in evaluation.json
             kwargs["logger"] = log
         trainer = super().instantiate_trainer(**kwargs)
+        if not isinstance(
+            trainer.strategy, ModelParallelStrategy | FSDPStrategy
+        ):  # They write folders of their own
+            given = trainer.strategy._checkpoint_io  # As `checkpoint_io` would make one
+            trainer.strategy.checkpoint_io = WholeCheckpoints() if given is None else given
         if log and log not in trainer.loggers:  # Reports read it, whatever loggers are named
             trainer.loggers = [*trainer.loggers, log]
         if config.fast_dev_run:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from graspl.analysis import StaleResult, read_run
+from graspl.callbacks import WholeCheckpoints
 from graspl.runs import Lineage, RunFolder, atomic_path, write_json_lines_atomic
 
 FAST = {
@@ -278,3 +279,30 @@ def test_rho_columns(evaluated, graspl):
     assert json.loads(Path("apart/summary.json").read_text())["run"]["rho_mean"] is None
     ok(graspl("validate", "--config", "third/config.yaml", "--model.directions=run/directions.safetensors"))
     assert "rho_mean" in ok(graspl("report", "run", "third", "--out", "together"))
+
+
+def test_tmpdir(tmp_path, monkeypatch):
+    """A checkpoint that is cut off while it is moved from another file system leaves the old one whole."""
+    written = WholeCheckpoints()
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    written.save_checkpoint({"step": 1}, last)
+    before = last.read_bytes()
+
+    def cut_off(source, target, *_):
+        Path(target).write_bytes(Path(source).read_bytes()[:10])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "move", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        written.save_checkpoint({"step": 2}, last)
+    assert last.read_bytes() == before
+    assert [each.name for each in last.parent.iterdir()] == ["last.ckpt"]
+
+
+def test_tmpdir_of_a_fit(evaluated, graspl, monkeypatch):
+    """Every fit on one device writes its checkpoints so."""
+    seen = []
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", lambda *_, **__: seen.append(1))
+    more = [each for each in evaluated if "default_root_dir" not in each]
+    ok(graspl("fit", *more, "--trainer.default_root_dir=other"))
+    assert seen

@@ -1,9 +1,11 @@
 """Files that a fit leaves: the adapter, and the directions found in it."""
 
 import logging
+from pathlib import Path
 from typing import Any, TypeGuard
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from graspl.data.task import TaskDataModule
 from graspl.directions import Identification, TopSingular, identify_adapter
@@ -35,6 +37,20 @@ class SaveAdapter(Callback):
             run = RunFolder(trainer.default_root_dir)
             Lineage(run).record([target], sources_of(trainer, pl_module) | {"configuration": [run.config]})
             log.info("adapter: %s", target)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints so that there is always a whole one, even where TMPDIR is on another file system.
+
+    Lightning writes into TMPDIR and moves the file, which between two file systems is a copy that may be cut off.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write it beside the old one and rename it."""
+        if "://" in str(path):  # Object storage writes all or nothing
+            return super().save_checkpoint(checkpoint, path, storage_options)
+        with atomic_path(Path(path)) as scratch:
+            return super().save_checkpoint(checkpoint, scratch, storage_options)
 
 
 class SaveDirections(Callback):
