@@ -79,11 +79,11 @@ def check_same(run: RunFolder, config: str) -> None:
         dict(_settings(yaml.safe_load(text))) for text in (run.config.read_text(encoding="utf-8"), config)
     )
     for name in [*before, *(each for each in now if each not in before)]:
-        if before.get(name) != now.get(name):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            option = name.replace(".init_args", "")  # As on the command line
             fix = f"set it back, or start a new run; {', '.join(MAY_CHANGE)} may change"
-            raise GrasplError(
-                f"{name}: is {now.get(name)}, and the run has had {before.get(name)} so far; {fix}"
-            )
+            raise GrasplError(f"{option}: is {new}, and the run has had {old} so far; {fix}")
 
 
 def _settings(config: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -169,9 +169,9 @@ def test_killed_then_validate(evaluated, graspl):
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("--model.lora.lora_alpha=99", "model.init_args.lora.lora_alpha: is 99.* and the run has had \\d+"),
+        ("--model.lora.lora_alpha=99", "model.lora.lora_alpha: is 99.* and the run has had \\d+"),
         ("--model.optimizer.lr=0.5", "lr: is 0.5, and the run has had 0.01 so far; set it back"),
-        ("--data.max_length=99", "data.init_args.max_length: is 99, and the run has had 2048"),
+        ("--data.max_length=99", "data.max_length: is 99, and the run has had 2048"),
         ("--seed_everything=7", "seed_everything: is 7, and the run has had 0"),
         ("--trainer.gradient_clip_val=1", "trainer.gradient_clip_val: is 1"),
     ],
@@ -210,7 +210,7 @@ def test_changed_resume_with_another_base_model(evaluated, graspl, model_folder)
         "--ckpt_path=last",
     )
     assert code == 2
-    assert "model.init_args.base_model: is other-model, and the run has had" in err
+    assert "model.base_model: is other-model, and the run has had" in err
 
 
 def test_other_folder(evaluated, graspl, monkeypatch, tmp_path):

@@ -223,7 +223,7 @@ def test_a_fit_does_not_go_on_under_other_directions(graspl, chat_options, tmp_p
     assert graspl("fit", *chat_options(**grasp))[0] == 0
     more = ["--ckpt_path=last", "--trainer.max_steps=6"]
     other = grasp | {"model.directions": "second/directions.safetensors"}
-    refused(graspl("fit", *chat_options(**other), *more), "model.directions", "another file")
+    refused(graspl("fit", *chat_options(**other), *more), "model.directions", "and the run has had naive")
     assert graspl("fit", *chat_options(**grasp), *more)[0] == 0
 
 
