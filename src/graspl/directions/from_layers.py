@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from graspl.adapters import AdapterFolder, Site, read_adapter, writers_by_layer
+from graspl.adapters.residual import WRITERS
 from graspl.directions.basis import Directions
 from graspl.directions.dimension import chosen_k
 from graspl.directions.file import LayerDirections
@@ -119,7 +120,8 @@ def _writers(adapter: AdapterFolder) -> dict[str, list[Site]]:
     found = writers_by_layer(adapter.sites)
     bare = next((layer for layer, sites in found.items() if not sites), None)
     if bare is not None or not found:
-        raise GrasplError(f"{adapter.path}: no site writes to the stream; train o_proj and down_proj too")
+        fix = f"adapt one of {', '.join(WRITERS)} too, or find directions by site (TopSingular)"
+        raise GrasplError(f"{adapter.path}: no site writes to the stream in {bare or 'any layer'}; {fix}")
     return found
 
 

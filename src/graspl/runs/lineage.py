@@ -6,6 +6,7 @@ from. A result counts only while all of them are as they were.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,15 @@ def _files(place: Path) -> Iterator[tuple[str, Path]]:
 
 def _digest(file: Path) -> dict[str, Any]:
     stat = file.stat()
-    return {"sha256": sha256_of(file), "size": stat.st_size, "changed": stat.st_mtime_ns}
+    large = stat.st_size > HASHED_ALWAYS
+    digest = _sha256_once(str(file.resolve()), stat.st_size, stat.st_mtime_ns) if large else sha256_of(file)
+    return {"sha256": digest, "size": stat.st_size, "changed": stat.st_mtime_ns}
+
+
+@lru_cache(maxsize=1024)
+def _sha256_once(file: str, _size: int, _changed: int) -> str:
+    """Return a large file's SHA-256, computed once a process while its size and time of change stay."""
+    return sha256_of(Path(file))
 
 
 def _is_the_same(file: Path, recorded: Mapping[str, Any]) -> bool:
