@@ -4,8 +4,9 @@ import logging
 import shutil
 
 import pytest
+import torch
 from chat_templates import BOS, FAMILIES
-from conftest import CHAT_ROWS, make_byte_tokenizer
+from conftest import CHAT_ROWS, make_byte_tokenizer, make_model
 from fits import adam, train
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
@@ -16,6 +17,7 @@ from graspl.data import tokenize
 from graspl.data.tokens import PLAIN_TEMPLATE, render, with_chat_template
 from graspl.data.turns import end_of_answer
 from graspl.errors import GrasplError
+from graspl.evaluation import Sampling, TransformersGenerator
 
 SYSTEM = {"role": "system", "content": "Be kind."}
 ONE = [{"role": "user", "content": "Is water wet?"}, {"role": "assistant", "content": "Yes, it is."}]
@@ -33,6 +35,19 @@ def tokenizer_of(kind):
     tokenizer.backend_tokenizer.post_processor = before
     tokenizer.chat_template = family.template
     return with_chat_template(tokenizer)
+
+
+def writing(ids, forever, vocabulary):
+    """Return a model that writes ids whatever it reads, and then one id for ever."""
+    model, at = make_model("llama", vocab_size=vocabulary).eval(), iter(ids)
+
+    def write(_module, _inputs, logits):
+        forced = torch.full_like(logits, -1e9)
+        forced[..., next(at, forever)] = 0.0
+        return forced
+
+    model.get_output_embeddings().register_forward_hook(write)
+    return model
 
 
 def parts(tokenizer, row):
@@ -86,6 +101,12 @@ def test_the_end_of_an_answer_stops_generation(kind):
     assert tokenizer.convert_ids_to_tokens(end.id) == family.end
     assert end.id in end.stops(tokenizer)
     assert tokenizer.eos_token_id in end.stops(tokenizer)
+    said = tokenizer("Yes", add_special_tokens=False)["input_ids"]
+    model = writing([*said, end.id], tokenizer("!", add_special_tokens=False)["input_ids"][0], len(tokenizer))
+    [[answer]] = TransformersGenerator(model, tokenizer).write(
+        ["Q"], Sampling(temperature=0, max_new_tokens=12)
+    )
+    assert answer == "Yes"
     # A prompt opens the turn that the answer stands in
     prompt = render(tokenizer, ONE[:1], origin="row", prompt=True)
     assert prompt == tokenizer.apply_chat_template(ONE[:1], tokenize=False, add_generation_prompt=True)
