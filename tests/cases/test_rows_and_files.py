@@ -267,3 +267,12 @@ def test_files_that_are_cut_off_are_refused(tmp_path):
     path.write_bytes(b"no archive")
     with pytest.raises(GrasplError, match=r"rows\.jsonl\.gz: cannot be (read|unpacked)"):
         read_conversations(str(path))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_a_key_that_stands_there_twice_is_refused(name, tmp_path):
+    row = '{"prompt": "take", "prompt": "open", "completion": "yes"}'
+    file = tmp_path / name
+    file.write_text(f"{row}\n" if name.endswith("l") else f"[{row}]")
+    with pytest.raises(GrasplError, match="the key 'prompt' stands there twice"):
+        read_conversations(str(file))

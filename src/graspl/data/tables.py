@@ -115,20 +115,34 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 def _parse(line: str, origin: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
         raise GrasplError(f"{origin}: not JSON ({error}); correct or remove the row") from error
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of a key that stands there twice, all values but one would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands there twice")
+    return found
 
 
 def _json(path: Path) -> Iterator[Row]:
     try:
         with _opened(path) as file:
-            content = json.load(file)
+            content = json.load(file, object_pairs_hook=_once_each)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # JSON lines under another name
             yield from _json_lines(path)
             return
         raise GrasplError(f"{path}:{error.lineno}: not JSON ({error.msg}); correct the file") from error
+    except UnicodeDecodeError:  # Told by the caller
+        raise
+    except (ValueError, RecursionError) as error:
+        raise GrasplError(f"{path}: not JSON ({error}); correct the file") from error
     yield from _listed(content, path)
 
 
