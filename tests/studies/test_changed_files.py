@@ -77,3 +77,23 @@ def test_files_that_the_study_makes_are_no_inputs(files):
     (made / "directions.safetensors").write_text("")
     found = inputs_of(files / "fit.yaml", {"model": str(made / "directions.safetensors")}, {"first": made})
     assert "directions.safetensors" not in found
+
+
+@pytest.mark.parametrize("text", ["a" * 400, "~nobody_at_all/x", "one\ntwo", "", "\0"])
+def test_texts_that_are_no_paths_are_no_inputs(files, text):
+    assert inputs_of(files / "fit.yaml", {"prompt": text}, {}) == inputs_of(files / "fit.yaml", {}, {})
+
+
+def test_a_broken_file_is_an_input_too(files):
+    (files / "broken.yaml").write_text("a: [")
+    assert "broken.yaml" in inputs_of(files / "fit.yaml", {"data": "broken.yaml"}, {})
+
+
+def test_two_files_of_one_name_both_count(files, tmp_path):
+    for folder, content in (("a", "1"), ("b", "2")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text(content)
+    config = {"one": str(tmp_path / "a" / "rows.jsonl"), "two": str(tmp_path / "b" / "rows.jsonl")}
+    before = inputs_of(files / "fit.yaml", config, {})
+    (tmp_path / "a" / "rows.jsonl").write_text("3")
+    assert inputs_of(files / "fit.yaml", config, {}) != before

@@ -15,9 +15,8 @@ class Verified:
     """What became of each result."""
 
     stale: dict[str, str]  # Why a result cannot be trusted, by its path
-    sound: dict[
-        str, list[str]
-    ]  # What is not on this machine, so could not be looked at, by the result's path
+    # What is not on this machine, so could not be looked at, by the result's path
+    sound: dict[str, list[str]]
 
     @property
     def exit_code(self) -> int:

@@ -159,9 +159,8 @@ class TaskDataModule(LightningDataModule, ABC):
             if stage == "fit" and self._train is None:
                 self._train = self._prepared(self._changed_rows())
             final = bool(self.final_suites) and stage != "fit"
-            if (
-                self._suites is None or final > self._final
-            ):  # a validation may follow a fit with the same object
+            # A validation may follow a fit with the same object
+            if self._suites is None or final > self._final:
                 self._read_suites(final)
         self._sources_read.update(read)
 

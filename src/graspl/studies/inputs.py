@@ -24,7 +24,12 @@ def inputs_of(base: Path, config: Any, made: Mapping[str, Path]) -> dict[str, st
         _add(file, found)
     ours = [folder.resolve() for folder in made.values()]
     outside = (file for file in found if not any(file.resolve().is_relative_to(each) for each in ours))
-    return {file.name if file.is_absolute() else str(file): sha256_of(file) for file in outside}
+    digests: dict[str, str] = {}
+    for file in outside:
+        name = file.name if file.is_absolute() else str(file)
+        # Of two with one name, both count
+        digests[name] = digests.get(name, "") + sha256_of(file)
+    return digests
 
 
 def _add(file: Path, found: dict[Path, None]) -> None:
@@ -32,7 +37,11 @@ def _add(file: Path, found: dict[Path, None]) -> None:
         return
     found[file] = None
     if file.suffix in CONFIGS:
-        for each in _named(yaml.safe_load(file.read_text(encoding="utf-8")), file.parent):
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):  # The fit that reads it says what is wrong
+            return
+        for each in _named(content, file.parent):
             _add(each, found)
 
 
@@ -43,5 +52,11 @@ def _named(config: Any, beside: Path) -> Iterator[Path]:
     if isinstance(config, list):
         for each in config:
             yield from _named(each, beside)
-    elif isinstance(config, str) and 0 < len(config) < 512 and "\n" not in config:
-        yield from (path for path in (Path(config).expanduser(), beside / config) if path.is_file())
+    elif isinstance(config, str):
+        for path in (Path(config), beside / config):
+            try:
+                path = path.expanduser()
+                if path.is_file():
+                    yield path
+            except (OSError, RuntimeError):  # A text, as that of a prompt, that can be no path
+                continue
