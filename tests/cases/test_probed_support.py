@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 import torch
+import transformers
 from conftest import CHAT_ROWS
-from families import family_folder
+from families import COMMON, family_folder
 from fits import adam, batch_of, train
 from matrix import model_of
 
@@ -91,3 +92,21 @@ def test_sixteen_bits_are_rounding_and_no_leak(kind, tmp_path, write_rows):
             fit()
     else:
         assert fit().global_step == 3
+
+
+@pytest.mark.parametrize("packing", [True, False])
+def test_more_tokens_than_positions(packing, tmp_path, write_rows):
+    """A model with a table of positions is refused rows and packs beyond it, and trains within it."""
+    sizes = {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 4, "window_size": 8}
+    options = {name: size for name, size in COMMON.items() if not name.startswith("num_")}
+    config = transformers.GPTNeoConfig(**options, **sizes, max_position_embeddings=64)
+    base = family_folder("gpt_neo", tmp_path / "model", transformers.AutoModelForCausalLM.from_config(config))
+    rows = write_rows([*CHAT_ROWS, *([] if packing else [{"prompt": "take " * 80, "completion": "yes"}])])
+    data = {"packing": packing, "batch_size": 4}
+    what = "pack" if packing else "row"
+    with pytest.raises(
+        GrasplError, match=rf"^data\.max_length: the model has 64 positions and cannot run a {what} of"
+    ):
+        train(LoRALitModule(str(base), optimizer=adam), rows=rows, folder=tmp_path / "far", data=data)
+    data |= {"max_length": 64, "too_long": "drop"}
+    train(LoRALitModule(str(base), optimizer=adam), rows=rows, folder=tmp_path / "near", data=data)

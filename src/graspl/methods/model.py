@@ -14,7 +14,7 @@ from graspl.adapters.sharding import plain_name, shard_frozen, shard_layers
 from graspl.adapters.sites import shape_of
 from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
-from graspl.methods.probes import check_causal, check_ids, check_packing, check_reached
+from graspl.methods.probes import check_causal, check_ids, check_longest, check_packing, check_reached
 from graspl.methods.writers import check_writers
 
 log = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ def prepare_training(module: Any) -> None:
     check_reached(module)
     if packed:
         check_packing(module)
+    check_longest(module)
     if module.directions is not None:
         check_writers(module)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from graspl.adapters.forward import model_logits
 from graspl.adapters.sharding import plain_name
-from graspl.data.batches import PackedCollator, PaddedCollator
+from graspl.data.batches import PackedCollator, PaddedCollator, pack
 from graspl.data.tokens import TokenizedConversation
 from graspl.errors import GrasplError
 
@@ -68,6 +68,35 @@ def check_causal(module: Any) -> None:
         raise GrasplError(
             f"base_model: {name} sees tokens that come later, as no causal language model does; give one that is"
         )
+
+
+@torch.no_grad()
+def check_longest(module: Any) -> None:
+    """Run the longest row, or pack of rows, where it has more tokens than the model has positions.
+
+    Raises:
+        GrasplError: the model cannot run it.
+    """
+    data = module.trainer.datamodule
+    positions = getattr(
+        module.model.get_base_model().config.get_text_config(), "max_position_embeddings", None
+    )
+    packs = [[row] for row in data.train_conversations()]
+    if data.packing:
+        packs = pack(data.train_conversations(), max_length=data.max_length, seed=data.seed)
+    longest = max(packs, key=lambda rows: sum(map(len, rows)))
+    length = sum(map(len, longest))
+    if positions is None or length <= positions:
+        return
+    batch = (
+        PackedCollator(pad_id(module))([longest]) if data.packing else PaddedCollator(pad_id(module))(longest)
+    )
+    try:
+        logits_of(module, batch)
+    except ModelFailed as error:
+        what = f"a pack of {length} tokens" if data.packing else f"a row of {length} tokens"
+        why = f"the model has {positions} positions and cannot run {what} ({error})"
+        raise GrasplError(f"data.max_length: {why}; set it to {positions}") from error
 
 
 @torch.no_grad()
