@@ -40,6 +40,8 @@ REFUSED = {
     "phi": (), "phi3": (), "qwen2": (), "qwen3": (), "seed_oss": (), "smollm3": (), "stablelm": (), "starcoder2": (),
     "vaultgemma": (), "xglm": ("packed",), "gemma3": (),
     "gpt_oss": ("packed",), "granitemoe": (), "bart": CELLS, "laguna": CELLS,
+    "gpt_neo": ("packed",), "cwm": (), "deepseek_v3": (), "glm4_moe_lite": (), "minicpm3": (), "lfm2_moe": ("packed",),
+    "bamba": ("packed",), "granitemoehybrid": ("grasp", "packed"), "gemma3n_text": ("grasp",), "gemma4_text": ("grasp",),
     "bert": CELLS, "llava": CELLS, "vipllava": CELLS, "mixtral": CELLS, "phimoe": CELLS, "qwen3_moe": CELLS,
 }  # fmt: skip
 # Models that also see, and what keeps the adapter within the language model
@@ -48,7 +50,12 @@ SEEING = {
     "llava": partial(with_eyes, "llava"),
     "vipllava": partial(with_eyes, "vipllava"),
 }
-EXCLUDED = {"gemma3": ".*(vision_tower|multi_modal_projector).*"}
+_LATENT = {"target_modules": ["kv_a_proj_with_mqa", "kv_b_proj", "o_proj", "q_a_proj", "q_b_proj"]}
+LORA = {
+    "gemma3": {"exclude_modules": ".*(vision_tower|multi_modal_projector).*"},
+    "deepseek_v3": _LATENT,
+    "glm4_moe_lite": _LATENT,
+}
 # Small sizes by the names that configurations give them
 SIZES = {
     "head_dim": 8, "intermediate_size": 48, "ffn_dim": 48, "num_key_value_heads": 2, "max_position_embeddings": 256,
@@ -59,12 +66,34 @@ SIZES = {
     "decoder_ffn_dim": 48, "encoder_layers": 2, "embed_dim": 32,
 }  # fmt: skip
 
+# What a family needs beside them, or in their place
+_MAMBA = {"mamba_n_heads": 2, "mamba_d_head": 32, "mamba_d_state": 8}
+_PER_LAYER = {"hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 100}
+OWN_SIZES = {
+    "gpt_neo": {"num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 4, "window_size": 8},
+    "cwm": {"bos_token_id": 0},
+    "deepseek_v3": {"num_key_value_heads": 4},
+    "glm4_moe_lite": {"num_key_value_heads": 4},
+    "minicpm3": {"num_key_value_heads": 4},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "bamba": {**_MAMBA, "attn_layer_indices": [1]},
+    "granitemoehybrid": {
+        **_MAMBA, "layer_types": ["mamba", "attention"], "num_local_experts": 0, "shared_intermediate_size": 48,
+    },
+    "gemma3n_text": {
+        **_PER_LAYER, "num_kv_shared_layers": 0, "laurel_rank": 4, "altup_num_inputs": 2, "intermediate_size": [48, 48],
+        "layer_types": ["sliding_attention", "full_attention"], "activation_sparsity_pattern": [0.0, 0.0],
+    },
+    "gemma4_text": {**_PER_LAYER, "global_head_dim": 8},
+}  # fmt: skip
+
 
 def config_of(kind):
     """Return a small configuration of a family, by its `model_type`."""
     make = next(each for each in MODEL_FOR_CAUSAL_LM_MAPPING if each.model_type == kind)
     fields = set(getattr(make, "__dataclass_fields__", {}))
-    return make(**COMMON, **{name: size for name, size in SIZES.items() if name in fields})
+    small = {name: size for name, size in SIZES.items() if name in fields}
+    return make(**(COMMON | small | OWN_SIZES.get(kind, {})))
 
 
 def model_of(kind):
@@ -93,7 +122,7 @@ def outcomes(base, rows, folder):
 def _lora(base):
     """Return the adapter's options for a model's family."""
     kind = json.loads((Path(base) / "config.json").read_text())["model_type"]
-    return LoraOptions(exclude_modules=EXCLUDED.get(kind))
+    return LoraOptions(**LORA.get(kind, {}))
 
 
 def _fitted(base, rows, folder, *, packing=False):
