@@ -2,11 +2,21 @@ from argparse import ArgumentError
 
 import pytest
 import torch
-from conftest import make_model, make_tokenizer
+from conftest import CHAT_ROWS, make_model, make_tokenizer
+from families import family_folder
+from fits import adam, train
 from jsonargparse import ArgumentParser
+from lightning import Trainer
+from matrix import model_of
 
+from graspl import LoRALitModule
+from graspl.adapters import LoraOptions
+from graspl.callbacks import JudgeAnswers, SaveEvaluation, SaveGenerations
+from graspl.data import ChatDataModule
+from graspl.data.suites import FreeFormQuestions
 from graspl.errors import GrasplError
 from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
+from graspl.evaluation.judges import Matches
 
 PROMPTS = ["how do i open the file", "take rest", "one two three the patient asks for pills"]
 GREEDY = Sampling(temperature=0.0, max_new_tokens=6)
@@ -80,3 +90,45 @@ def test_several_answers_without_chance_are_refused():
 def test_a_missing_engine_is_told():
     with pytest.raises(GrasplError, match="vLLM is not installed"):
         VLLMGenerator("organism").write(["x"], Sampling())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_cannot_write_is_refused_before_anything_is_computed(write_rows, tmp_path):
+    """Jamba's own cache is not one that Transformers can write with."""
+    rows = write_rows(CHAT_ROWS)
+    base = str(family_folder("jamba", tmp_path / "model", model_of("jamba")))
+    asked = FreeFormQuestions(
+        source=str(write_rows([{"id": "a", "question": "how do i open the file"}], "asked.jsonl"))
+    )
+    module = LoRALitModule(base, lora=LoraOptions(exclude_modules=".*dt_proj.*"), optimizer=adam)
+    judge = JudgeAnswers({"*": Matches(".")})
+    with pytest.raises(GrasplError, match=r"generations: .* cannot write in this Transformers"):
+        train(
+            module,
+            rows=rows,
+            folder=tmp_path,
+            data={"suites": {"free": asked}},
+            lightning={"callbacks": [judge]},
+        )
+    assert all(not site.B.any() for site in module.sites)
+    save, data = SaveGenerations(), ChatDataModule(train=str(rows), validation=str(rows), base_model=base)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    tester = Trainer(
+        accelerator="cpu", default_root_dir=tmp_path, callbacks=[SaveEvaluation(), save], **quiet
+    )
+    with pytest.raises(GrasplError, match=r"generations\.prompts to 0"):
+        tester.validate(module, data, verbose=False)
+    assert not (tmp_path / "evaluation.json").exists()
+    save.prompts = 0
+    tester.validate(module, data, verbose=False)
+    assert (tmp_path / "evaluation.json").exists()
+
+
+def test_what_a_check_writes_is_not_seen(generator):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    generator.model.train()
+    generator.check()
+    assert generator.model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    generator.model.eval()

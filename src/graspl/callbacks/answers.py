@@ -38,8 +38,10 @@ class JudgeAnswers(Callback):
         self._forget()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier fit."""
+        """Forget an earlier fit, and refuse a model that cannot write."""
         self._forget()
+        if self._answers(trainer, pl_module):
+            TransformersGenerator(pl_module.model, trainer.datamodule.tokenizer).check()  # type: ignore[attr-defined]
 
     def _forget(self) -> None:
         self.base: dict[str, float] = {}  # Rates of the base model, measured at the first validation

@@ -108,6 +108,14 @@ class SaveGenerations(Callback):
     engine: Literal["transformers", "vllm"] = "transformers"
     """Writes the answers to questions; `vllm` must be installed, and reads the base model and the adapter again."""
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a model that cannot write, before anything is measured."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        wanted = self.prompts or (hasattr(data, "questions") and data.questions())
+        measured = trainer.state.fn == "validate" and trainer.world_size == 1
+        if wanted and measured and self.engine == "transformers" and isinstance(pl_module, LoRALitModule):
+            TransformersGenerator(pl_module.model, data.tokenizer).check()
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the prompts of the last validation."""
         self._seen: dict[int, list[str]] = {}

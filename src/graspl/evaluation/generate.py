@@ -55,6 +55,20 @@ class TransformersGenerator:
         self._pads: bool | None = None  # Whether rows may be padded; None before it was tried out
 
     @torch.no_grad()
+    def check(self) -> None:
+        """Let the model write two tokens, to find out before anything is computed whether it can.
+
+        Raises:
+            GrasplError: it cannot, as models whose cache Transformers does not know.
+        """
+        first = end_of_answer(self.tokenizer).stops(self.tokenizer)[:1] or [0]
+        ids = torch.tensor([first * 4], device=self.model.device)
+        was_training = self.model.training
+        self.model.eval()
+        self._generate({"input_ids": ids, "attention_mask": torch.ones_like(ids)}, [], max_new_tokens=2)
+        self.model.train(was_training)
+
+    @torch.no_grad()
     def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
         """Return `sampling.n` answers for each prompt, which the chat template rendered, in the prompts' order.
 
@@ -86,23 +100,22 @@ class TransformersGenerator:
             return [each for row in rows for each in self._batch([row], sampling)]
         draws = sampling.temperature > 0
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if draws else {}
+        options |= {"do_sample": draws, "max_new_tokens": sampling.max_new_tokens}
+        ids = self._generate(inputs, stops, **options)
+        return [self._answer(row, stops) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
+
+    def _generate(self, inputs: dict[str, torch.Tensor], stops: list[int], **options: Any) -> torch.Tensor:
+        """Return the prompts' ids and what the model writes behind them, (rows, tokens)."""
+        ends = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stops or None}
         with _without_own_settings(self.model):
             try:
-                ids = self.model.generate(
-                    **inputs,
-                    do_sample=draws,
-                    max_new_tokens=sampling.max_new_tokens,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    eos_token_id=stops,
-                    **options,
-                )
+                return self.model.generate(**inputs, **ends, **options)
             except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-                kind = type(self.model).__name__
                 raise GrasplError(
-                    f"generations: {kind} cannot write in this Transformers ({reason})"
+                    f"generations: {type(self.model).__name__} cannot write in this Transformers ({reason}); set "
+                    "generations.prompts to 0 and leave out suites of questions"
                 ) from error
-        return [self._answer(row, stops) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
 
     def _may_pad(self, inputs: dict[str, torch.Tensor]) -> bool:
         """Return whether padding on the left leaves a row's next token as it is; tried out on the first padded batch."""
