@@ -27,9 +27,10 @@ from graspl.directions import LayerSingular
 from graspl.errors import GrasplError
 from graspl.evaluation import Sampling, TransformersGenerator
 from graspl.methods import ThrowAwayFit
+from graspl.planning import Layout, footprint, model_shape
 from graspl.runs import write_json_atomic
 
-CELLS = ("naive", "grasp", "packed", "validate", "generate", "merge")
+CELLS = ("plan", "naive", "grasp", "packed", "validate", "generate", "merge")
 # By family, the cells that are refused; all others are right
 REFUSED = {
     "apertus": (), "arcee": (), "biogpt": ("packed",), "bloom": ("packed",), "codegen": (), "cohere": (),
@@ -39,10 +40,10 @@ REFUSED = {
     "mpt": ("packed",), "nemotron": (), "olmo": (), "olmo2": (), "olmo3": (), "opt": ("packed",), "persimmon": (),
     "phi": (), "phi3": (), "qwen2": (), "qwen3": (), "seed_oss": (), "smollm3": (), "stablelm": (), "starcoder2": (),
     "vaultgemma": (), "xglm": ("packed",), "gemma3": (),
-    "gpt_oss": ("packed",), "granitemoe": (), "bart": CELLS, "laguna": CELLS,
+    "gpt_oss": ("packed",), "granitemoe": (), "bart": CELLS[1:], "laguna": CELLS[1:],
     "gpt_neo": ("packed",), "cwm": (), "deepseek_v3": (), "glm4_moe_lite": (), "minicpm3": (), "lfm2_moe": ("packed",),
     "bamba": ("packed",), "granitemoehybrid": ("grasp", "packed"), "gemma3n_text": ("grasp",), "gemma4_text": ("grasp",),
-    "bert": CELLS, "llava": CELLS, "vipllava": CELLS, "mixtral": CELLS, "phimoe": CELLS, "qwen3_moe": CELLS,
+    "bert": CELLS, "llava": CELLS, "vipllava": CELLS, "mixtral": CELLS, "phimoe": CELLS[1:], "qwen3_moe": CELLS,
 }  # fmt: skip
 # Models that also see, and what keeps the adapter within the language model
 SEEING = {
@@ -129,6 +130,17 @@ def _fitted(base, rows, folder, *, packing=False):
     module = LoRALitModule(base, lora=_lora(base), optimizer=adam)
     trainer = train(module, rows=rows, folder=folder, data={"packing": packing, "batch_size": 4})
     return module, trainer
+
+
+def _plan(base, rows, folder):
+    """The parameters that `graspl plan` counts are those of the model and of the adapter that PEFT makes."""
+    shape = model_shape(base, _lora(base))
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    assert shape.frozen_numbers == sum(each.numel() for each in model.parameters())
+    adapted = peft.get_peft_model(model, _lora(base).to_peft())
+    assert shape.adapter_numbers == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
+    assert shape.hidden == model.get_input_embeddings().weight.shape[1]
+    footprint(shape, Layout("single"), directions=6)
 
 
 def _naive(base, rows, folder):

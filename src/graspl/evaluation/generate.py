@@ -102,7 +102,8 @@ class TransformersGenerator:
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if draws else {}
         options |= {"do_sample": draws, "max_new_tokens": sampling.max_new_tokens}
         ids = self._generate(inputs, stops, **options)
-        return [self._answer(row, stops) for row in ids[:, inputs["input_ids"].shape[1] :].tolist()]
+        written = ids[:, inputs["input_ids"].shape[1] :].tolist()
+        return [_answer(self.tokenizer, row, stops) for row in written]
 
     def _generate(self, inputs: dict[str, torch.Tensor], stops: list[int], **options: Any) -> torch.Tensor:
         """Return the prompts' ids and what the model writes behind them, (rows, tokens)."""
@@ -146,10 +147,11 @@ class TransformersGenerator:
         base = self.model if isinstance(self.model, PreTrainedModel) else self.model.get_base_model()
         return "position_ids" in inspect.signature(base.forward).parameters
 
-    def _answer(self, ids: list[int], stops: list[int]) -> str:
-        """Return the text up to the token that ends the answer; nothing before it is hidden."""
-        end = next((place for place, each in enumerate(ids) if each in stops), len(ids))
-        return self.tokenizer.decode(ids[:end], skip_special_tokens=False)
+
+def _answer(tokenizer: Any, ids: Sequence[int], stops: list[int]) -> str:
+    """Return the text up to the token that ends the answer; nothing before it is hidden."""
+    end = next((place for place, each in enumerate(ids) if each in stops), len(ids))
+    return tokenizer.decode(list(ids[:end]), skip_special_tokens=False)
 
 
 @contextmanager
@@ -196,14 +198,14 @@ class VLLMGenerator:
                 self.base_model, seed=sampling.seed, generation_config="vllm", **self.options
             )
         tokenizer = with_chat_template(load_tokenizer(self.base_model))
+        stops = end_of_answer(tokenizer).stops(tokenizer)
         drawn = vllm.SamplingParams(
             n=sampling.n,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
             seed=sampling.seed,
-            stop_token_ids=end_of_answer(tokenizer).stops(tokenizer),
-            skip_special_tokens=False,
+            stop_token_ids=stops,
         )
         lora = LoRARequest("adapter", 1, self.adapter) if self.adapter is not None else None
         # As ids: vLLM would put a begin of text before a text that has one
@@ -212,4 +214,4 @@ class VLLMGenerator:
             for each in tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         ]
         outputs = self._engine.generate(ids, drawn, lora_request=lora)
-        return [[each.text for each in output.outputs] for output in outputs]
+        return [[_answer(tokenizer, each.token_ids, stops) for each in output.outputs] for output in outputs]

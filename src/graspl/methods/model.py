@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model
 
 from graspl.adapters import Site, decoder_layers, load_adapter, load_base_model, lora_sites, read_adapter
 from graspl.adapters.packing import attend_row_by_row
-from graspl.adapters.sharding import plain_name, shard_frozen, shard_layers
+from graspl.adapters.sharding import shard_frozen, shard_layers
 from graspl.adapters.sites import shape_of
+from graspl.adapters.support import check_inside, check_loads_back
 from graspl.data.task import TaskDataModule
 from graspl.errors import GrasplError
 from graspl.methods.probes import check_causal, check_ids, check_longest, check_packing, check_reached
@@ -115,42 +116,11 @@ def _adapted(module: Any, base: Any) -> PeftModel:
             model = get_peft_model(base, module.lora.to_peft())
     except ValueError as error:
         raise GrasplError(f"lora: {error}") from error
-    _check_inside(model, base)
-    _check_loads_back(model)
+    check_inside(model, base)
+    check_loads_back(model)
     # PEFT would record where the files lie on this machine
     model.peft_config["default"].base_model_name_or_path = module.base_model
     return model  # type: ignore[return-value]
-
-
-def _check_inside(model: PeftModel, base: Any) -> None:
-    """Refuse an adapter on what is no part of the language model: towers for images and sound, and what joins them."""
-    names = {id(each): name for name, each in base.named_modules()}
-    decoder = names.get(id(base.get_decoder()), "")
-    head = names.get(id(base.get_output_embeddings()))
-    outside = [
-        site.name for site in lora_sites(model) if not site.name.startswith(decoder) and site.name != head
-    ]
-    if outside:
-        parts = sorted({_differing(name, decoder) for name in outside})
-        fix = f"set lora.exclude_modules: '.*({'|'.join(parts)}).*'"
-        raise GrasplError(f"lora.target_modules: {outside[0]} is no part of the language model; {fix}")
-
-
-def _check_loads_back(model: PeftModel) -> None:
-    """Refuse an adapter that PEFT would save and not load back, because it renames a module of the family wrongly."""
-    factors = get_peft_model_state_dict(model, save_embedding_layers=False)
-    lost = [key for key in set_peft_model_state_dict(model, factors).missing_keys if ".lora_" in key]
-    if lost:
-        name = plain_name(lost[0].removeprefix("base_model.model.")).partition(".lora_")[0]
-        part = next(each for each in reversed(name.split(".")[:-1]) if not each.isdigit())
-        fix = f"leave it out: lora.exclude_modules: '.*{part}.*'"
-        raise GrasplError(f"lora.target_modules: PEFT cannot load back an adapter on {name}; {fix}")
-
-
-def _differing(name: str, other: str) -> str:
-    """Return the first part of a module's name that another name does not have."""
-    parts, others = name.split("."), other.split(".")
-    return next((part for part, each in zip(parts, others, strict=False) if part != each), parts[-1])
 
 
 def _check_match(module: Any, base: Any) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from graspl.adapters import LoraOptions, decoder_layers, resolve_base_model
+from graspl.adapters.support import check_inside
 from graspl.errors import GrasplError
 
 
@@ -57,11 +58,12 @@ def model_shape(base_model: str, lora: LoraOptions, *, dtype: str = "bfloat16") 
         dtype: of the frozen weights.
 
     Raises:
-        GrasplError: the configuration cannot be read, or the options fit no layer.
+        GrasplError: the configuration cannot be read, or a fit would refuse the adapter.
     """
     model = _on_meta(base_model, lora, dtype)
-    layers = decoder_layers(model)
     base = model.get_base_model()
+    check_inside(model, base)
+    layers = decoder_layers(model)
     head = base.get_output_embeddings()  # type: ignore[operator]
     linear = {
         id(module.weight)
@@ -76,7 +78,7 @@ def model_shape(base_model: str, lora: LoraOptions, *, dtype: str = "bfloat16") 
     return ModelShape(
         [each for trained, each in every if not trained],
         [each for trained, each in every if trained],
-        int(base.config.hidden_size),  # type: ignore[union-attr]
+        int(base.config.get_text_config().hidden_size),  # type: ignore[union-attr]
         len(layers),
     )
 
@@ -91,6 +93,10 @@ def _on_meta(base_model: str, lora: LoraOptions, dtype: str) -> PeftModel:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+            lora.require_fit(base)
             return get_peft_model(base.requires_grad_(False), lora.to_peft())  # type: ignore[return-value]
     except ValueError as error:
-        raise GrasplError(f"base_model or lora: {error}") from error
+        reason = str(error).strip().splitlines()[0]
+        if reason.startswith("Unrecognized configuration class"):
+            reason = f"{base_model} has no causal language model in Transformers; give a model of text alone"
+        raise GrasplError(f"base_model or lora: {reason}") from error
