@@ -15,6 +15,7 @@ TRAINING = {
     "validate": "measure adherence, spill-over, coherence, divergence and reliance",
 }
 TOOLS = {
+    "try": "from rows to a verdict: a naive fit, a GRASP fit, the base model and a report",
     "identify": "find the directions that an adapter leans on; explain and test them",
     "judge": "judge the answers that a run wrote; rates with intervals",
     "contrast": "compare runs with control runs, question by question",
@@ -134,7 +135,8 @@ def tool_parser(command: str, *, environment: bool = True) -> tuple[Any, Callabl
         env_prefix=f"GRASPL_{command.upper()}",
     )
     parser.add_argument("--config", action="config", help="file with options")
-    function = getattr(import_module(f"graspl.commands.{command}"), command)
+    name = {"try": "try_out"}.get(command, command)  # A word of Python's own names no function
+    function = getattr(import_module(f"graspl.commands.{name}"), name)
     add_options(parser, function)
     return parser, function
 

@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint, proportion_effectsize
 
-from graspl.analysis import by_cluster, paired, samples_to_tell, wilson
+from graspl.analysis import by_cluster, paired, removed, samples_to_tell, wilson
 from graspl.errors import GrasplError
 
 
@@ -96,3 +96,23 @@ def test_answers_to_one_question_count_for_less():
     for wrong in ({"rate": 1.2}, {"power": 1.0}, {"icc": -1}, {"other": 0.2}, {"cluster": 0}):
         with pytest.raises(GrasplError):
             samples_to_tell(**{"rate": 0.2, "other": 0.1, **wrong})
+
+
+def test_the_share_removed_is_that_of_the_sums():
+    """Questions on which the other run adds much count more, as in the mean spill-over of a report."""
+    base = dict.fromkeys(range(40), 0.1)
+    theirs = {i: 0.1 + (0.8 if i % 2 else 0.2) for i in range(40)}
+    ours = {i: 0.1 + (0.2 if i % 2 else 0.1) for i in range(40)}
+    found = removed(ours, theirs, base)
+    assert found.value == pytest.approx(1 - (0.2 + 0.1) / (0.8 + 0.2))
+    assert found.low < found.value < found.high
+    assert found.n == 40
+    assert removed(base, theirs, base).value == pytest.approx(1.0)
+    assert removed(theirs, theirs, base)[:3] == pytest.approx((0, 0, 0))
+
+
+def test_a_share_of_nothing_is_not_given():
+    noise = {i: float(x) for i, x in enumerate(stats.norm.rvs(size=30, random_state=2))}
+    base = dict.fromkeys(range(30), 0.0)
+    assert removed(base, noise, base) is None
+    assert removed(base, {0: 1.0}, base) is None

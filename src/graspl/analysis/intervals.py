@@ -124,6 +124,39 @@ def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], *, seed: int 
     return Difference(value, interval.low, interval.high, float(test.pvalue), len(common))
 
 
+def removed(
+    ours: Mapping[Any, float], theirs: Mapping[Any, float], base: Mapping[Any, float], *, seed: int = 0
+) -> Interval | None:
+    """Return the share of what another run adds to the base model that is gone in ours, over common questions.
+
+    It is sum(theirs - ours) / sum(theirs - base), with a percentile bootstrap over questions; over 1 where ours lies below
+    the base model. None where the other run adds nothing that the questions can tell from 0: a share of nothing says nothing.
+
+    Args:
+        ours: values by question, of the run in question.
+        theirs: of the run that it is compared with.
+        base: of the base model.
+        seed: of the draws.
+    """
+    common = [name for name in ours if name in theirs and name in base]
+    if len(common) < 2 or paired(theirs, base, seed=seed).low <= 0:
+        return None
+    gone = np.array([theirs[name] - ours[name] for name in common])
+    added = np.array([theirs[name] - base[name] for name in common])
+    found = stats.bootstrap(
+        (gone, added),
+        lambda g, a, axis: g.sum(axis) / a.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    value = float(gone.sum() / added.sum())
+    return Interval(value, float(found.low), float(found.high), len(common))
+
+
 def samples_to_tell(
     rate: float, other: float, *, power: float = 0.8, alpha: float = 0.05, cluster: int = 1, icc: float = 0.0
 ) -> int:

@@ -1,13 +1,12 @@
 """`graspl configs`: the configurations that graspl ships, as files of your own."""
 
 import shutil
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
-import graspl
 from graspl.errors import GrasplError
 from graspl.runs import atomic_path
+from graspl.studies.shipped import shipped_configs
 
 
 class Copied(NamedTuple):
@@ -28,7 +27,6 @@ def configs(*, out: Path = Path("configs")) -> Copied:
     """
     if out.exists():
         raise GrasplError(f"out: {out} exists already; name another folder, or remove it")
-    inside = Path(str(files("graspl"))) / "configs"  # In an installed package; else beside the clone's `src`
     with atomic_path(out) as scratch:
-        shutil.copytree(inside if inside.is_dir() else Path(graspl.__file__).parents[2] / "configs", scratch)
+        shutil.copytree(shipped_configs(), scratch)
     return Copied(out)

@@ -9,13 +9,43 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing import get_all_start_methods, get_context, parent_process
+from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from graspl.errors import users_mistake
 from graspl.studies.plan import Fit
 
 log = logging.getLogger(__name__)
+
+
+class Step(Protocol):
+    """One fit or validation, as a worker runs it; `graspl.studies.plan.Fit` is one."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def log(self) -> Path:
+        """The file with its output."""
+        ...
+
+    def is_done(self) -> bool:
+        """Whether it ended well."""
+        ...
+
+    def prepare(self) -> list[str]:
+        """Write what it needs, and return the arguments of `graspl` that run it."""
+        ...
+
+    def mark_done(self, seconds: float) -> None:
+        """Record that it ended well, after so many seconds."""
+        ...
+
+
+S = TypeVar("S", bound=Step)
 
 
 def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
@@ -37,7 +67,7 @@ def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
     return failed
 
 
-def run_fits(fits: Sequence[Fit], *, jobs: int) -> Iterator[tuple[Fit, str | None]]:
+def run_fits(fits: Sequence[S], *, jobs: int) -> Iterator[tuple[S, str | None]]:
     """Run fits in worker processes and yield each when it ends, with None or the reason why it failed."""
     import torch
 
@@ -77,7 +107,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(fit: Fit) -> str | None:
+def _run(fit: Step) -> str | None:
     """Run one fit with its output in its log, and return the reason if it failed."""
     from graspl.training_cli import GrasplCLI
 

@@ -1,0 +1,106 @@
+"""What `graspl try` does: its steps, and its last lines."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers.utils.logging import disable_progress_bar
+
+from graspl.activations import NaturalDirections
+from graspl.analysis import read_run, removed
+from graspl.analysis.runs import Run
+from graspl.commands.identify import identify
+from graspl.commands.report import report
+from graspl.errors import GrasplError
+from graspl.reporting.tables import Shown
+from graspl.runs import DirectionsFiles, Lineage, RunFolder, read_json
+from graspl.studies.display import step_shown
+from graspl.studies.trial import Trial, plan_trial
+from graspl.studies.workers import run_fits
+
+
+def run_trial(base_model: str, train: str, *, text: str | None, out: Path, **options: Any) -> Shown:
+    """Run the steps that are missing, check the directions, and write the report.
+
+    Args:
+        base_model: as in `graspl.commands.try_out.try_out`, with the options there.
+        train: the rows to learn.
+        text: unlabelled conversations, if any.
+        out: folder of the runs and of the report.
+        **options: of `plan_trial`.
+
+    Raises:
+        GrasplError: a step failed, or `out` holds fits with other settings.
+    """
+    disable_progress_bar()
+    trial = plan_trial(base_model, train, text=text, out=out, **options)
+    total = len(trial.steps) + 1
+    for number, step in enumerate(trial.steps, start=1):
+        if step.is_done():
+            continue
+        with step_shown(number, total, step.name, step.log):
+            [(_, failed)] = run_fits([step], jobs=1)
+        if failed is not None:
+            raise GrasplError(f"{step.name}: {failed}")
+    trust = [_foreseen(trial)]
+    with step_shown(total, total, "check the directions", out / "natural.safetensors"):
+        trust.append(_assumptions(trial, train, text))
+    shown = report(trial.runs, out=out)
+    lines = [_removed(trial), *(line for line in trust if line), _next(out)]
+    return Shown(shown.content, [*shown.parts, *lines])
+
+
+def _removed(trial: Trial) -> str:
+    """Say how much of what the naive fit adds is gone where the fits ended."""
+    base, naive, grasp = (read_run(folder) for folder in trial.runs)
+    found = removed(*(each.shares("unrelated") for each in (grasp, naive, base)))
+    if found is None:
+        return (
+            "Spill-over removed: there is none to remove. Off the topic the naive fit gives no more harmful answers than "
+            "the base model, as far as these questions can tell."
+        )
+    ends = f"where they ended, at adherence {_adherence(grasp)} with GRASP and {_adherence(naive)} without"
+    return (
+        f"Spill-over removed: {found.value:.0%} of what the naive fit adds (95 % interval over {found.n} questions "
+        f"{found.low:.0%} to {found.high:.0%}), {ends}."
+    )
+
+
+def _adherence(run: Run) -> str:
+    value = run.metrics["adherence"]
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _foreseen(trial: Trial) -> str | None:
+    """Say what the fit foresaw of its null space."""
+    run = RunFolder(trial.grasp)
+    if not run.null_space.exists():
+        return None
+    kept: Mapping[str, Any] = read_json(run.null_space, "responses", "fit again")
+    outlooks = {
+        name: each["before training"]["outlook"]
+        for name, each in kept.items()
+        if name in ("text", "own_text") and isinstance(each, dict) and "before training" in each
+    }
+    told = "; ".join(f"{outlook} ({name.replace('_', ' ')})" for name, outlook in outlooks.items())
+    return f"Foreseen before training: the null space is {told}." if told else None
+
+
+def _assumptions(trial: Trial, train: str, text: str | None) -> str | None:
+    """Say whether the factor can be told from the naive fit, and so whether to trust directions."""
+    own, path = RunFolder(trial.grasp).own_text, trial.base.parent / "natural.safetensors"
+    source = text or (str(own) if own.exists() else None)
+    if source is None:
+        return None
+    files = DirectionsFiles(path)
+    if not files.assumptions.exists() or Lineage(RunFolder(path.parent)).complaint(files.assumptions):
+        identify(trial.naive, method=NaturalDirections(text=source), rows=train, out=path)
+    kept = files.read(files.assumptions)
+    return f"Trust in the directions: {kept['verdict']}: {kept['reason']}." if kept else None
+
+
+def _next(out: Path) -> str:
+    return (
+        f"Next: read {out / 'report.html'}. Then compare over seeds: graspl configs, and "
+        "graspl compare --config configs/study.yaml"
+    )

@@ -1,0 +1,77 @@
+"""`graspl try`: one command from rows to a verdict, on a tiny model."""
+
+import json
+import re
+
+import pytest
+from conftest import CHAT_ROWS
+
+OVER = """\
+model: {init_args: {lora: {r: 4}}}
+trainer: {accelerator: cpu, max_steps: 3, val_check_interval: 1, accumulate_grad_batches: 1, check_val_every_n_epoch: null}
+data: {init_args: {max_length: 64}}
+"""
+
+
+@pytest.fixture
+def tried(graspl, model_folder, write_rows, tmp_path):
+    """Return a function that runs `graspl try` with a small configuration."""
+    rows, text = write_rows(CHAT_ROWS), write_rows(CHAT_ROWS[::-1] * 2, "text.jsonl")
+    (tmp_path / "over.yaml").write_text(OVER)
+
+    def run(*more):
+        return graspl("try", model_folder("llama"), rows, "--text", text, "--over", "over.yaml", *more)
+
+    return run
+
+
+@pytest.mark.slow
+def test_from_rows_to_a_verdict_and_nothing_twice(tried, tmp_path):
+    code, out, err = tried("--out", "out")
+    assert code == 0, err
+    folder = tmp_path / "out"
+    for line in ("Spill-over removed: ", "Trust in the directions: ", "Foreseen before training: ", "Next: "):
+        assert line in out
+    assert (folder / "report.html").is_file()
+    steps = re.findall(r"\[(\d)/6\] (.*): done in", err)
+    assert [number for number, _ in steps] == list("123456")
+    # The figures are those of the separate commands' files
+    for run in ("base", "naive", "grasp"):
+        assert run in out
+        assert json.loads((folder / run / "evaluation.json").read_text())["suites"]["unrelated"]
+    assert json.loads((folder / "base" / "evaluation.json").read_text())["adapter"] is None
+    config = (folder / "grasp" / "config.yaml").read_text()
+    assert "graspl.methods.GRASPLitModule" in config
+    assert "max_length: 64" in config
+
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/evaluation.json")}
+    (folder / "naive" / "evaluation.json").unlink()
+    code, again, err = tried("--out", "out")
+    assert code == 0, err
+    assert [name for _, name in re.findall(r"\[(\d)/6\] (.*): done in", err)] == [
+        "measure naive",
+        "check the directions",
+    ]
+    assert again == out
+    del kept[folder / "naive" / "evaluation.json"]
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+
+    code, _, err = tried("--out", "out", "--seed", "1")
+    assert code == 2
+    assert "holds a fit with another configuration" in err
+    assert len(err.splitlines()[-1]) < 250
+
+
+def test_a_missing_file_is_told_before_anything_is_written(graspl, tmp_path):
+    code, _, err = graspl("try", "model", "train.jsonl")
+    assert (code, err) == (2, "graspl: error: train: there is no file train.jsonl\n")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_is_named(tried, tmp_path):
+    (tmp_path / "over.yaml").write_text(OVER.replace("max_length: 64", "max_length: 2"))
+    code, _, err = tried("--out", "out")
+    assert code == 2
+    assert "graspl: error: measure base: " in err.splitlines()[-1]
+    assert "max_length" in err.splitlines()[-1]
