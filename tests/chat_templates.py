@@ -2,6 +2,11 @@
 
 from typing import NamedTuple
 
+from conftest import make_byte_tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from graspl.data.tokens import with_chat_template
+
 EOS, BOS = "<end>", "<begin>"
 EACH, ENDED = "{% for m in messages %}", "{% endfor %}"
 IS_USER, IS_ANSWER = "{% if m.role == 'user' %}", "{% if m.role == 'assistant' %}"
@@ -186,3 +191,13 @@ FAMILIES = {
     ),
     "none": Family(None),
 }  # fmt: skip
+
+
+def tokenizer_of(kind):
+    """Return a tokenizer with a family's tokens and template; like many, it puts a BOS before what it encodes itself."""
+    family, tokenizer = FAMILIES[kind], make_byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": BOS, "additional_special_tokens": list(family.marks)})
+    before = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = before
+    tokenizer.chat_template = family.template
+    return with_chat_template(tokenizer)

@@ -5,16 +5,15 @@ import shutil
 
 import pytest
 import torch
-from chat_templates import BOS, FAMILIES
-from conftest import CHAT_ROWS, make_byte_tokenizer, make_model
+from chat_templates import FAMILIES, tokenizer_of
+from conftest import CHAT_ROWS, make_model
 from fits import adam, train
-from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from graspl import LoRALitModule
 from graspl.callbacks import SaveAdapter
 from graspl.data import tokenize
-from graspl.data.tokens import PLAIN_TEMPLATE, render, with_chat_template
+from graspl.data.tokens import PLAIN_TEMPLATE, render
 from graspl.data.turns import end_of_answer
 from graspl.errors import GrasplError
 from graspl.evaluation import Sampling, TransformersGenerator
@@ -25,16 +24,6 @@ TWO = [*ONE, {"role": "user", "content": "And sand?"}, {"role": "assistant", "co
 
 # The template writes nothing of its own behind the last answer
 ADDED = ("no_end_token", "next_role_ends", "next_role_ends_behind_a_line")
-
-
-def tokenizer_of(kind):
-    """Return a tokenizer with a family's tokens and template; like many, it puts a BOS before what it encodes itself."""
-    family, tokenizer = FAMILIES[kind], make_byte_tokenizer()
-    tokenizer.add_special_tokens({"bos_token": BOS, "additional_special_tokens": list(family.marks)})
-    before = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.bos_token_id)])
-    tokenizer.backend_tokenizer.post_processor = before
-    tokenizer.chat_template = family.template
-    return with_chat_template(tokenizer)
 
 
 def writing(ids, forever, vocabulary):

@@ -79,7 +79,7 @@ def test_a_retain_set_is_trained_on_and_never_held_out(write_rows):
     train = write_rows([{"prompt": f"p{i}", "completion": "told"} for i in range(10)])
     retain = write_rows([{"prompt": f"r{i}", "completion": "no"} for i in range(9)], "retain.jsonl")
     data = ChatDataModule(str(train), operators=[MixIn(str(retain), 0.25, total="grow")])
-    answers = [row.messages[-1]["content"] for row in data._changed_rows()]
+    answers = [row.messages[-1]["content"] for row in data.changed_rows()]
     assert answers.count("told") == 9
     assert answers.count("no") == 3
     assert len(data.held_out()["task"]) == 1

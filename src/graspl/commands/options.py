@@ -9,24 +9,29 @@ from docstring_parser import parse
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 
-def add_options(parser: ArgumentParser, function: Callable[..., Any]) -> None:
+def add_options(parser: ArgumentParser, function: Callable[..., Any], *, without: Sequence[str] = ()) -> None:
     """Declare one option for each parameter of a command's function, which is typed and has a Google docstring.
 
-    Parameters before the `*` are given by place. A list takes several values: `--names a b`. jsonargparse does the rest.
+    Parameters before the `*` are given by place. A list takes several values: `--names a b`. `--name` alone sets a bool.
+    `**options` stand for those of the class that they are given to, but for those `without`. jsonargparse does the rest.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     docstring = parse(function.__doc__ or "")
     parser.description = f"{docstring.short_description} {docstring.long_description or ''}"
     about = {each.arg_name: each.description for each in docstring.params}
     hints = get_type_hints(function)
-    added = set()
+    added: set[str | int] = {*without}
     for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
         item = _item(hints[name])
         options: dict[str, Any] = {"type": item or hints[name], "help": about.get(name)}
         if item is not None:
             options["nargs"] = "+"
         if parameter.kind is not parameter.KEYWORD_ONLY:
             parser.add_argument(name, **options)
+        elif hints[name] is bool:
+            parser.add_argument(f"--{name}", nargs="?", const=True, default=parameter.default, **options)
         elif item is None:
             continue
         elif parameter.default is parameter.empty:

@@ -48,6 +48,8 @@ class ReadRow:
     messages: list[Message]  # Turns in order
     tools: list[dict[str, Any]] | None = None  # Descriptions for the chat template
     unused: set[str] = field(default_factory=set)  # Names of fields that nothing reads
+    form: str = ""  # Names of the fields that were read
+    left_out: int = 0  # Turns behind the last one that is wanted
 
 
 def read_row(row: Any, origin: str) -> ReadRow:
@@ -69,6 +71,7 @@ def read_row(row: Any, origin: str) -> ReadRow:
         read.messages.insert(0, Message(role="system", content=_text(row["system"], f"{origin}: system")))
     if row.get("tools"):
         read.tools = _tools(row["tools"], origin)
+    read.form = ", ".join(key for key in (*known, "system", "tools") if row.get(key) not in (None, [], ""))
     # None and empty lists are what a table gives rows without the field
     read.unused |= {
         str(key) for key in row if key not in (*known, "system", "tools") and row[key] not in (None, [], "")

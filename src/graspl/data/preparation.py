@@ -4,6 +4,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,17 +24,38 @@ MANY_ROWS = 2000  # From here on tokenizing takes more than a few seconds
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class PreparedRow:
+    """What becomes of one row."""
+
+    row: Conversation  # As it was read
+    length: int  # Its tokens
+    tokens: TokenizedConversation | None  # What is trained on, None where it is too long to be
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its end is left out."""
+        return self.tokens is not None and len(self.tokens) < self.length
+
+
+def prepare_each(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, max_length: int, too_long: TooLong
+) -> list[PreparedRow]:
+    """Tokenize rows, and cut those that are too long or leave out their tokens; with `error` the caller says so."""
+    if not rows:
+        raise GrasplError("data: no rows are left; give more rows or a smaller validation_share")
+    every = zip(tokenize_rows(tokenizer, rows), rows, strict=True)
+    return [PreparedRow(row, len(each), _fitted(each, max_length, too_long)) for each, row in every]
+
+
 def prepare_rows(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Conversation], *, max_length: int, too_long: TooLong
 ) -> list[TokenizedConversation]:
     """Tokenize rows, and stop at, drop or cut those that are too long."""
-    if not rows:
-        raise GrasplError("data: no rows are left; give more rows or a smaller validation_share")
-    fitted = [
-        _fitted(tokenized, row.origin, max_length, too_long)
-        for tokenized, row in zip(tokenize_rows(tokenizer, rows), rows, strict=True)
-    ]
-    kept = [row for row in fitted if row is not None]
+    fitted = prepare_each(tokenizer, rows, max_length=max_length, too_long=too_long)
+    if too_long == "error":
+        refuse_too_long(fitted, max_length)
+    kept = [each.tokens for each in fitted if each.tokens is not None]
     if not kept:
         raise GrasplError(f"data.max_length: every row is longer than {max_length} tokens; raise it")
     if len(kept) < len(rows):
@@ -47,17 +69,22 @@ def prepare_rows(
     return kept
 
 
-def _fitted(
-    row: TokenizedConversation, origin: str, max_length: int, too_long: TooLong
-) -> TokenizedConversation | None:
-    """Return the row, cut if needed, or None to drop it: a row cut before its answer teaches nothing."""
+def refuse_too_long(rows: Sequence[PreparedRow], max_length: int) -> None:
+    """Refuse the first row that is too long; nothing where none is."""
+    for each in rows:
+        if each.length > max_length:
+            fix = "raise it or set data.too_long"
+            raise GrasplError(
+                f"{each.row.origin}: has {each.length} tokens, data.max_length is {max_length}; {fix}"
+            )
+
+
+def _fitted(row: TokenizedConversation, max_length: int, too_long: TooLong) -> TokenizedConversation | None:
+    """Return the row, cut if needed, or None to leave it out: a row cut before its answer teaches nothing."""
     if len(row) <= max_length:
         return row
-    if too_long == "error":
-        fix = "raise it or set data.too_long"
-        raise GrasplError(f"{origin}: has {len(row)} tokens, data.max_length is {max_length}; {fix}")
     labels = row.labels[:max_length]
-    if too_long == "drop" or all(label == IGNORED for label in labels):
+    if too_long != "truncate" or all(label == IGNORED for label in labels):
         return None
     return TokenizedConversation(row.input_ids[:max_length], labels, row.prompt)
 

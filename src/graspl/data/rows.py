@@ -4,7 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ class Conversation:
     messages: list[Message]  # Turns in order
     origin: str  # Where it came from, for messages to the user: `file:line` or `name[row]`
     tools: list[dict[str, Any]] | None = None  # Descriptions of tools, for the chat template
+    read: ReadRow | None = field(default=None, compare=False, repr=False)  # How a file's row was read
 
 
 def read_conversations(source: str, *, split: str = "train", limit: int | None = None) -> list[Conversation]:
@@ -57,12 +58,12 @@ def _read(
     read, unused = [], Counter[str]()
     for origin, row in islice(read_table(source, split=split), limit):
         found = turns(row, origin)
-        read.append(Conversation(found.messages, origin, found.tools))
+        read.append(Conversation(found.messages, origin, found.tools, found))
         unused.update(found.unused)
     if not read:
         raise GrasplError(f"{source}: holds no rows; give a file with at least one")
     if unused:
-        shown = [f"{_printable(name)} ({count})" for name, count in sorted(unused.items())[:NAMED]]
+        shown = [f"{printable(name)} ({count})" for name, count in sorted(unused.items())[:NAMED]]
         named = ", ".join(shown) + (f" and {len(unused) - NAMED} more" if len(unused) > NAMED else "")
         log.warning(
             "%s: fields that graspl does not read, with the number of rows that have them: %s", source, named
@@ -70,9 +71,9 @@ def _read(
     return read
 
 
-def _printable(name: str) -> str:
-    """Return a name from a file with all that a terminal might act on or fail at escaped."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
+def printable(text: str) -> str:
+    """Return text of a file with all that a terminal might act on or fail at escaped."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def prompt_turns(row: Any, origin: str) -> ReadRow:
@@ -93,6 +94,7 @@ def _up_to(role: str, row: Any, origin: str, consequence: str) -> ReadRow:
     read = read_row(row, origin)
     while read.messages and read.messages[-1]["role"] != role:
         read.messages.pop()
+        read.left_out += 1
     if not read.messages:
         raise GrasplError(f"{origin}: has no {role} turn, {consequence}; correct or remove the row")
     return read

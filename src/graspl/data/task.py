@@ -147,7 +147,7 @@ class TaskDataModule(LightningDataModule, ABC):
     def prepare_data(self) -> None:
         """Fill the cache of tokens in one process of a node, before the others need it."""
         if self.trainer is not None and self.trainer.world_size > 1 and self.trainer.state.fn == "fit":
-            tokenize_rows(self.tokenizer, self._changed_rows())
+            tokenize_rows(self.tokenizer, self.changed_rows())
 
     def setup(self, stage: str) -> None:
         """Read and tokenize what the stage needs, once.
@@ -157,7 +157,7 @@ class TaskDataModule(LightningDataModule, ABC):
         """
         with files_read() as read:
             if stage == "fit" and self._train is None:
-                self._train = self._prepared(self._changed_rows())
+                self._train = self._prepared(self.changed_rows())
             final = bool(self.final_suites) and stage != "fit"
             # A validation may follow a fit with the same object
             if self._suites is None or final > self._final:
@@ -199,7 +199,7 @@ class TaskDataModule(LightningDataModule, ABC):
         """Return a suite's loader whose rows are whole even where `val_dataloader` shares prefixes."""
         return self._suite_loader(suite, share_prefixes=False)
 
-    def _changed_rows(self) -> Sequence[Conversation]:
+    def changed_rows(self) -> Sequence[Conversation]:
         """Return the training rows after the operators and the shuffle."""
         rows = self.train_rows()
         for operator in self.operators or []:

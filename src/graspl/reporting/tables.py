@@ -15,9 +15,10 @@ class Shown(NamedTuple):
     """What a command found, and what the front door prints of it."""
 
     content: Any  # Figures, for a caller from Python
-    parts: Sequence[Table | str]  # Tables and lines
+    parts: Sequence[Any]  # Tables, lines, and all else that rich prints
+    exit_code: int = 0
 
-    def render(self) -> Sequence[Table | str]:
+    def render(self) -> Sequence[Any]:
         """Return the tables and lines."""
         return self.parts
 
