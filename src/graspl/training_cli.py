@@ -5,13 +5,12 @@ import gc
 import logging
 import shutil
 import sys
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import ArgumentError, set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -28,8 +27,11 @@ from graspl.callbacks import (
     SaveOnInterrupt,
     WholeCheckpoints,
 )
-from graspl.errors import GrasplError
+from graspl.callbacks.console import with_console
+from graspl.errors import GrasplError, shorten
+from graspl.hints import names_of, with_fix
 from graspl.methods.lora import LoRALitModule
+from graspl.quiet import be_quiet
 from graspl.runs import Lineage, RunFolder, claimed, write_text_atomic
 from graspl.training_checks import check_options, check_readable, check_same, check_unused, told_in_one_line
 
@@ -37,16 +39,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "runs/default"
 PARSER = {"allow_abbrev": False, "default_env": True, "env_prefix": "GRASPL", "exit_on_error": False}
-# What a user can do nothing about, with the reason
-QUIET = (
-    "`is_gradient_checkpointing` is deprecated",  # PEFT reads what Transformers renamed
-    "Experiment logs directory",  # a resumed run logs where it logged before, see _keep_metrics
-    "The '(train|val)_dataloader' does not have many workers",  # rows are tokenized already
-    "The number of training batches",  # small data is usual here
-    "You're resuming from a checkpoint that ended before",  # graspl's loader resumes exactly
-    ".*LeafSpec.* is deprecated",  # Lightning and a new torch
-    ".*Checkpoint directory .* exists and is not empty",  # so it is when a run goes on
-)
 
 
 def leave_process_group() -> None:
@@ -64,10 +56,6 @@ def leave_process_group() -> None:
             getattr(mesh, "_pg_registry", {}).clear()
         # Without a barrier: after an error, the others must see a closed connection and end too
         distributed.destroy_process_group()
-
-
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -104,9 +92,7 @@ class GrasplCLI(LightningCLI):
     """Fits and validates; the run folder is `trainer.default_root_dir`."""
 
     def __init__(self) -> None:
-        for message in QUIET:
-            warnings.filterwarnings("ignore", message)
-        logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+        be_quiet()
         atexit.register(leave_process_group)
         # A data module's options are fields, with a docstring under each
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -127,7 +113,8 @@ class GrasplCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Return the two phases; the sets name arguments that the command line fills itself."""
         every = LightningCLI.subcommands()
-        return {name: every[name] for name in ("fit", "validate")}
+        # Its table of every figure, whole and in 16 digits
+        return {"fit": every["fit"], "validate": every["validate"] | {"verbose"}}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has, each with its own options."""
@@ -139,6 +126,15 @@ class GrasplCLI(LightningCLI):
         parser.add_lightning_class_args(SaveEvaluation, "save_evaluation")
         parser.add_lightning_class_args(SaveGenerations, "generations")
         parser.add_lightning_class_args(SaveOnInterrupt, "interrupt")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read the command line; what is wrong with it is told with a fix."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            command = sys.argv[1] if sys.argv[1:] else ""
+            names = names_of(self._parser(command)) if command in self.subcommands() else []
+            raise GrasplError(with_fix(shorten(str(error)), command, names)) from error
 
     @property
     def run(self) -> RunFolder:
@@ -187,6 +183,7 @@ class GrasplCLI(LightningCLI):
         if config.logger in (None, True):
             # A validation leaves the figures of the fit alone; its own are in evaluation.json
             kwargs["logger"] = log
+        kwargs["callbacks"] = with_console(config)
         trainer = super().instantiate_trainer(**kwargs)
         if not isinstance(
             trainer.strategy, ModelParallelStrategy | FSDPStrategy
@@ -243,5 +240,5 @@ class GrasplCLI(LightningCLI):
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Run the validation."""
-        kwargs["weights_only"] = True
+        kwargs |= {"weights_only": True, "verbose": False}
         self.trainer.validate(model, **kwargs)

@@ -13,6 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from graspl.errors import GrasplError
+from graspl.local import check_local_model
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ def resolve_base_model(base_model: str) -> str:
         if not (path / "config.json").is_file():
             raise GrasplError(f"base_model: {base_model} has no config.json; give a Transformers folder")
         return str(path)
-    if path.is_absolute() or base_model.startswith((".", "~")) or base_model.count("/") > 1:
-        raise GrasplError(f"base_model: no folder {base_model}; give a folder or a hub name")
+    check_local_model(base_model)
     return base_model
 
 

@@ -5,11 +5,12 @@ This room may import `graspl.methods` and below. Start reading in `artifacts.py`
 
 from graspl.callbacks.answers import JudgeAnswers
 from graspl.callbacks.artifacts import SaveAdapter, SaveDirections, WholeCheckpoints
+from graspl.callbacks.console import ConsoleProgress, ShortSummary
 from graspl.callbacks.cost import MeasureCost
 from graspl.callbacks.evaluation import SaveEvaluation, SaveGenerations
 from graspl.callbacks.interrupt import SaveOnInterrupt
 
 __all__ = [
-    "JudgeAnswers", "MeasureCost", "SaveAdapter", "SaveDirections", "SaveEvaluation", "SaveGenerations", "SaveOnInterrupt",
-    "WholeCheckpoints",
+    "ConsoleProgress", "JudgeAnswers", "MeasureCost", "SaveAdapter", "SaveDirections", "SaveEvaluation", "SaveGenerations",
+    "SaveOnInterrupt", "ShortSummary", "WholeCheckpoints",
 ]  # fmt: skip
