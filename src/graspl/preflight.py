@@ -117,7 +117,9 @@ def check_tool(command: str, arguments: Sequence[str]) -> None:
         check_class(each)
     first = next(iter(arguments), "")
     if first and not first.startswith("-"):
-        {"data": check_rows_file, "plan": check_local_model}.get(command, str)(first)
+        {"data": check_rows_file, "plan": check_local_model, "try": check_local_model}.get(command, str)(
+            first
+        )
 
 
 def check_class(option: Given) -> None:

@@ -64,7 +64,8 @@ def test_from_rows_to_a_verdict_and_nothing_twice(tried, tmp_path):
 
 def test_a_missing_file_is_told_before_anything_is_written(graspl, tmp_path):
     code, _, err = graspl("try", "model", "train.jsonl")
-    assert (code, err) == (2, "graspl: error: train: there is no file train.jsonl\n")
+    assert code == 2
+    assert err.startswith("graspl: error: train.jsonl: cannot be read (No such file")
     assert not (tmp_path / "runs").exists()
 
 

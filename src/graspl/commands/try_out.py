@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from graspl.errors import GrasplError
+from graspl.local import check_rows_file
 from graspl.ranges import PositiveInt
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,9 @@ def try_out(
     Raises:
         GrasplError: a step failed, or `out` holds fits with other settings.
     """
-    for option, name in {"train": train, "text": text}.items():
-        # Names without an ending are the hub's
-        if name is not None and Path(name).suffix and not Path(name).exists():
-            raise GrasplError(f"{option}: there is no file {name}")
+    for name in (train, text):
+        if name is not None:
+            check_rows_file(name)
     log.info("trying %s on %s: into %s", base_model, train, out)
     from graspl.commands.trial import run_trial
 

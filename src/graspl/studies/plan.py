@@ -114,11 +114,8 @@ class Fit(StudyFit):
         write_text_atomic(self.own_config, yaml.safe_dump(config, sort_keys=False))
         write_json_atomic(self.folder / FINGERPRINT, self.recorded())
         arguments = ["fit", f"--config={self.base}", f"--config={self.own_config}"]
-        arguments += [f"--trainer.default_root_dir={self.folder}", "--trainer.enable_progress_bar=false"]
-        arguments += [
-            "--trainer.enable_model_summary=false",
-            "--trainer.callbacks+=graspl.callbacks.MeasureCost",
-        ]
+        arguments += [f"--trainer.default_root_dir={self.folder}"]
+        arguments += ["--trainer.callbacks+=graspl.callbacks.MeasureCost"]
         return [*arguments, "--ckpt_path", "last"] if checkpoint.exists() else arguments
 
 

@@ -58,14 +58,13 @@ class Evaluation:
 
     def prepare(self) -> list[str]:
         """Return the arguments of `graspl`; write the base model's configuration."""
-        quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
         if self.config is None:
-            return ["validate", f"--config={RunFolder(self.folder).config}", *quiet]
+            return ["validate", f"--config={RunFolder(self.folder).config}"]
         # Figures of another configuration go first, or a stop would leave them beside this one
         RunFolder(self.folder).evaluation.unlink(missing_ok=True)
         write_text_atomic(self.own_config, self._text())
         folder = f"--trainer.default_root_dir={self.folder}"
-        return ["validate", f"--config={self.own_config}", folder, *quiet]
+        return ["validate", f"--config={self.own_config}", folder]
 
     def mark_done(self, seconds: float) -> None:
         """Do nothing: the figures' own record tells."""
