@@ -165,13 +165,17 @@ def tool_parser(command: str, *, environment: bool = True) -> tuple[Any, Callabl
 def _run_tool(command: str, arguments: list[str]) -> int:
     asks_for_help = any(each == "-h" or each.endswith("help") for each in arguments)
     parser, function = tool_parser(command, environment=not asks_for_help)
-    options = vars(parser.instantiate(parser.parse_args(arguments)))
+    parsed = parser.parse_args(arguments)
+    options = vars(parser.instantiate(parsed))
     options.pop("config", None)
     if "transformers" in sys.modules:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
-    result = function(**options)
+    from graspl.runs import running
+
+    with running(command, arguments, parser.dump(parsed, skip_none=False)):
+        result = function(**options)
     _show(result.render())
     return getattr(result, "exit_code", 0)
 

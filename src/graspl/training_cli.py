@@ -5,7 +5,7 @@ import gc
 import logging
 import shutil
 import sys
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,12 @@ from graspl.callbacks import (
     WholeCheckpoints,
 )
 from graspl.callbacks.console import with_console
+from graspl.callbacks.record import record_log, recorded
 from graspl.errors import GrasplError, shorten
 from graspl.hints import names_of, with_fix
 from graspl.methods.lora import LoRALitModule
 from graspl.quiet import be_quiet
-from graspl.runs import Lineage, RunFolder, claimed, write_text_atomic
+from graspl.runs import RunFolder, claimed, write_text_atomic
 from graspl.training_checks import check_options, check_readable, check_same, check_unused, told_in_one_line
 
 log = logging.getLogger(__name__)
@@ -205,8 +206,7 @@ class GrasplCLI(LightningCLI):
         existed = self.run.path.exists()
         # Tensors and plain values alone are read, but for the index of a sharded checkpoint, which PyTorch unpickles
         kwargs["weights_only"] = True
-        checkpoint = kwargs.get("ckpt_path")
-        if checkpoint:
+        if checkpoint := kwargs.get("ckpt_path"):
             path = self.run.checkpoints / "last.ckpt" if checkpoint == "last" else Path(checkpoint)
             check_readable(path, self.trainer.strategy)
         # Of several processes the first writes; a dry run writes nothing
@@ -215,30 +215,33 @@ class GrasplCLI(LightningCLI):
         with claimed(self.run.path) if writes else nullcontext():
             if writes and not checkpoint:
                 check_unused(self.run)  # that process may have ended by now
-            try:
-                if checkpoint and existed:
-                    check_same(self.run, self._parser("fit").dump(self.config.fit, skip_none=False))
-                    self.run.set_metrics_aside()
-                with told_in_one_line():
-                    self.trainer.fit(model, **kwargs)
-            except GrasplError:
-                if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
-                    shutil.rmtree(self.run.path, ignore_errors=True)
-                raise
-            finally:
-                if writes and self.run.path.exists():
-                    self._record_log()
+            if checkpoint and existed:
+                check_same(self.run, self._parser("fit").dump(self.config.fit, skip_none=False))
+            with self._recorded(model, writes):
+                self._fit(model, existed, writes, kwargs)
 
-    def _record_log(self) -> None:
-        """Record what was logged in this fit; loggers write until it ends."""
-        run = self.run
-        logged = [
-            *run.metrics_files(),
-            *(each for each in (run.null_space, run.own_text, run.cost) if each.exists()),
-        ]
-        Lineage(run).record(logged, {"configuration": [run.config]})
+    def _fit(self, model: LightningModule, existed: bool, writes: bool, options: dict[str, Any]) -> None:
+        try:
+            if options.get("ckpt_path") and existed:
+                self.run.set_metrics_aside()
+            with told_in_one_line():
+                self.trainer.fit(model, **options)
+        except GrasplError:
+            if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
+                shutil.rmtree(self.run.path, ignore_errors=True)
+            raise
+        finally:
+            if writes and self.run.path.exists():
+                record_log(self.trainer, model)
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
         """Run the validation."""
         kwargs |= {"weights_only": True, "verbose": False}
-        self.trainer.validate(model, **kwargs)
+        with self._recorded(model, self.trainer.is_global_zero):
+            self.trainer.validate(model, **kwargs)
+
+    def _recorded(self, model: LightningModule, writes: bool) -> AbstractContextManager[None]:
+        """Record how the command starts and ends, where this process writes."""
+        name, seed = self.config.subcommand, self._get(self.config, "seed_everything")
+        text = self._parser(name).dump(self.config[name], skip_none=False)
+        return recorded(self.run, model, name, text, seed=seed, writes=writes)

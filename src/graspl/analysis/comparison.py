@@ -71,6 +71,7 @@ class Comparison:
             figures = {name: run.metrics[name] if name in self.figures else None for name in RUN_FIGURES}
             runs[run.name] = {**figures, "run": str(run.folder.path), **named}
             runs[run.name] |= {"judged": judged} if judged else {}
+            runs[run.name] |= {"commands": run.commands} if run.commands else {}
         matched = {"matched": self.matched, "matched_figure": self.figure, "matched_shares": self.shares}
         return {**runs, **matched}
 

@@ -11,7 +11,7 @@ from graspl.analysis.intervals import Interval, by_cluster
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.tradeoff import Rows
 from graspl.errors import GrasplError
-from graspl.runs import Lineage, RunFolder
+from graspl.runs import Lineage, RunFacts, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ class Run:
     items: list[dict[str, Any]] = field(default_factory=list)  # One value for each question of choices
     # The suites in `judged.json`; empty where no judge was asked.
     judged_suites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # The commands in `run.json`, each with `ended` (how it ended, in words); empty where there is none.
+    commands: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -120,14 +122,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     wrong = _wrong(evaluation)
     if wrong is not None:
         raise GrasplError(f"{run.evaluation}: {wrong}; run: graspl validate --config {run.config}")
-    stale = Lineage(run).complaint(run.evaluation)
+    lineage = Lineage(run)
+    stale = lineage.complaint(run.evaluation)
     if stale is not None:
         raise StaleResult(f"{run.evaluation}: {stale}; run: graspl validate --config {run.config}")
     rows = run.read_metrics() if trusted(run, *run.metrics_files(), fix="fit again") else []
     generations = run.read_generations() if trusted(run, run.generations) else []
     items = run.read_items() if trusted(run, run.items) else []
     judged = read_judged(run) if trusted(run, run.judgements, run.judged, fix="judge again") else {}
-    return Run(name or folder.name, run, evaluation, rows, generations, items, judged)
+    commands = read_commands(run)
+    for each in lineage.notes(run.adapter):
+        log.info("%s: %s has changed since the fit; %s has what it used", folder, each, run.config)
+    return Run(name or folder.name, run, evaluation, rows, generations, items, judged, commands)
 
 
 def trusted(run: RunFolder, *results: Path, fix: str = "validate again") -> bool:
@@ -139,6 +145,16 @@ def trusted(run: RunFolder, *results: Path, fix: str = "validate again") -> bool
             log.warning("%s: %s, so it is left out; %s", result, wrong, fix)
             return False
     return True
+
+
+def read_commands(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the commands that ran in a folder, each with how it ended, in words; name a record that cannot be trusted."""
+    facts = RunFacts(run.path)
+    try:
+        return [{**each, "ended": facts.how(each)} for each in facts.read().get("commands", [])]
+    except GrasplError as error:
+        log.warning("%s; it is left out", error)
+        return []
 
 
 def read_judged(run: RunFolder) -> dict[str, dict[str, Any]]:

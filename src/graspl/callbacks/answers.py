@@ -7,8 +7,8 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from graspl.adapters import adapter_off
-from graspl.callbacks.artifacts import sources_of
 from graspl.callbacks.evaluation import answered
+from graspl.callbacks.record import sources_of
 from graspl.evaluation import Sampling, TransformersGenerator
 from graspl.evaluation.judges import Judge
 from graspl.evaluation.judging import judge_rows, rates_of
@@ -75,12 +75,13 @@ class JudgeAnswers(Callback):
             rows = self._asked(trainer, pl_module)
             pl_module.finisher.undo(pl_module)
         judged, run = judge_rows(rows, self.judges), RunFolder(trainer.default_root_dir)
+        lineage, sources = Lineage(run), sources_of(trainer, pl_module)
         write_json_lines_atomic(run.generations, rows)
-        write_json_lines_atomic(run.judgements, judged)
-        write_json_atomic(run.judged, {"suites": rates_of(judged, self.judges), "usage": {}})
-        lineage = Lineage(run)
-        lineage.record([run.generations], sources_of(trainer, pl_module))
-        lineage.record([run.judgements, run.judged], {"answers": [run.generations]})
+        lineage.record([run.generations], sources)
+        made_from = {"answers": [run.generations], "file": sources.get("file", [])}
+        with lineage.writing([run.judgements, run.judged], made_from):
+            write_json_lines_atomic(run.judgements, judged)
+            write_json_atomic(run.judged, {"suites": rates_of(judged, self.judges), "usage": {}})
 
     def _answers(self, trainer: Trainer, module: LightningModule) -> bool:
         """Return whether there is anything to answer, and one process that could."""

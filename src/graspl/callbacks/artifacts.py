@@ -7,6 +7,7 @@ from typing import Any, TypeGuard
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from graspl.callbacks.record import sources_of
 from graspl.data.task import TaskDataModule
 from graspl.directions import Identification, TopSingular, identify_adapter
 from graspl.methods.lora import LoRALitModule
@@ -81,20 +82,9 @@ class SaveDirections(Callback):
         if _writes(pl_module, trainer) and pl_module.directions is None:
             run = RunFolder(trainer.default_root_dir)
             identify_adapter(run.adapter, self.method, run.directions)
-            Lineage(run).record([run.directions], {"adapter": [run.adapter]})
+            sources = sources_of(trainer, pl_module) | {"adapter": [str(run.adapter)]}
+            Lineage(run).record([run.directions], sources)
             log.info("directions: %s", run.directions)
-
-
-def sources_of(trainer: Trainer, module: LoRALitModule) -> dict[str, list[str]]:
-    """Return what the results of a fit or a validation are made from, for `Lineage.record`."""
-    found = {"base model": [module.base_model], "adapter": [module.adapter] if module.adapter else []}
-    found["checkpoint"] = (
-        [str(trainer.ckpt_path)] if trainer.ckpt_path and trainer.state.fn == "validate" else []
-    )
-    found["directions"] = [module.directions] if isinstance(module.directions, str) else []
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    found["rows"] = data.sources() if isinstance(data, TaskDataModule) else []
-    return {label: every for label, every in found.items() if every}
 
 
 def _writes(module: LightningModule, trainer: Trainer) -> TypeGuard[LoRALitModule]:

@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from graspl import __version__
 from graspl.adapters import resolve_base_model, thin_svd, update_norm
 from graspl.analysis.scores import headline
-from graspl.callbacks.artifacts import sources_of
+from graspl.callbacks.record import sources_of
 from graspl.data.questions import Question
 from graspl.data.task import TaskDataModule
 from graspl.data.tokens import empty_thought, render
@@ -53,9 +53,9 @@ class SaveEvaluation(Callback):
         values = pl_module.validation.items()
         if trainer.is_global_zero:
             run = RunFolder(trainer.default_root_dir)
-            write_json_lines_atomic(run.items, _items(trainer.datamodule, values))  # type: ignore[attr-defined]
-            write_json_atomic(run.evaluation, content)
-            Lineage(run).record([run.items, run.evaluation], sources_of(trainer, pl_module))
+            with Lineage(run).writing([run.items, run.evaluation], sources_of(trainer, pl_module)):
+                write_json_lines_atomic(run.items, _items(trainer.datamodule, values))  # type: ignore[attr-defined]
+                write_json_atomic(run.evaluation, content)
             log.info("evaluation: %s", run.evaluation)
 
 

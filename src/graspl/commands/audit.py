@@ -12,10 +12,11 @@ from graspl.adapters.files import AdapterFolder, read_adapter
 from graspl.auditing import AuditReport, Limits, along, behaviour, beside, checks, site_facts
 from graspl.auditing.page import render_audit
 from graspl.commands.assumptions import conversations, writes_everywhere
+from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.directions.from_layers import LayerSingular, residual_spectra
 from graspl.errors import GrasplError
-from graspl.runs import adapter_of, write_json_atomic, write_text_atomic
+from graspl.runs import Lineage, RunFacts, RunFolder, adapter_of, write_json_atomic, write_text_atomic
 
 
 def audit(
@@ -48,29 +49,56 @@ def audit(
         limits: what is allowed.
         out: folder for the two files.
     """
-    found = read_adapter(adapter_of(adapter))
+    folder, files = adapter_of(adapter), [*_directions_files(directions or [])]
+    others = [adapter_of(path) for path in references or []]
+    for place in (folder, *files, *others):
+        _require_sound(place)
+    found = read_adapter(folder)
     found = replace(found, base_model=base_model or found.base_model)
-    others = {str(path): read_adapter(adapter_of(path)) for path in references or []}
-    files = _directions_files(directions or [])
-    reliance = {str(path): along(found, Directions.load(path), str(path)) for path in files}
-    likeness = {name: beside(found, other) for name, other in others.items()}
-    suites = behaviour(str(found.path), found.base_model, data, dtype=dtype) if data is not None else {}
-    report = AuditReport(
-        adapter=str(adapter),
-        base_model=found.base_model,
-        sha256=found.sha256,
-        limits=limits,
-        checks=checks(limits, reliance, likeness, suites, found.whole),
-        assumptions=_assumptions(found, [*others.values()], rows, text, dtype),
-        suites=suites,
-        sites=site_facts(found),
-        along=reliance,
-        beside=likeness,
-        out=out,
-    )
-    write_json_atomic(out / "audit.json", report.plain())
-    write_text_atomic(out / "audit.html", render_audit(report))
+    runs_model = any(each is not None for each in (data, rows, text))
+    sources: dict[str, list[Any]] = {
+        "adapter": [folder],
+        "directions": files,
+        "reference": others,
+        "base model": [found.base_model] if runs_model else [],
+    }
+    lineage, page = Lineage(RunFolder(out)), RunFolder(out).audit
+    with RunFacts(out).command("audit"):
+        lineage.remember(each for every in sources.values() for each in every)
+        known = {str(path): read_adapter(adapter_of(path)) for path in references or []}
+        reliance = {str(path): along(found, Directions.load(path), str(path)) for path in files}
+        likeness = {name: beside(found, other) for name, other in known.items()}
+        suites = behaviour(str(found.path), found.base_model, data, dtype=dtype) if data is not None else {}
+        report = AuditReport(
+            adapter=str(adapter),
+            base_model=found.base_model,
+            sha256=found.sha256,
+            limits=limits,
+            checks=checks(limits, reliance, likeness, suites, found.whole),
+            assumptions=_assumptions(found, [*known.values()], rows, text, dtype),
+            suites=suites,
+            sites=site_facts(found),
+            along=reliance,
+            beside=likeness,
+            out=out,
+        )
+        read = data.sources() if isinstance(data, TaskDataModule) else []
+        sources["rows"] = [*read, *(each for each in (rows, text) if each is not None)]
+        with lineage.writing([page, page.with_suffix(".html")], sources):
+            write_json_atomic(page, report.plain())
+            write_text_atomic(page.with_suffix(".html"), render_audit(report))
     return report
+
+
+def _require_sound(place: Path) -> None:
+    """Refuse an adapter or directions that are not as they were made: an audit must not pass because something was left out.
+
+    What has no record, as a foreign adapter, is taken as it is.
+    """
+    lineage = Lineage(RunFolder(place.parent))
+    wrong = lineage.complaint(place) if place.name in lineage.read() else None
+    if wrong is not None:
+        raise GrasplError(f"{place}: {wrong}; make it again, or audit a copy in another folder")
 
 
 def _directions_files(given: list[Path]) -> Iterator[Path]:

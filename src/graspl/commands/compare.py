@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from graspl.analysis.fits import Measured
 from graspl.analysis.scores import LEVELS
+from graspl.analysis.sound import complaint_about, files_of
 from graspl.analysis.study import comparison_of, curves_by_fit
 from graspl.analysis.study_verdict import study_verdict
 from graspl.errors import GrasplError
@@ -13,9 +14,9 @@ from graspl.ranges import PositiveInt
 from graspl.reporting.figures import curves_figure
 from graspl.reporting.markdown import as_csv, as_markdown, judged_lines
 from graspl.reporting.tables import Shown, study_tables
-from graspl.runs import write_json_atomic, write_text_atomic
+from graspl.runs import Digester, Lineage, RunFacts, RunFolder, write_json_atomic, write_text_atomic
 from graspl.studies.methods import Method, configs_of, merged
-from graspl.studies.plan import plan_fits
+from graspl.studies.plan import Fit, plan_fits
 from graspl.studies.tuning import Tuning, plan_trials, tune
 from graspl.studies.workers import run_missing
 
@@ -91,22 +92,46 @@ def compare(
     known = {name: Method.parse(name, given, shared, over) for name, given in methods.items()}
     relative_to = baseline if levels_of == "baseline" else None
     plan_fits(fit, configs_of(known, {}), seeds, out, tasks, kept)  # find mistakes before anything runs
-    chosen, failed = {}, {}
-    if tuning is not None:
-        trials = plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
-        chosen, failed = tune(trials, levels, relative_to, jobs, out)
-    fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks, kept)
-    failed |= run_missing(fits, jobs, "fits")
-    done = [each for each in fits if each.name not in failed]
-    if not done:
-        raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
-    found = comparison_of(
-        done, baseline, levels, norm_baseline, reference, relative=relative_to is not None, measured=measured
-    )
-    found |= {"failed": failed, "fit": str(fit), "seeds": [*seeds], "tuned": chosen}
-    found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
-    found["verdict"] = study_verdict(found)
-    return _written(found, out)
+    # Not before the plan is known to be possible
+    with RunFacts(out).command("compare", [*seeds]):
+        chosen, failed = {}, {}
+        if tuning is not None:
+            trials = plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
+            chosen, failed = tune(trials, levels, relative_to, jobs, out)
+            Lineage(RunFolder(out)).record(
+                [RunFolder(out).tuning], _read_of([each for trial in trials for each in trial.fits])
+            )
+        fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks, kept)
+        failed |= run_missing(fits, jobs, "fits")
+        failed |= _unsound([each for each in fits if each.name not in failed])
+        done = [each for each in fits if each.name not in failed]
+        if not done:
+            raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
+        found = comparison_of(
+            done,
+            baseline,
+            levels,
+            norm_baseline,
+            reference,
+            relative=relative_to is not None,
+            measured=measured,
+        )
+        found |= {"failed": failed, "fit": str(fit), "seeds": [*seeds], "tuned": chosen}
+        found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
+        found["verdict"] = study_verdict(found)
+        return _written(found, out, done)
+
+
+def _unsound(fits: Sequence[Fit]) -> dict[str, str]:
+    """Return, by name, why the figures of a fit cannot be trusted; such fits are left out."""
+    hashing = Digester()
+    found = {each.name: complaint_about(each, hashing) for each in fits}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def _read_of(fits: Sequence[Fit]) -> dict[str, list[Path]]:
+    """Return what a study's figures are made from."""
+    return {"fit": list(dict.fromkeys(file for each in fits for file in files_of(each)))}
 
 
 def _require(named: dict[str, str | None], methods: dict[str, Any]) -> None:
@@ -115,11 +140,13 @@ def _require(named: dict[str, str | None], methods: dict[str, Any]) -> None:
             raise GrasplError(f"{option}: {name} is not among the methods ({', '.join(methods)})")
 
 
-def _written(found: dict[str, Any], out: Path) -> Shown:
-    write_json_atomic(out / "comparison.json", found)
-    write_text_atomic(out / "comparison.csv", as_csv(found))
-    write_text_atomic(out / "comparison.md", as_markdown(found))
-    write_text_atomic(out / "comparison.svg", curves_figure(curves_by_fit(found)))
+def _written(found: dict[str, Any], out: Path, fits: Sequence[Fit]) -> Shown:
+    files = [RunFolder(out).comparison.with_suffix(suffix) for suffix in (".json", ".csv", ".md", ".svg")]
+    with Lineage(RunFolder(out)).writing(files, _read_of(fits)):
+        write_json_atomic(files[0], found)
+        write_text_atomic(files[1], as_csv(found))
+        write_text_atomic(files[2], as_markdown(found))
+        write_text_atomic(files[3], curves_figure(curves_by_fit(found)))
     lines = [f"judged: {line}" for line in judged_lines(found)] + found["verdict"]
     lines += [f"failed: {name}: {why}" for name, why in found["failed"].items()]
-    return Shown(found, [*study_tables(found), *lines, f"comparison: {out / 'comparison.json'}"])
+    return Shown(found, [*study_tables(found), *lines, f"comparison: {files[0]}"])

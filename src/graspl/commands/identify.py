@@ -1,9 +1,10 @@
 """`graspl identify`: directions from a naive fit, what they mean, and whether to trust them."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -12,13 +13,14 @@ from graspl.adapters.files import read_adapter
 from graspl.checks import CausalOptions, ExplainOptions, causes
 from graspl.checks import explain as explained
 from graspl.commands.assumptions import conversations, writes_everywhere
+from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.directions.dimension import effective_rank
 from graspl.directions.from_weights import TopSingular
 from graspl.directions.identify import Identification, identify_adapter
 from graspl.errors import GrasplError
 from graspl.reporting.tables import Shown
-from graspl.runs import DirectionsFiles, Lineage, RunFolder, adapter_of, write_json_atomic
+from graspl.runs import DirectionsFiles, Lineage, RunFacts, RunFolder, adapter_of, write_json_atomic
 
 
 def identify(
@@ -53,51 +55,105 @@ def identify(
         base_model: hub name or folder that explains and tests the directions; the one that they name by default.
         dtype: of the base model's weights when it explains: auto, float32, bfloat16 or float16.
     """
-    report: AssumptionReport | None = None
+    given = {"method": method, "out": out, "rows": rows, "text": text, "floor": floor, "others": others}
+    path = _target(source, given)
+    reads = _Reads(source, path, method, rows, text, [*([floor] if floor else []), *(others or [])])
+    lineage = Lineage(RunFolder(path.parent))
+    lineage.remember(each for every in reads.of_directions().values() for each in every)
+    run = RunFolder(path.parent)
+    with RunFacts(run.path).command("identify", causal.seed) if run.is_used() else nullcontext():
+        if source == path:
+            directions, report = Directions.load(source), None
+        else:
+            directions = identify_adapter(adapter_of(source), method or TopSingular(), path)
+            lineage.record([path], reads.of_directions())
+            sources = {"rows": rows, "text": text or getattr(method, "text", None)}
+            report = _report(source, directions, sources, floor, others or [])
+            causal = replace(causal, adapter=causal.adapter or source)
+        if report is not None:
+            beside = DirectionsFiles(path).assumptions
+            write_json_atomic(beside, report.plain())
+            lineage.record([beside], reads.of_assumptions(directions))
+        found: dict[str, Any] = {"directions": directions, "assumptions": report}
+        parts = [*_tables(directions, report), f"directions: {path}"]
+        more = _checked(path, lineage, directions, explain, causal, base_model, dtype)
+    return Shown(found | more, [*parts, *(line for each in more.values() for line in each.render())])
+
+
+def _target(source: Path, given: dict[str, Any]) -> Path:
+    """Return the directions file: the one given, or the one to write."""
     if source.is_file() and source.suffix == ".safetensors":
-        if any(option is not None for option in (method, out, rows, text, floor, others)):
+        if any(option is not None for option in given.values()):
             needs = "method, out, rows, text, floor and others need an adapter"
             raise GrasplError(f"source: {source} holds directions already; {needs}")
-        path, directions = source, Directions.load(source)
-    else:
-        path = out or RunFolder(adapter_of(source).parent).directions
-        if path.suffix != ".safetensors":
-            raise GrasplError(f"out: {path} must end in .safetensors")
-        directions = identify_adapter(adapter_of(source), method or TopSingular(), path)
-        given = {"rows": rows, "text": text or getattr(method, "text", None)}
-        report = _report(source, directions, given, floor, others or [])
-        causal = replace(causal, adapter=causal.adapter or source)
-    if report is not None:
-        write_json_atomic(DirectionsFiles(path).assumptions, report.plain())
-    found: dict[str, Any] = {"directions": directions, "assumptions": report}
-    parts = [*_tables(directions, report), f"directions: {path}"]
-    name = base_model or directions.metadata.get("base_model", "")
+        return source
+    path: Path = given["out"] or RunFolder(adapter_of(source).parent).directions
+    if path.suffix != ".safetensors":
+        raise GrasplError(f"out: {path} must end in .safetensors")
+    return path
+
+
+def _checked(
+    path: Path,
+    lineage: Lineage,
+    directions: Directions,
+    explain: ExplainOptions,
+    causal: CausalOptions,
+    base_model: str | None,
+    dtype: str,
+) -> dict[str, Any]:
+    """Explain and test directions where that is asked for, and record what the reports were made from."""
+    name, beside = base_model or directions.metadata.get("base_model", ""), DirectionsFiles(path)
     if not name and (explain.text is not None or causal.data is not None):
         raise GrasplError(f"base_model: {path} does not name it; give --base_model")
+    found: dict[str, Any] = {}
+    sources = {"directions": [path], "base model": [name]}
     if explain.text is not None:
         found["explanation"] = explained(path, name, explain, dtype=dtype)
-        parts += found["explanation"].render()
+        lineage.record([beside.explanation], {**sources, "text": [explain.text]})
     if causal.data is not None:
         found["causes"] = causes(path, name, causal)
-        parts += found["causes"].render()
-    _record(
-        path,
-        found,
-        {"rows": rows, "text": text, "explained text": explain.text, "tested data": causal.data},
-        source,
-    )
-    return Shown(found, parts)
+        tested = causal.data.sources() if isinstance(causal.data, TaskDataModule) else []
+        adapters = [] if causal.adapter is None else [adapter_of(causal.adapter)]
+        lineage.record([beside.causal], {**sources, "rows": tested, "adapter": adapters})
+    return found
 
 
-def _record(path: Path, found: dict[str, Any], data: dict[str, Any], source: Path) -> None:
-    """Record what the directions and the reports beside them were made from."""
-    beside, lineage = DirectionsFiles(path), Lineage(RunFolder(path.parent))
-    read = {label: [str(each)] for label, each in data.items() if each is not None}
-    if source != path:
-        lineage.record([path], {"adapter": [adapter_of(source)]})
-    reports = {"assumptions": beside.assumptions, "explanation": beside.explanation, "causes": beside.causal}
-    made = [place for name, place in reports.items() if found.get(name) is not None]
-    lineage.record(made, {"directions": [path], **read})
+class _Reads(NamedTuple):
+    """What an identification reads."""
+
+    source: Path  # Adapter, run or directions file
+    path: Path  # The directions file
+    method: Any  # How they are found
+    rows: str | None  # Of the task
+    text: str | None  # By many writers
+    others: list[Path]  # Adapters to compare with
+
+    def of_directions(self) -> dict[str, list[Any]]:
+        """Return what directions are made from; the base model where the method runs it."""
+        found: dict[str, list[Any]] = {"adapter": [adapter_of(self.source)]}
+        if self.method is not None:
+            found["file"] = [*_places([*vars(self.method).values()])]
+            if not type(self.method).__module__.startswith("graspl.directions."):
+                found["base model"] = [read_adapter(adapter_of(self.source)).base_model]
+        return found
+
+    def of_assumptions(self, directions: Directions) -> dict[str, list[Any]]:
+        """Return what the assumption report is made from."""
+        text = self.text or getattr(self.method, "text", None)
+        read = [each for each in (self.rows, text) if each is not None]
+        models = [directions.metadata["base_model"]] if read else []
+        adapters = [adapter_of(each) for each in (self.source, *self.others)]
+        return {"directions": [self.path], "base model": models, "rows": read, "adapter": adapters}
+
+
+def _places(options: Any) -> Iterator[Path]:
+    """Yield the files and folders that options name; of a run its adapter."""
+    if isinstance(options, list | tuple):
+        for each in options:
+            yield from _places(each)
+    elif isinstance(options, str | Path) and Path(options).expanduser().exists():
+        yield adapter_of(Path(options).expanduser())
 
 
 def _report(

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from graspl.analysis import Run, StaleResult, compare, key_points, read_run, verdict
+from graspl.analysis import Comparison, Run, StaleResult, compare, key_points, read_run, verdict
 from graspl.errors import GrasplError
 from graspl.reporting.page import render_page
 from graspl.reporting.tables import Shown, judged_table, runs_table
@@ -33,7 +33,19 @@ def report(runs: list[Path], *, out: Path = Path("report"), names: Sequence[str]
     write_json_atomic(out / "summary.json", {**comparison.summary(), **told})
     tables = [runs_table(comparison), *([judged_table(comparison)] if comparison.judged else [])]
     left_out = [comparison.rho_left_out] if comparison.rho_left_out else []
-    return Shown(comparison, [*tables, *left_out, *found, *points[1:], f"report: {page}"])
+    return Shown(
+        comparison, [*tables, *left_out, *_unfinished(comparison), *found, *points[1:], f"report: {page}"]
+    )
+
+
+def _unfinished(comparison: Comparison) -> list[str]:
+    """Return one line for each command that ran in a run's folder and did not end well."""
+    return [
+        f"{run.name}: {each['command']} {each['ended']}"
+        for run in comparison.runs
+        for each in run.commands
+        if each["status"] != "complete"
+    ]
 
 
 def _read(folders: Sequence[Path], names: Sequence[str | None]) -> list[Run]:

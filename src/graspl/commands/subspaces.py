@@ -15,7 +15,7 @@ from graspl.auditing import Shared, shared
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 from graspl.reporting.tables import Shown
-from graspl.runs import RunFolder, adapter_of, atomic_path, write_json_atomic
+from graspl.runs import Lineage, RunFolder, adapter_of, atomic_path, write_json_atomic
 
 SCORES = tuple(headline({}))
 
@@ -56,6 +56,8 @@ def subspaces(
         scores = {place: _evaluated(evaluate, run, base_model) for place, run in between.items()}
     content = [{"adapters": names, **pair.plain()} for names, pair in pairs.items()]
     write_json_atomic(out / "subspaces.json", {"k": k, "pairs": content})
+    sources = {"adapter": [adapter_of(path) for path in adapters]}
+    Lineage(RunFolder(out)).record([out / "subspaces.json"], sources)
     tables = [_pairs_table(pairs), *([_scores_table(scores)] if scores else [])]
     files = [*(f"adapter: {run.adapter}" for run in between.values()), f"subspaces: {out / 'subspaces.json'}"]
     return Shown((pairs, scores), [*tables, *files])

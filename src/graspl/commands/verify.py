@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from graspl.errors import GrasplError
-from graspl.runs import Lineage, RunFolder
+from graspl.runs import Digester, Lineage, RunFacts, RunFolder
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Verified:
     stale: dict[str, str]  # Why a result cannot be trusted, by its path
     # What is not on this machine, so could not be looked at, by the result's path
     sound: dict[str, list[str]]
+    # How each command that ran in the folders ended, and configuration files that changed after a fit
+    notes: list[str]
 
     @property
     def exit_code(self) -> int:
@@ -28,29 +30,42 @@ class Verified:
         lines = [f"{name}: {why}" for name, why in self.stale.items()]
         for name, away in self.sound.items():
             lines.append(f"{name}: as it was made" + (f" ({', '.join(away)} not at hand)" if away else ""))
-        return [*lines, f"{len(self.stale)} of {len(self.stale) + len(self.sound)} results are stale"]
+        count = len(self.stale) + len(self.sound)
+        return [*self.notes, *lines, f"{len(self.stale)} of {count} results are stale"]
 
 
 def verify(runs: list[Path]) -> Verified:
     """Compare each result with the record of what it was made from (`lineage.json`); exit code 1 where one is stale.
 
+    Every file is hashed again, large ones too. It also says how each command that ran there ended (`run.json`).
+
     Args:
-        runs: run folders.
+        runs: folders of runs, audits or studies.
 
     Raises:
         GrasplError: a folder holds no results, or its record is broken.
     """
-    stale: dict[str, str] = {}
-    sound: dict[str, list[str]] = {}
+    found = Verified({}, {}, [])
     for folder in runs:
-        run = RunFolder(folder)
-        results, lineage = run.results(), Lineage(run)
-        if not results:
-            raise GrasplError(f"runs: {folder} holds no results; give a run folder")
-        for result in results:
-            wrong = lineage.complaint(result)
-            if wrong is None:
-                sound[str(result)] = lineage.unchecked(result)
-            else:
-                stale[str(result)] = wrong
-    return Verified(stale, sound)
+        _look_at(folder, found)
+    return found
+
+
+def _look_at(folder: Path, found: Verified) -> None:
+    run = RunFolder(folder)
+    lineage, facts = Lineage(run, Digester(thorough=True)), RunFacts(folder)
+    found.notes.extend(f"{facts.path}: {line}" for line in facts.lines())
+    recorded = (folder / name for name in lineage.read())
+    results = [*dict.fromkeys([*run.results(), *(each for each in recorded if each.exists())])]
+    if not results:
+        raise GrasplError(f"runs: {folder} holds no results; give the folder of a run, an audit or a study")
+    for result in results:
+        wrong = lineage.complaint(result)
+        if wrong is None:
+            found.sound[str(result)] = lineage.unchecked(result)
+        else:
+            found.stale[str(result)] = wrong
+    changed = dict.fromkeys(name for result in results for name in lineage.notes(result))
+    found.notes.extend(
+        f"{folder}: {name} has changed since the fit; {run.config} has what it used" for name in changed
+    )

@@ -16,7 +16,7 @@ from graspl.adapters.sharding import average_gradients, is_factor, plain_name, w
 from graspl.data.task import TaskDataModule
 from graspl.directions.basis import Directions
 from graspl.errors import GrasplError
-from graspl.runs.lineage import sha256_of
+from graspl.runs.digests import sha256_of
 
 
 def factors(module: nn.Module) -> dict[str, nn.Parameter]:

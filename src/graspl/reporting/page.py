@@ -22,7 +22,7 @@ PROMPTS_SHOWN = 24  # For each suite; generations.jsonl has all
 def render_page(comparison: Comparison) -> str:
     """Return the page as HTML text; the texts that models wrote are escaped."""
     examples, assumptions = _examples(comparison), _assumptions(comparison)
-    null_spaces = _null_spaces(comparison)
+    null_spaces, commands = _null_spaces(comparison), any(run.commands for run in comparison.runs)
     meanings = [
         told for each in _directions(comparison) if (told := _beside(each, each.explanation)) is not None
     ]
@@ -39,7 +39,8 @@ def render_page(comparison: Comparison) -> str:
             "matched_columns": matched_columns(comparison),
             "headline": key_points(comparison),
             "verdict": verdict(comparison),
-            "sections": [*sections, "Files"],
+            "commands": commands,
+            "sections": [*sections, *(["Run facts"] if commands else []), "Files"],
             "tradeoff": Markup(tradeoff_figure(comparison)),
             "spectra": Markup(spectra_figure(comparison.runs)),
             "maps": _maps(comparison),

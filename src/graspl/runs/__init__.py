@@ -3,6 +3,8 @@
 This room may import `graspl.errors`. Start reading in `folder.py`: it is the only place that knows the file names.
 """
 
+from graspl.runs.digests import Digester
+from graspl.runs.facts import RunFacts
 from graspl.runs.files import (
     atomic_path,
     claimed,
@@ -12,9 +14,10 @@ from graspl.runs.files import (
     write_text_atomic,
 )
 from graspl.runs.folder import DirectionsFiles, RunFolder, adapter_of
+from graspl.runs.given import Given, given, running
 from graspl.runs.lineage import Lineage
 
 __all__ = [
-    "DirectionsFiles", "Lineage", "RunFolder", "adapter_of", "atomic_path", "claimed", "read_json",
-    "write_json_atomic", "write_json_lines_atomic", "write_text_atomic",
+    "Digester", "DirectionsFiles", "Given", "Lineage", "RunFacts", "RunFolder", "adapter_of", "atomic_path", "claimed",
+    "given", "read_json", "running", "write_json_atomic", "write_json_lines_atomic", "write_text_atomic",
 ]  # fmt: skip

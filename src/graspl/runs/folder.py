@@ -5,6 +5,8 @@ from typing import Any
 
 from graspl.runs.files import read_json, read_json_lines, read_numbers
 
+STUDY = ("study.json", "study_done.json")  # How a study knows its fits
+
 
 class RunFolder:
     """One run's folder, `trainer.default_root_dir`, with the path of each file that may lie in it.
@@ -27,7 +29,15 @@ class RunFolder:
         self.judgements = self.path / "judgements.jsonl"  # What a judge said about each answer
         self.judged = self.path / "judged.json"  # Rates over the judgements
         self.null_space = self.path / "null_space.json"  # How the update responds to general text
+        self.facts = self.path / "run.json"  # Which commands ran here, and how each ended
         self.lineage = self.path / "lineage.json"  # What each result was made from, by SHA-256
+        self.audit = (
+            self.path / "audit.json"
+        )  # What an audit found, in a folder of its own; its page lies beside it
+        self.comparison = (
+            self.path / "comparison.json"
+        )  # In a study's folder; `.csv`, `.md` and `.svg` lie beside it
+        self.tuning = self.path / "tuning.json"  # In a study's folder: its trials
         self.own_text = self.path / "own_text.jsonl"  # What the base model wrote before training
 
     def is_used(self) -> bool:
@@ -35,9 +45,16 @@ class RunFolder:
         return self.config.exists() or self.adapter.exists() or self.checkpoints.exists()
 
     def results(self) -> list[Path]:
-        """Return the files and folders here that hold a result: all but the configuration, checkpoints and the record."""
-        others = {self.config, self.checkpoints, self.lineage}
+        """Return the files and folders here that hold a result.
+
+        In a run folder that is all but the configuration, checkpoints and records; in another what graspl may write there.
+        """
+        others = {self.config, self.checkpoints, self.lineage, self.facts}
+        others |= {self.path / name for name in STUDY}
         found = sorted(self.path.iterdir()) if self.path.is_dir() else []
+        if not (self.is_used() or self.evaluation.exists()):
+            known = {each.stem for each in vars(self).values() if each != self.path}
+            found = [each for each in found if each.is_file() and each.stem in known]
         return [each for each in found if each not in others and not each.name.startswith(".")]
 
     def read_evaluation(self) -> dict[str, Any]:

@@ -5,103 +5,174 @@ from. A result counts only while all of them are as they were.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from graspl import __version__
 from graspl.errors import GrasplError
+from graspl.runs.digests import Digester, model_folder, revision
 from graspl.runs.files import read_json, write_json_atomic
 from graspl.runs.folder import RunFolder
+from graspl.runs.given import given
 
-# Of larger files the size and the time of the last change are compared first: hashing the weights of a large model would take
-# minutes, in every report again
-HASHED_ALWAYS = 2**26
-# Files that a program reads because they lie in a model's folder; others, as a README, may come and go
-READ_FROM_FOLDERS = (".json", ".jinja", ".safetensors", ".model", ".txt")
+MODELS = ("base model", "judging model")  # A name under them may be one of the hub's
+SETTINGS = "settings"  # The configuration files that a command was given
+FIT = "fit"  # Its `config.yaml` holds all settings, so the files that it was given may change
+Sources = Mapping[str, Iterable[str | Path]]  # Files, folders and names by what they are
 
 
 class Lineage:
     """The record of what a run's results were made from.
 
     Args:
-        run: the run folder.
+        run: the run folder, or another folder with results.
+        digester: hashes the files; give one to hash thoroughly, or to share what was hashed.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, digester: Digester | None = None) -> None:
         self.run, self.path = run, run.lineage
+        self._digester = digester
 
-    def record(self, results: Iterable[Path], made_from: Mapping[str, Iterable[str | Path]]) -> None:
+    @contextmanager
+    def writing(self, results: Sequence[Path], made_from: Sources) -> Iterator[None]:
+        """Write results within the block: they count as started until it ends, and are then recorded.
+
+        Results that were there before count on, until they are replaced.
+        """
+        entries = self.read()
+        for result in results:
+            before = entries.get(result.name, {"graspl": __version__, "files": {}, "made_from": {}})
+            entries[result.name] = before | {"status": "started"}
+        self._write(entries)
+        yield
+        self.record(results, made_from)
+
+    def record(self, results: Iterable[Path], made_from: Sources) -> None:
         """Record results that were just written, and what they were made from.
 
         Args:
             results: files or folders in the run folder.
-            made_from: files and folders by what they are, e.g. `adapter`. A name that is neither, as of a model on the hub,
-                is recorded alone.
+            made_from: files and folders by what they are, e.g. `adapter`. A name that is neither, as of a model on the hub
+                that is not in its cache, is recorded alone.
         """
-        entries = self.read()
-        sources = {
-            label: {self._name(each): self._digests(self._place(self._name(each))) for each in every}
-            for label, every in made_from.items()
+        entries, results, command, hashing = self.read(), list(results), given(), Digester()
+        early = {} if command is None else command.as_read
+        made = {label: [self._name(each) for each in every] for label, every in made_from.items()}
+        settings = [] if command is None else self._settings(command.configs, made)
+        if settings and command is not None and command.command != FIT:
+            made[SETTINGS] = settings
+
+        def digests(label: str, name: str) -> dict[str, Any]:
+            place = self._place(name, label)
+            return early.get(place.resolve()) or hashing.digests(place)
+
+        content: dict[str, Any] = {
+            "graspl": __version__,
+            "status": "complete",
+            "made_from": {
+                label: {each: digests(label, each) for each in every} for label, every in made.items()
+            },
         }
+        revisions = {
+            each: found
+            for each in (name for label in MODELS for name in made.get(label, []))
+            if (found := revision(each)) is not None
+        }
+        content |= {"revisions": revisions} if revisions else {}
+        if command is not None:
+            content["settings"] = {"command": command.command, "sha256": command.settings}
+        if settings and SETTINGS not in made:
+            content["given"] = {each: digests(SETTINGS, each) for each in settings}
         for result in results:
-            entries[result.name] = {
-                "graspl": __version__,
-                "files": self._digests(result),
-                "made_from": sources,
-            }
-        write_json_atomic(self.path, entries)
+            entries[result.name] = {**content, "files": hashing.digests(result)}
+            early.pop(result.resolve(), None)  # Further results are made from the new one
+        self._write(entries)
+
+    def remember(self, sources: Iterable[str | Path]) -> None:
+        """Keep the digests of files and folders as they are now, before a command reads them, for `record`."""
+        command, hashing = given(), Digester()
+        if command is None:
+            return
+        for each in sources:
+            place = model_folder(str(each))
+            if place.exists() and place.resolve() not in command.as_read:
+                command.as_read[place.resolve()] = hashing.digests(place)
 
     def read(self) -> dict[str, Any]:
         """Return the entries by the result's name; {} without a record.
 
         Raises:
-            GrasplError: the file is broken.
+            GrasplError: the file is broken, or was changed by hand.
         """
         if not self.path.exists():
             return {}
-        entries = read_json(self.path, "lineage", "validate again")
+        found = read_json(self.path, "lineage", "validate again")
+        entries = found.get("results") if isinstance(found, dict) else None
         if not isinstance(entries, dict) or not all(_is_entry(each) for each in entries.values()):
             raise GrasplError(f"{self.path}: is not what graspl wrote; remove it and validate again")
+        if found != _signed(entries):
+            raise GrasplError(f"{self.path}: was changed after graspl wrote it; remove it and validate again")
         return entries
 
     def complaint(self, result: Path) -> str | None:
         """Return why a result cannot be trusted, in one line; None where it is as it was made, or is not there."""
         if not result.exists():
             return None
-        entry = self.read().get(result.name)
+        entry, hashing = self.read().get(result.name), self._digester or Digester()
         if entry is None:
             return "has no record of what it was made from"
-        changed = self._changed(entry["files"], result)
+        changed = hashing.changed(entry["files"], result)
+        if entry["status"] == "started" and (changed is not None or not entry["files"]):
+            return "was started and never completed"
         if changed is not None:
             return f"is not as it was written ({changed})"
         for label, sources in entry["made_from"].items():
             for name, digests in sources.items():
-                place = self._place(name)
-                if place.exists() or self._is_inside(place):
-                    changed = self._changed(digests, place)
-                    if changed is not None:
-                        return f"was made from another {label} ({name}: {changed})"
-        return self._complaint_of_sources(entry)
-
-    def _complaint_of_sources(self, entry: Mapping[str, Any]) -> str | None:
-        """Return the complaint about the first of a result's sources that is itself a result of this run."""
-        entries = self.read()
-        for sources in entry["made_from"].values():
-            for name in sources:
-                place = self._place(name)
-                if self._is_inside(place) and place.name in entries:
-                    found = self.complaint(place)
-                    if found is not None:
-                        return f"was made from {place.name}, which {found}"
+                wrong = self._complaint_of_source(label, name, digests, hashing)
+                if wrong is not None:
+                    return wrong
         return None
+
+    def _complaint_of_source(
+        self, label: str, name: str, digests: Mapping[str, Any], hashing: Digester
+    ) -> str | None:
+        """Return the complaint about one source: another one now, or itself a result that cannot be trusted."""
+        place = self._place(name, label)
+        inside = self._is_inside(place)
+        if place.exists() or inside:
+            changed = hashing.changed(digests, place, new_counts=place.parent.name != "snapshots")
+            if changed is not None:
+                return f"was made from another {label} ({name}: {changed})"
+        if not inside:
+            return None
+        theirs = Lineage(RunFolder(place.parent), hashing)
+        found = theirs.complaint(place) if place.name in theirs.read() else None
+        return None if found is None else f"was made from {place.name}, which {found}"
 
     def unchecked(self, result: Path) -> list[str]:
         """Return the sources of a result that are not on this machine."""
-        entry = self.read().get(result.name, {"made_from": {}})
-        names = [name for sources in entry["made_from"].values() for name in sources]
-        return [name for name in names if not self._place(name).exists()]
+        made_from = self.read().get(result.name, {"made_from": {}})["made_from"]
+        named = [(label, name) for label, sources in made_from.items() for name in sources]
+        return [name for label, name in named if not self._place(name, label).exists()]
+
+    def notes(self, result: Path) -> list[str]:
+        """Return the configuration files that a fit was given and that have changed since, which change no figure."""
+        entry, hashing = self.read().get(result.name, {}), self._digester or Digester()
+        files = [(name, self._place(name), digests) for name, digests in entry.get("given", {}).items()]
+        return [name for name, place, digests in files if place.exists() and hashing.changed(digests, place)]
+
+    def _settings(self, configs: Iterable[str], made: Mapping[str, Sequence[str]]) -> list[str]:
+        """Return the names of configuration files that are not named as something else."""
+        others = {each for every in made.values() for each in every}
+        return [
+            name for name in map(self._name, configs) if name not in others and self._place(name).exists()
+        ]
+
+    def _write(self, entries: dict[str, Any]) -> None:
+        write_json_atomic(self.path, _signed(entries))
 
     def _is_inside(self, place: Path) -> bool:
         return place.resolve().is_relative_to(self.run.path.resolve())
@@ -109,76 +180,30 @@ class Lineage:
     def _name(self, source: str | Path) -> str:
         """Return a source as it is recorded: within the run folder relative to it, so that the folder can be moved."""
         place = Path(source).expanduser()
-        if self._is_inside(place):
+        if place.exists() and self._is_inside(place):
             return f"./{place.resolve().relative_to(self.run.path.resolve())}"
-        return str(source)
+        return str(place) if str(source).startswith("./") else str(source)
 
-    def _place(self, name: str) -> Path:
-        return self.run.path / name if name.startswith("./") else Path(name).expanduser()
-
-    def _digests(self, place: Path) -> dict[str, Any]:
-        """Return SHA-256, size and time of change of each file, by its path within a folder."""
-        return {name: _digest(file) for name, file in _files(place)}
-
-    def _changed(self, digests: Mapping[str, Any], place: Path) -> str | None:
-        """Return what differs from the recorded files, in a few words; None if nothing does."""
-        if not digests:
-            return None
-        if not place.exists():
-            return "missing"
-        now = dict(_files(place))
-        for name, recorded in digests.items():
-            if name not in now:
-                return f"{name} is missing"
-            if not _is_the_same(now[name], recorded):
-                return f"{name} has changed"
-        new = [name for name in now if name not in digests and name.endswith(READ_FROM_FOLDERS)]
-        return f"{new[0]} is new" if new else None
+    def _place(self, name: str, label: str = "") -> Path:
+        if name.startswith("./"):
+            return self.run.path / name
+        return model_folder(name) if label in MODELS else Path(name).expanduser()
 
 
-def _files(place: Path) -> Iterator[tuple[str, Path]]:
-    """Yield a file, or the files of a folder, with their names in it."""
-    if place.is_file():
-        yield place.name, place
-    elif place.is_dir():
-        for each in sorted(place.rglob("*")):
-            if each.is_file() and not any(part.startswith(".") for part in each.relative_to(place).parts):
-                yield str(each.relative_to(place)), each
-
-
-def _digest(file: Path) -> dict[str, Any]:
-    stat = file.stat()
-    large = stat.st_size > HASHED_ALWAYS
-    digest = _sha256_once(str(file.resolve()), stat.st_size, stat.st_mtime_ns) if large else sha256_of(file)
-    return {"sha256": digest, "size": stat.st_size, "changed": stat.st_mtime_ns}
-
-
-@lru_cache(maxsize=1024)
-def _sha256_once(file: str, _size: int, _changed: int) -> str:
-    """Return a large file's SHA-256, computed once a process while its size and time of change stay."""
-    return sha256_of(Path(file))
-
-
-def _is_the_same(file: Path, recorded: Mapping[str, Any]) -> bool:
-    stat = file.stat()
-    if stat.st_size != recorded["size"]:
-        return False
-    if stat.st_size > HASHED_ALWAYS and stat.st_mtime_ns == recorded["changed"]:
-        return True
-    return sha256_of(file) == recorded["sha256"]
-
-
-def sha256_of(file: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file's bytes."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def _signed(entries: dict[str, Any]) -> dict[str, Any]:
+    """Return the file's content, with its own SHA-256."""
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return {"results": entries, "sha256": digest}
 
 
 def _is_entry(each: Any) -> bool:
     """Whether an entry has the form that `record` gives it."""
     if not isinstance(each, dict) or not isinstance(each.get("made_from"), dict):
         return False
-    groups = [each.get("files"), *(found for every in each["made_from"].values() for found in _values(every))]
+    if each.get("status") not in ("started", "complete"):
+        return False
+    several = [*each["made_from"].values(), each.get("given", {})]
+    groups = [each.get("files"), *(found for every in several for found in _values(every))]
     return all(isinstance(group, dict) and all(_is_digest(one) for one in group.values()) for group in groups)
 
 
