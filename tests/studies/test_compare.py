@@ -11,6 +11,28 @@ from graspl.errors import GrasplError
 from graspl.studies.plan import plan_fits
 
 
+def belongs_to_its_fits(graspl, study, tmp_path):
+    """Check that the table counts only while the fits' files are those that it was made from."""
+    code, out, _ = graspl("verify", "study")
+    assert code == 0, out
+    assert "study/comparison.csv: as it was made" in out
+    assert "study/run.json: compare: complete" in out
+    metrics = tmp_path / "study" / "naive" / "seed_0" / "metrics.csv"
+    whole = metrics.read_text()
+    metrics.write_text(whole.replace("0.0", "0.1", 1))
+    code, out, _ = graspl("verify", "study")
+    assert code == 1
+    assert (
+        "study/comparison.json: was made from another fit (./naive/seed_0/metrics.csv: metrics.csv has changed)"
+        in out
+    )
+    code, _, err = graspl(*study())
+    assert code == 0, err
+    failed = json.loads((tmp_path / "study" / "comparison.json").read_text())["failed"]
+    assert "metrics.csv: is not as it was written" in failed["naive, seed 0"]
+    metrics.write_text(whole)
+
+
 @pytest.mark.slow
 def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study, tmp_path):
     code, _, err = graspl(*study())
@@ -40,6 +62,7 @@ def test_a_study_runs_what_is_missing_and_goes_on_where_it_stopped(graspl, study
     assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before
     assert (again / "adapter" / "adapter_model.safetensors").read_bytes() == old
     assert json.loads((tmp_path / "study" / "comparison.json").read_text())["levels"] == written["levels"]
+    belongs_to_its_fits(graspl, study, tmp_path)
     # Another configuration does not pass for this one
     code, _, err = graspl(*study(base_model="organism"))
     assert code == 2

@@ -11,7 +11,7 @@ from graspl.analysis.intervals import Interval, by_cluster
 from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.tradeoff import Rows
 from graspl.errors import GrasplError
-from graspl.runs import Lineage, RunFacts, RunFolder
+from graspl.runs import Digester, Lineage, RunFacts, RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -122,23 +122,36 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     wrong = _wrong(evaluation)
     if wrong is not None:
         raise GrasplError(f"{run.evaluation}: {wrong}; run: graspl validate --config {run.config}")
-    lineage = Lineage(run)
+    lineage = Lineage(run, Digester())  # Each file is hashed once
     stale = lineage.complaint(run.evaluation)
     if stale is not None:
         raise StaleResult(f"{run.evaluation}: {stale}; run: graspl validate --config {run.config}")
-    rows = run.read_metrics() if trusted(run, *run.metrics_files(), fix="fit again") else []
-    generations = run.read_generations() if trusted(run, run.generations) else []
-    items = run.read_items() if trusted(run, run.items) else []
-    judged = read_judged(run) if trusted(run, run.judgements, run.judged, fix="judge again") else {}
+    rows = run.read_metrics() if _trusted(lineage, *run.metrics_files(), fix="fit again") else []
+    generations = run.read_generations() if _trusted(lineage, run.generations) else []
+    items = run.read_items() if _trusted(lineage, run.items) else []
+    judged = read_judged(run) if _trusted(lineage, run.judgements, run.judged, fix="judge again") else {}
     commands = read_commands(run)
-    for each in lineage.notes(run.adapter):
-        log.info("%s: %s has changed since the fit; %s has what it used", folder, each, run.config)
+    _name_others(run, lineage)
     return Run(name or folder.name, run, evaluation, rows, generations, items, judged, commands)
+
+
+def _name_others(run: RunFolder, lineage: Lineage) -> None:
+    """Name results that no run's figures are read from and that are not as they were made, and files that may change."""
+    read = {run.evaluation, run.items, run.generations, run.judgements, run.judged, *run.metrics_files()}
+    for result in (run.path / name for name in lineage.read()):
+        wrong = None if result in read else lineage.complaint(result)
+        if wrong is not None:
+            log.warning("%s: %s", result, wrong)
+    for each in lineage.notes(run.adapter):
+        log.info("%s: %s has changed since the fit; %s has what it used", run.path, each, run.config)
 
 
 def trusted(run: RunFolder, *results: Path, fix: str = "validate again") -> bool:
     """Return whether results are as they were made; name the first that is not."""
-    lineage = Lineage(run)
+    return _trusted(Lineage(run, Digester()), *results, fix=fix)
+
+
+def _trusted(lineage: Lineage, *results: Path, fix: str = "validate again") -> bool:
     for result in results:
         wrong = lineage.complaint(result)
         if wrong is not None:

@@ -19,7 +19,7 @@ from graspl.runs.folder import RunFolder
 from graspl.runs.given import given
 
 MODELS = ("base model", "judging model")  # A name under them may be one of the hub's
-SETTINGS = "settings"  # The configuration files that a command was given
+SETTINGS = "configuration file"  # One that a command was given, or that such a file includes
 FIT = "fit"  # Its `config.yaml` holds all settings, so the files that it was given may change
 Sources = Mapping[str, Iterable[str | Path]]  # Files, folders and names by what they are
 
@@ -29,12 +29,13 @@ class Lineage:
 
     Args:
         run: the run folder, or another folder with results.
-        digester: hashes the files; give one to hash thoroughly, or to share what was hashed.
+        digester: hashes the files; with one, every file and the record are read once, for a reader that takes no time.
     """
 
     def __init__(self, run: RunFolder, digester: Digester | None = None) -> None:
         self.run, self.path = run, run.lineage
         self._digester = digester
+        self._entries: dict[str, Any] | None = None  # Once read, where there is a digester
 
     @contextmanager
     def writing(self, results: Sequence[Path], made_from: Sources) -> Iterator[None]:
@@ -107,6 +108,8 @@ class Lineage:
         Raises:
             GrasplError: the file is broken, or was changed by hand.
         """
+        if self._entries is not None:
+            return self._entries
         if not self.path.exists():
             return {}
         found = read_json(self.path, "lineage", "validate again")
@@ -115,6 +118,7 @@ class Lineage:
             raise GrasplError(f"{self.path}: is not what graspl wrote; remove it and validate again")
         if found != _signed(entries):
             raise GrasplError(f"{self.path}: was changed after graspl wrote it; remove it and validate again")
+        self._entries = entries if self._digester is not None else None
         return entries
 
     def complaint(self, result: Path) -> str | None:
@@ -148,7 +152,8 @@ class Lineage:
                 return f"was made from another {label} ({name}: {changed})"
         if not inside:
             return None
-        theirs = Lineage(RunFolder(place.parent), hashing)
+        here = self._digester is not None and place.parent == self.run.path
+        theirs = self if here else Lineage(RunFolder(place.parent), hashing)
         found = theirs.complaint(place) if place.name in theirs.read() else None
         return None if found is None else f"was made from {place.name}, which {found}"
 
