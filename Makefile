@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test thorough extras coverage lint bench phase browser docs fuzz dist demo-commands clean
+.PHONY: help demo test thorough extras coverage lint bench phase browser docs fuzz audit-deps dist demo-commands clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,10 @@ FUZZ_SECONDS ?= 300
 FUZZ_SEED ?=
 fuzz: $(STAMP) ## fuzz configuration, data, adapter and directions files for FUZZ_SECONDS of work, on new examples each time or those of FUZZ_SEED
 	GRASPL_FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 14 )) GRASPL_FUZZ_SEED=$(FUZZ_SEED) $(WORKERS) -q tests/reliability/test_fuzzing.py
+
+audit-deps: $(STAMP) ## look up known vulnerabilities of the versions in constraints.txt and of the oldest allowed; asks an index of advisories
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group audit || true
+	$(BIN)/python tests/audit_deps.py
 
 dist: $(STAMP) ## build sdist and wheel, install the wheel alone in a clean environment and run the demo there
 	rm -rf dist
