@@ -7,8 +7,9 @@ from typing import Any
 
 from graspl.preflight import CLASSES, PACKAGE, joined, listed, meant, meant_option, modules_in, names_in
 
-UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments: --|Option ')([\w.+]+)")
+UNKNOWN = re.compile(r"(?:[Uu]nrecognized arguments: --|[Oo]ption ')([\w.+]+)")
 CLASS = re.compile(r"given class_path '([\w.]+)'")
+NO_NAME = re.compile(r"module 'graspl([\w.]*)' has no attribute '(\w+)'")
 NO_CLASS = re.compile(r"dot import path string: (\w+)$")
 REQUIRED = re.compile(r"arguments are required: ([\w., ]+)$")
 KEY = re.compile(r'^Parser key "([\w.]+)"')
@@ -39,6 +40,10 @@ def _hint(message: str, classes: Sequence[str], group: str, options: Sequence[st
         return meant_option(f"{group}.{unknown[1]}" if len(classes) == 1 else unknown[1], known)
     if unknown is not None:
         return meant_option(unknown[1], options_of(classes[-1]) if classes else options)
+    no_name = NO_NAME.search(message)
+    if no_name is not None:
+        room = PACKAGE.joinpath(*no_name[1].split(".")[1:])
+        return meant(no_name[2], [*names_in(room), *(modules_in(room) if room.is_dir() else ())])
     if no_class is not None:
         return meant(no_class[1], [name for room in modules_in(PACKAGE) for name in names_in(PACKAGE / room)])
     if required is not None and group in CLASSES:

@@ -1,6 +1,7 @@
 """What libraries say that helps nobody, left out; and log lines that a progress line does not run into."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -32,8 +33,9 @@ BANNERS = (
 def loading(*, also_in_files: bool) -> Iterator[None]:
     """Say at once that a command starts, since the imports within the block take seconds; a terminal's line goes again."""
     said = f"graspl {__version__}: loading PyTorch and Lightning"
-    if not sys.stderr.isatty():
-        if also_in_files:
+    further = os.environ.get("LOCAL_RANK", "0") != "0"  # Of several processes the first one speaks
+    if further or not sys.stderr.isatty():
+        if also_in_files and not further:
             print(said, file=sys.stderr, flush=True)
         yield
         return

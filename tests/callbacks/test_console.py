@@ -59,7 +59,9 @@ def fitted(progress, trainer, clock, steps, seconds):
 def said(caplog):
     """Return a function that returns what graspl logged so far."""
     caplog.set_level(logging.INFO, "graspl")
-    return lambda: [record.getMessage() for record in caplog.records]
+    return lambda: [
+        each for each in (record.getMessage() for record in caplog.records) if "getting" not in each
+    ]
 
 
 def test_a_file_gets_a_line_at_the_first_step_now_and_then_and_at_the_last(said):
@@ -123,6 +125,22 @@ def test_headline_figures_are_said_after_validations_but_not_after_each_of_many(
     trainer.sanity_checking = True
     progress.on_validation_end(trainer, None)
     assert len(said()) == 3
+
+
+def test_a_file_shows_that_a_fit_gets_ready_and_that_a_long_validation_goes_on(caplog):
+    caplog.set_level(logging.INFO, "graspl")
+    clock = Clock()
+    progress, trainer = ConsoleProgress(clock), a_trainer(10)
+    progress.on_validation_batch_end(trainer, None)  # Of the check before the first step
+    progress.on_train_start(trainer, None)
+    progress.on_train_batch_start(trainer, None)
+    trainer.global_step = 4
+    progress.on_validation_start(trainer, None)
+    for _ in range(20):
+        clock.now += 1
+        progress.on_validation_batch_end(trainer, None)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["fit: step 0/10  getting ready", *["fit: step 4/10  validating"] * 4]
 
 
 def test_a_validation_counts_batches(said):
@@ -304,6 +322,13 @@ def test_a_file_gets_every_line_and_no_banner(chat_options, tmp_path):
     assert done.returncode == 0, done.stderr
     first, *rest = done.stderr.splitlines()
     assert first.startswith("graspl ")
-    assert [re.split(r"[:/]", line)[0] for line in rest] == ["model", "fit", "fit", "adapter", "directions"]
+    assert [line.partition(":")[0] for line in rest] == [
+        "model",
+        "fit",
+        "fit",
+        "fit",
+        "adapter",
+        "directions",
+    ]
     assert "\x1b" not in done.stderr + done.stdout
     assert len(done.stdout.splitlines()) <= MOST_ROWS + 3

@@ -210,6 +210,24 @@ def test_a_config_that_names_no_class_is_told_with_what_to_do(graspl, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("model: {class_path: graspl.methods.LoraLitModule}\n", "did you mean LoRALitModule?"),
+        ("model: {class_path: graspl.method.LoRALitModule}\n", "did you mean methods?"),
+        (
+            "model: {class_path: graspl.methods.LoRALitModule}\ntrainer: {max_step: 3}\n",
+            "did you mean --trainer.max_steps?",
+        ),
+        ("model: {class_path: graspl.methods.LoRALitModule}\nmodle: {r: 1}\n", "modle"),
+    ],
+)
+def test_mistakes_in_a_file_are_told_with_what_was_meant(text, part, graspl, chat_options, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    chosen = [each for each in chat_options() if not each.startswith("--model=")]
+    refused(graspl("fit", "--config=a.yaml", *chosen), part, "graspl fit --help lists the options")
+
+
 def test_options_are_read_with_their_values():
     found = [
         (each.name, each.value) for each in given_options(["x", "--a", "1", "--b=2", "-c", "f", "--d", "--e"])

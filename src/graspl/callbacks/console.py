@@ -57,6 +57,8 @@ class ConsoleProgress(ProgressBar):
         """Begin a fit; what the method does before its first step belongs to no step."""
         steps = trainer.estimated_stepping_batches
         self._begin("fit", int(steps) if steps != float("inf") else None, trainer.global_step)
+        if self._enabled and self._bar is None:
+            log.info("fit: %s  getting ready", self._count(trainer.global_step))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Start the clock at the first step."""
@@ -84,9 +86,14 @@ class ConsoleProgress(ProgressBar):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
     ) -> None:
-        """Say what batch it is; a fit's own validations are short."""
+        """Say what batch it is; of a long validation in a fit, that it goes on."""
         if trainer.state.fn == "validate":
             self._advance(self._done + 1, lambda: "")
+        elif self._enabled and self._bar is None and self._began is not None:
+            now = self._clock()
+            if now - self._told >= self._pause:
+                log.info("fit: %s  validating", self._count(trainer.global_step))
+                self._told = now
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End the line of a validation; of one in a fit, say the headline figures."""
