@@ -14,7 +14,15 @@ from graspl.ranges import PositiveInt
 from graspl.reporting.figures import curves_figure
 from graspl.reporting.markdown import as_csv, as_markdown, judged_lines
 from graspl.reporting.tables import Shown, study_tables
-from graspl.runs import Digester, Lineage, RunFacts, RunFolder, write_json_atomic, write_text_atomic
+from graspl.runs import (
+    Digester,
+    Lineage,
+    RunFacts,
+    RunFolder,
+    claimed,
+    write_json_atomic,
+    write_text_atomic,
+)
 from graspl.studies.methods import Method, configs_of, merged
 from graspl.studies.plan import Fit, plan_fits
 from graspl.studies.tuning import Tuning, plan_trials, tune
@@ -78,7 +86,7 @@ def compare(
         out: the study's folder; a fit is in `<out>/<method>/seed_<seed>`, with tasks `<out>/<task>/<method>/seed_<seed>`.
 
     Raises:
-        GrasplError: the plan is impossible, or every fit failed.
+        GrasplError: the plan is impossible, another process runs the study, or every fit failed.
     """
     methods = {**methods, **more_methods}
     if fast:
@@ -92,11 +100,11 @@ def compare(
     known = {name: Method.parse(name, given, shared, over) for name, given in methods.items()}
     relative_to = baseline if levels_of == "baseline" else None
     plan_fits(fit, configs_of(known, {}), seeds, out, tasks, kept)  # find mistakes before anything runs
-    # Not before the plan is known to be possible
-    with RunFacts(out).command("compare", [*seeds]):
+    trials = [] if tuning is None else plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
+    # From here on fits are removed and begun again: two processes would remove what the other is writing
+    with claimed(out, "out"), RunFacts(out).command("compare", [*seeds]):
         chosen, failed = {}, {}
         if tuning is not None:
-            trials = plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
             chosen, failed = tune(trials, levels, relative_to, jobs, out)
             Lineage(RunFolder(out)).record(
                 [RunFolder(out).tuning], _read_of([each for trial in trials for each in trial.fits])
@@ -104,9 +112,7 @@ def compare(
         fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks, kept)
         failed |= run_missing(fits, jobs, "fits")
         failed |= _unsound([each for each in fits if each.name not in failed])
-        done = [each for each in fits if each.name not in failed]
-        if not done:
-            raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
+        done = _done(fits, failed)
         found = comparison_of(
             done,
             baseline,
@@ -120,6 +126,13 @@ def compare(
         found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
         found["verdict"] = study_verdict(found)
         return _written(found, out, done)
+
+
+def _done(fits: Sequence[Fit], failed: dict[str, str]) -> list[Fit]:
+    done = [each for each in fits if each.name not in failed]
+    if not done:
+        raise GrasplError(f"methods: every fit failed, e.g. {fits[0].name}: {failed[fits[0].name]}")
+    return done
 
 
 def _unsound(fits: Sequence[Fit]) -> dict[str, str]:

@@ -130,13 +130,17 @@ def read_numbers(path: Path) -> list[dict[str, float]]:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, option: str = "trainer.default_root_dir") -> Iterator[None]:
     """Make a folder and keep it for this process within the block; the claim ends with the process, however it ends.
+
+    Args:
+        folder: whose files no other process is to write.
+        option: by which the user gave it, for messages.
 
     Raises:
         GrasplError: another process has the folder, or it cannot be written.
     """
-    path, option = folder / ".claimed", "trainer.default_root_dir"
+    path = folder / ".claimed"
     lock = FileLock(path, timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
