@@ -14,13 +14,14 @@ from jsonargparse import ArgumentError, set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import distributed
 from torch.distributed.device_mesh import DeviceMesh
 
 from graspl.callbacks import (
+    RowsLogger,
     SaveAdapter,
+    SaveCheckpoints,
     SaveDirections,
     SaveEvaluation,
     SaveGenerations,
@@ -119,7 +120,7 @@ class GrasplCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has, each with its own options."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(SaveCheckpoints, "checkpoint")
         parser.set_defaults({"checkpoint.every_n_train_steps": 100, "checkpoint.save_last": True})
         # In this order: the directions are read from the adapter just written
         parser.add_lightning_class_args(SaveAdapter, "save_adapter")
@@ -147,6 +148,9 @@ class GrasplCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         _find_run(config)
         check_options(config)
+        if self.config.subcommand == "fit" and config.checkpoint.filename is None:
+            # Named by epoch and step: a fit that goes on writes over what one that was killed left, instead of beside it
+            config.checkpoint.enable_version_counter = False
         if self.config.subcommand == "fit" and not config.trainer.fast_dev_run and not config.ckpt_path:
             check_unused(self.run)
 
@@ -180,7 +184,7 @@ class GrasplCLI(LightningCLI):
         """Build the trainer; logs go to `metrics.csv` in the run folder where no logger is named."""
         config = self._get(self.config_init, "trainer")
         fitting = self.config.subcommand == "fit" and not config.fast_dev_run
-        log = CSVLogger(str(self.run.path), name="", version="") if fitting else False
+        log = RowsLogger(str(self.run.path), name="", version="") if fitting else False
         if config.logger in (None, True):
             # A validation leaves the figures of the fit alone; its own are in evaluation.json
             kwargs["logger"] = log

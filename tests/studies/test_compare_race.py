@@ -44,7 +44,7 @@ def test_compare_race(graspl, study, tmp_path):
         assert weights[0] == weights[1]
         logged = [list(csv.DictReader((fit / "metrics.csv").read_text().splitlines())) for fit in fits]
         assert [row["step"] for row in logged[0]] == [row["step"] for row in logged[1]]
-    assert not [path for path in twice.rglob(".*")]
+    assert not list(twice.rglob(".*"))
 
 
 def test_a_study_in_a_folder_that_another_process_has_changes_nothing(graspl, study, tmp_path):

@@ -64,13 +64,14 @@ class JudgeAnswers(Callback):
         logged |= {f"val/{suite}/base_judged": rate for suite, rate in self.base.items()}
         pl_module.log_dict(logged)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Answer, judge and write."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Answer, judge and write; a fit that is resumed after its last step has no end of training."""
         if not self._answers(trainer, pl_module):
             return
         assert isinstance(pl_module, LoRALitModule), "_answers has looked"
         step, rows = self.last
         if step != trainer.global_step:
+            pl_module.attached.attach(pl_module.model, pl_module.directions_in_use)
             pl_module.finisher.apply(pl_module)  # as the adapter is saved
             rows = self._asked(trainer, pl_module)
             pl_module.finisher.undo(pl_module)

@@ -1,9 +1,12 @@
 """Files that a fit leaves: the adapter, and the directions found in it."""
 
 import logging
+import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeGuard
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
@@ -43,15 +46,21 @@ class SaveAdapter(Callback):
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes checkpoints so that there is always a whole one, even where TMPDIR is on another file system.
 
-    Lightning writes into TMPDIR and moves the file, which between two file systems is a copy that may be cut off.
+    Lightning writes into TMPDIR, where a process that is killed leaves a file of the checkpoint's size, and moves the file,
+    which between two file systems is a copy that may be cut off.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write it beside the old one and rename it."""
-        if "://" in str(path):  # Object storage writes all or nothing
+        if storage_options is not None or "://" in str(path):  # Object storage writes all or nothing
             return super().save_checkpoint(checkpoint, path, storage_options)
-        with atomic_path(Path(path)) as scratch:
-            return super().save_checkpoint(checkpoint, scratch, storage_options)
+        packed = BytesIO()
+        torch.save(checkpoint, packed)  # noqa: TID251 - Lightning's format, as its own writer packs it
+        with atomic_path(Path(path)) as scratch, scratch.open("wb") as file:
+            file.write(packed.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        return None
 
 
 class SaveDirections(Callback):

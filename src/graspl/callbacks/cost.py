@@ -15,12 +15,22 @@ class MeasureCost(Callback):
 
     `start_flops` is what a method does when training starts, such as a throw-away fit; `step_flops` is the mean of the
     first COUNTED_STEPS optimizer steps. It counts matrix products in this process (`torch.utils.flop_counter`, which
-    misses those of attention on the CPU), and no validation. A resumed fit keeps the file of its beginning.
+    misses those of attention on the CPU), and no validation. A fit that is resumed goes on counting, from the checkpoint.
     """
 
     def __init__(self) -> None:
         self._counter: FlopCounterMode | None = None
-        self._counting = False
+        self._counting, self._start, self._steps = False, 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was counted, for a checkpoint."""
+        return {"counting": self._counting, "start": self._start, "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what was counted: counted steps may differ from others in the last bits."""
+        self._counting, self._start, self._steps = (
+            state_dict[name] for name in ("counting", "start", "steps")
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count what the module does when training starts: its own hook comes after this one."""
@@ -31,7 +41,7 @@ class MeasureCost(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
         """Count the batch."""
         if self._counting:
-            self._start += self._close()  # open before the first batch only
+            self._start += self._close()  # open before the first batch of a new fit only
             self._open()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any) -> None:
@@ -41,8 +51,8 @@ class MeasureCost(Callback):
             if trainer.global_step >= COUNTED_STEPS:
                 self._write(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write after a shorter fit."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write after a shorter fit; a fit that is resumed after its last step has no end of training."""
         if self._counting and trainer.global_step:
             self._write(trainer)
 

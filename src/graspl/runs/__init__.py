@@ -9,6 +9,7 @@ from graspl.runs.files import (
     atomic_path,
     claimed,
     read_json,
+    remove_left_over,
     write_json_atomic,
     write_json_lines_atomic,
     write_text_atomic,
@@ -19,5 +20,5 @@ from graspl.runs.lineage import Lineage
 
 __all__ = [
     "Digester", "DirectionsFiles", "Given", "Lineage", "RunFacts", "RunFolder", "adapter_of", "atomic_path", "claimed",
-    "given", "read_json", "running", "write_json_atomic", "write_json_lines_atomic", "write_text_atomic",
+    "given", "read_json", "remove_left_over", "running", "write_json_atomic", "write_json_lines_atomic", "write_text_atomic",
 ]  # fmt: skip

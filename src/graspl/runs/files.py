@@ -4,6 +4,7 @@ import csv
 import ctypes
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -16,19 +17,28 @@ from filelock import FileLock, Timeout
 
 from graspl.errors import GrasplError
 
+if sys.platform != "win32":
+    import fcntl
+
+SCRATCH = re.compile(
+    r"\.(.+)\.[a-z0-9_]{8}"
+)  # A folder for temporary names, with the name that is written in it
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path (file or folder) beside ``path`` and rename it to ``path`` on success.
 
-    Nothing is left behind when the block raises. An old file or folder is replaced; missing parents are made.
+    Nothing is left behind when the block raises. An old file or folder is replaced; missing parents are made. What a process
+    that was killed here left in the same folder is removed.
 
     Raises:
         GrasplError: the place cannot be written (permissions, full disk, a file where a folder must be).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        remove_left_over(path.parent)
+        scratch, hold = _held_scratch(path)
     except OSError as error:
         raise GrasplError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
     try:
@@ -44,6 +54,60 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise GrasplError(f"{path}: writing failed ({error.strerror or error}); {fix}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(hold)
+
+
+def _held_scratch(path: Path) -> tuple[Path, int]:
+    """Make a folder for temporary names, locked as long as the descriptor is open: it is not a left over one."""
+    while True:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        hold = os.open(scratch if sys.platform != "win32" else os.devnull, os.O_RDONLY)
+        if (
+            _locked(hold, wait=True) and not scratch.exists()
+        ):  # Taken for a left over one before it was locked
+            os.close(hold)
+            continue
+        return scratch, hold
+
+
+def remove_left_over(folder: Path) -> None:
+    """Remove what processes that were killed left in a folder under temporary names; of others, nothing."""
+    if sys.platform == "win32":  # It cannot be told whether the process lives
+        return
+    for scratch in folder.glob(".*.*"):
+        found = SCRATCH.fullmatch(scratch.name)
+        if found is None or scratch.is_symlink() or not scratch.is_dir():
+            continue
+        name = found[1]
+        # Safetensors writes its files under `.tmp`
+        inside = {each.name for each in scratch.iterdir() if not each.name.startswith(".tmp")}
+        if inside <= {name, f"{name}.old"}:
+            _remove_unless_held(scratch, folder / name)
+
+
+def _remove_unless_held(scratch: Path, path: Path) -> None:
+    try:
+        hold = os.open(scratch, os.O_RDONLY)
+    except OSError:  # Gone by now
+        return
+    try:
+        if _locked(hold, wait=False):
+            if (scratch / f"{path.name}.old").exists() and not path.exists():  # Killed within `_exchange`
+                (scratch / path.name).rename(path)
+            shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        os.close(hold)
+
+
+def _locked(hold: int, *, wait: bool) -> bool:
+    """Lock an open folder, and return whether that was possible; some file systems lock none."""
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(hold, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _exchange(new: Path, old: Path) -> None:
@@ -120,9 +184,10 @@ def _check_file(path: Path) -> None:
 
 
 def read_numbers(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a CSV file of numbers, without empty cells."""
+    """Return the rows of a CSV file of numbers, without empty cells, and without a last row that was cut off."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        lines = file.readlines()
+    rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
     try:
         return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
     except (TypeError, ValueError) as error:
@@ -132,6 +197,8 @@ def read_numbers(path: Path) -> list[dict[str, float]]:
 @contextmanager
 def claimed(folder: Path, option: str = "trainer.default_root_dir") -> Iterator[None]:
     """Make a folder and keep it for this process within the block; the claim ends with the process, however it ends.
+
+    What a process that was killed left under temporary names, in it or one level below, is removed.
 
     Args:
         folder: whose files no other process is to write.
@@ -152,6 +219,9 @@ def claimed(folder: Path, option: str = "trainer.default_root_dir") -> Iterator[
         fix = "give another folder"
         raise GrasplError(f"{option}: {folder} cannot be written ({error.strerror}); {fix}") from error
     try:
+        remove_left_over(folder)
+        for each in filter(Path.is_dir, list(folder.iterdir())):
+            remove_left_over(each)
         yield
     finally:
         path.unlink(missing_ok=True)

@@ -86,13 +86,19 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, float]]:
         """Return the logged rows with their numeric cells; [] without a log.
 
-        A run that was resumed logged some steps twice; the later rows count.
+        A run that was resumed logged some steps twice; the later rows count. A resumed run may begin with the validation of
+        a step whose other row was logged before.
         """
         rows: list[dict[str, float]] = []
         for path in self.metrics_files():
             later = read_numbers(path)
             first = min((row["step"] for row in later if "step" in row), default=float("inf"))
-            rows = [row for row in rows if row.get("step", 0) < first] + later
+            again = {name for row in later if row.get("step") == first for name in row} - {"step", "epoch"}
+            rows = [
+                row
+                for row in rows
+                if row.get("step", 0) < first or (row.get("step") == first and not again & row.keys())
+            ] + later
         return rows
 
     def read_generations(self) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import yaml
 
 from graspl.analysis.fits import StudyFit
 from graspl.errors import GrasplError
-from graspl.runs import RunFolder, read_json, write_json_atomic, write_text_atomic
+from graspl.runs import RunFolder, read_json, remove_left_over, write_json_atomic, write_text_atomic
 from graspl.studies.inputs import inputs_of
 from graspl.studies.kept import keep, recorded_in
 from graspl.studies.methods import merged
@@ -82,6 +82,7 @@ class Fit(StudyFit):
                 raise GrasplError(
                     f"kept: {self.kept} is of another {differs}; remove it, or name another folder"
                 )
+            remove_left_over(self.folder)  # It may have been killed behind its record
             return True
         kept = self.folder / FINGERPRINT
         # A fit stopped while writing its first file leaves only the scratch folder of `atomic_path`

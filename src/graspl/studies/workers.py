@@ -7,13 +7,14 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stderr, redirect_stdout
 from multiprocessing import get_all_start_methods, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
-from graspl.errors import users_mistake
+from graspl.errors import GrasplError, users_mistake
 from graspl.studies.plan import Fit
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,11 @@ def run_fits(fits: Sequence[S], *, jobs: int) -> Iterator[tuple[S, str | None]]:
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
+        except BrokenProcessPool as error:
+            fix = "run the same command again, perhaps with fewer jobs; what is done is kept"
+            raise GrasplError(
+                f"jobs: the system killed a process, perhaps for want of memory; {fix}"
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
