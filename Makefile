@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test thorough extras coverage lint bench phase browser docs fuzz audit-deps dist demo-commands clean
+.PHONY: help demo test thorough extras coverage lint bench phase browser docs fuzz crash audit-deps dist demo-commands clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -76,6 +76,9 @@ fuzz: $(STAMP) ## fuzz configuration, data, adapter and directions files for FUZ
 audit-deps: $(STAMP) ## look up known vulnerabilities of the versions in constraints.txt and of the oldest allowed; asks an index of advisories
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group audit || true
 	$(BIN)/python tests/audit_deps.py
+
+crash: $(STAMP) ## kill each command at every change of a file and look at what follows, hours; Linux on x86-64; writes results/crash_points.json
+	$(BIN)/python tests/reliability/crash_points.py
 
 dist: $(STAMP) ## build sdist and wheel, install the wheel alone in a clean environment and run the demo there
 	rm -rf dist

@@ -7,7 +7,7 @@ Each command runs once undisturbed, while the kernel reports every system call t
 before the call; for a write also after half of its bytes; in a study also only the process that makes the call. The next
 command follows: the same one again, or what its one line says. The files must then be those of the undisturbed run
 (`crash_contents.py` says what may differ), with nothing left over. Other commands that a user may run instead must refuse in
-one line or show the same figures.
+one line or show the same figures. No run may end in a traceback.
 
 That no point is missed is checked twice. A system call on no list (`syscalls.py`) fails the sweep. And in the undisturbed run
 names, sizes and times of all files are compared between one point and the next: a change that no point stands for fails it.
@@ -35,6 +35,7 @@ from tracing import Point, Stop
 sys.path.append(str(TESTS.parent / "benchmarks"))
 from real.record import record, this_machine
 
+NOTE = "swept in parts, of which command, commit and date are the last; `every` is 1 where a command was stopped at each point"
 LAST = "--ckpt_path=last"
 
 
@@ -46,6 +47,8 @@ class Found:
     """Changes of files in an undisturbed run."""
     calls: dict[str, int] = field(default_factory=dict)
     """Of the points, by system call."""
+    every: int = 1
+    """The command was stopped at each so many points."""
     stops: int = 0
     """How often the command was killed."""
     states: int = 0
@@ -64,7 +67,7 @@ def sweep(place: Place, command: Command, every: int) -> Found:
     """Kill a command at each of its points, or at every so many of them, and follow up."""
     place.restore(command.before)
     trace = place.trace(command.arguments, watch=True)
-    found = Found(len(trace.points), dict(Counter(point.call for point in trace.points)))
+    found = Found(len(trace.points), dict(Counter(point.call for point in trace.points)), every)
     if trace.code or trace.unknown or trace.unseen:
         found.wrong.append(
             f"ended with {trace.code}; unknown calls {trace.unknown}; not seen: {trace.unseen}"
@@ -214,7 +217,8 @@ def main() -> None:
         _, url = endpoint()
         place = Place(folder, url)
         place.import_what_they_need()
-        found = {}
+        # Commands that were swept before stay, so that a sweep can be made in parts
+        found = json.loads(options.out.read_text())["figures"]["commands"] if options.out.exists() else {}
         for name in options.commands:
             found[name] = asdict(sweep(place, COMMANDS[name], options.every))
             print(name, json.dumps(found[name]), flush=True)
@@ -224,7 +228,7 @@ def main() -> None:
             }
             totals["wrong"] = sum(len(each["wrong"]) for each in found.values())
             command = " ".join(["python", "tests/reliability/crash_points.py", *sys.argv[1:]])
-            content = record(command, this_machine(), [0], {"all": totals, "commands": found}, None)
+            content = record(command, this_machine(), [0], {"all": totals, "commands": found}, NOTE)
             options.out.write_text(json.dumps(content, indent=2) + "\n")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
