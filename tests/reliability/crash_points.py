@@ -35,7 +35,7 @@ from tracing import Point, Stop
 sys.path.append(str(TESTS.parent / "benchmarks"))
 from real.record import record, this_machine
 
-NOTE = "swept in parts, of which command, commit and date are the last; `every` is 1 where a command was stopped at each point"
+NOTE = "swept in parts; command, commit and date are of the last; `every` 1: stopped at each point"
 LAST = "--ckpt_path=last"
 
 
@@ -220,7 +220,7 @@ def main() -> None:
         # Commands that were swept before stay, so that a sweep can be made in parts
         found = json.loads(options.out.read_text())["figures"]["commands"] if options.out.exists() else {}
         for name in options.commands:
-            found[name] = asdict(sweep(place, COMMANDS[name], options.every))
+            found[name] = {"command": name, **asdict(sweep(place, COMMANDS[name], options.every))}
             print(name, json.dumps(found[name]), flush=True)
             totals = {
                 key: sum(each[key] for each in found.values())
