@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graspl import __version__
-from graspl.errors import GrasplError, shorten, users_mistake
+from graspl.errors import GrasplError, foreign, printable, shorten, users_mistake
 from graspl.preflight import check_tool, check_training, classes_first, joined, meant
 from graspl.quiet import StderrHandler, loading
 from graspl.training_help import training_help
@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_files(arguments: Sequence[str]) -> None:
     """Refuse YAML files that are missing or not UTF-8: jsonargparse takes for granted that they can be read."""
+    from graspl.runs.yaml_text import parse_yaml
+
     for before, argument in pairwise(["", *arguments]):
         option, _, value = argument.partition("=") if "=" in argument else (before, "", argument)
         if not option.startswith("--") or Path(value).suffix not in (".yaml", ".yml"):
@@ -83,17 +85,29 @@ def _check_files(arguments: Sequence[str]) -> None:
         if Path(value).exists() and not Path(value).is_file():
             raise GrasplError(f"{option}: {value} is no file; give a file")
         try:
-            Path(value).read_text(encoding="utf-8")
+            text = Path(value).read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise GrasplError(f"{option}: there is no file {value}") from error
         except UnicodeDecodeError as error:
             raise GrasplError(f"{option}: {value} is not UTF-8 text (see byte {error.start})") from error
+        with foreign(f"{option}: {value}", "is not YAML that can be read", "correct it"):
+            parse_yaml(text)
 
 
 def _log_to_stderr() -> None:
     logger = logging.getLogger("graspl")
-    logger.handlers = [StderrHandler()]
+    handler = StderrHandler()
+    handler.setFormatter(_Printable())
+    logger.handlers = [handler]
     logger.setLevel(logging.INFO)
+
+
+class _Printable(logging.Formatter):
+    """Escapes what a terminal would act on: messages quote files that others made."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record's message."""
+        return printable(super().format(record))
 
 
 def _find_modules_here() -> None:
@@ -183,10 +197,18 @@ def _run_tool(command: str, arguments: list[str]) -> int:
 def _show(parts: Iterable[Any]) -> None:
     """Print tables and lines as they are, without markup; a file or a pipe gets wide tables."""
     from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        """Shows every text, in tables too, as it is: it may come from files that others made."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            plain: Any = options | {"markup": False, "emoji": False}
+            return super().render_str(printable(text), **plain)
 
     if isinstance(sys.stdout, TextIOWrapper):  # Text of a file may hold what the terminal's encoding has not
         sys.stdout.reconfigure(errors="backslashreplace")
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Plain(width=None if sys.stdout.isatty() else WIDTH)
     for part in parts:
         console.print(part, soft_wrap=isinstance(part, str), highlight=False, markup=False)
 
@@ -203,5 +225,5 @@ def _with_fix(message: str, command: str, error: Exception) -> str:
 
 
 def _complain(message: str) -> int:
-    print("graspl: error: " + " ".join(message.split()), file=sys.stderr)
+    print("graspl: error: " + printable(" ".join(message.split())), file=sys.stderr)
     return USAGE_ERROR

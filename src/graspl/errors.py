@@ -2,6 +2,10 @@
 
 import errno
 import re
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # What the system says where a file does not fit
 
@@ -12,6 +16,67 @@ class GrasplError(ValueError):
 
 class NonFiniteAdapterError(GrasplError):
     """A LoRA factor holds NaN or inf; the message names the site."""
+
+
+TURNS = (
+    "LRE",
+    "RLE",
+    "LRO",
+    "RLO",
+    "PDF",
+    "LRI",
+    "RLI",
+    "FSI",
+    "PDI",
+)  # Classes of marks that turn the direction
+REASON = 300  # Characters of a library's message that one line shows
+
+
+@contextmanager
+def foreign(what: str | Path, problem: str, fix: str) -> Iterator[None]:
+    """Turn whatever a library raises within the block, on a file that others made, into one line.
+
+    Libraries document few of the errors that broken files bring about. Only their calls belong in the block: an error of
+    graspl's own code would be told as the user's.
+
+    Args:
+        what: the file, or the option that names it.
+        problem: what cannot be done with it, e.g. `cannot be read`.
+        fix: what the user can do about it.
+
+    Raises:
+        GrasplError: anything was raised but an interrupt and the end of the process.
+    """
+    try:
+        yield
+    except GrasplError:
+        raise
+    except BaseException as error:
+        # A panic of Rust code is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise GrasplError(f"{what}: {problem} ({reason_of(error)}); {fix}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error says in one line that is not too long, or its kind where it says nothing."""
+    told = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, RecursionError):
+        told = "it is nested too deeply"
+    return told if len(told) <= REASON else f"{told[:REASON]}..."
+
+
+def printable(text: str) -> str:
+    """Return a text with everything escaped that a terminal may act on or fail at, but for line breaks.
+
+    These are control characters, marks that turn the direction of writing, and halves of characters.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(each: str) -> str:
+    acts = unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(each) in TURNS
+    return ascii(each)[1:-1] if acts and each != "\n" else each
 
 
 def users_mistake(error: BaseException) -> str | None:

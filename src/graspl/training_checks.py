@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 
-from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
-from graspl.errors import GrasplError, shorten, users_mistake
-from graspl.runs import RunFolder
+from graspl.adapters.checkpoint import check_loads, is_checkpoint, read_checkpoint
+from graspl.errors import GrasplError, foreign, shorten, users_mistake
+from graspl.runs import RunFolder, parse_yaml
 
 KEYWORDS = ("last", "best", "hpc")  # What Lightning takes instead of a checkpoint's path
 SAME_STRATEGY = "use the strategy that wrote it"
@@ -75,9 +74,9 @@ def check_same(run: RunFolder, config: str) -> None:
     """
     if not run.config.exists():
         return
-    before, now = (
-        dict(_settings(yaml.safe_load(text))) for text in (run.config.read_text(encoding="utf-8"), config)
-    )
+    with foreign(run.config, "is not YAML that can be read", "put back the run's own"):
+        kept = parse_yaml(run.config.read_text(encoding="utf-8"))
+    before, now = (dict(_settings(content)) for content in (kept, parse_yaml(config)))
     for name in [*before, *(each for each in now if each not in before)]:
         old, new = before.get(name), now.get(name)
         if old != new:
@@ -112,6 +111,8 @@ def check_readable(path: Path, strategy: Strategy) -> None:
     """Refuse a checkpoint that the strategy cannot read."""
     if not is_checkpoint(path):
         return
+    if path.is_file():
+        check_loads(path)
     sharding = isinstance(strategy, ModelParallelStrategy)
     if path.is_dir() and not sharding:
         fix = "add --config configs/trainer/fsdp.yaml and the number of devices, 1 will do"
@@ -127,7 +128,7 @@ def told_in_one_line() -> Iterator[None]:
     """Turn a library's complaint about an option into a GrasplError that names the option."""
     try:
         yield
-    except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
         option = None if users_mistake(error) else _option(error)
         if option is None:
             raise

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, set_parsing_settings
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -18,6 +17,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import distributed
 from torch.distributed.device_mesh import DeviceMesh
 
+from graspl.adapters.checkpoint import check_loads
 from graspl.callbacks import (
     RowsLogger,
     SaveAdapter,
@@ -30,11 +30,11 @@ from graspl.callbacks import (
 )
 from graspl.callbacks.console import with_console
 from graspl.callbacks.record import record_log, recorded
-from graspl.errors import GrasplError, shorten
+from graspl.errors import GrasplError, foreign, shorten
 from graspl.hints import names_of, with_fix
 from graspl.methods.lora import LoRALitModule
 from graspl.quiet import be_quiet
-from graspl.runs import RunFolder, claimed, write_text_atomic
+from graspl.runs import Lineage, RunFolder, claimed, parse_yaml, write_text_atomic
 from graspl.training_checks import check_options, check_readable, check_same, check_unused, told_in_one_line
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,10 @@ def _find_run(config: Any) -> None:
         folder = path.parent
         if path != RunFolder(folder).config or not path.is_file():
             continue
-        kept = yaml.safe_load(path.read_text(encoding="utf-8"))
-        root = (kept.get("trainer") or {}).get("default_root_dir") if isinstance(kept, dict) else None
+        with foreign(path, "is not YAML that can be read", "correct it"):
+            kept = parse_yaml(path.read_text(encoding="utf-8"))
+        trainer = kept.get("trainer") if isinstance(kept, dict) else None
+        root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
         # Another one on the command line stands
         if (
             isinstance(root, str)
@@ -130,13 +132,16 @@ class GrasplCLI(LightningCLI):
         parser.add_lightning_class_args(SaveOnInterrupt, "interrupt")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Read the command line; what is wrong with it is told with a fix."""
+        """Read the command line; what is wrong with it is told with a fix, and so is a broken checkpoint, read next."""
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
             command = sys.argv[1] if sys.argv[1:] else ""
             names = names_of(self._parser(command)) if command in self.subcommands() else []
             raise GrasplError(with_fix(shorten(str(error)), command, names)) from error
+        checkpoint = Path(self.config[self.config.subcommand].ckpt_path or "")
+        if checkpoint.is_file():
+            check_loads(checkpoint)
 
     @property
     def run(self) -> RunFolder:
@@ -151,6 +156,7 @@ class GrasplCLI(LightningCLI):
         if self.config.subcommand == "fit" and config.checkpoint.filename is None:
             # Named by epoch and step: a fit that goes on writes over what one that was killed left, instead of beside it
             config.checkpoint.enable_version_counter = False
+        Lineage(self.run).read()  # A broken record is told before anything is written
         if self.config.subcommand == "fit" and not config.trainer.fast_dev_run and not config.ckpt_path:
             check_unused(self.run)
 
@@ -169,7 +175,7 @@ class GrasplCLI(LightningCLI):
         checkpoint = self.config.validate.ckpt_path
         if model.adapter is None and checkpoint is None and self.run.adapter.exists():
             model.adapter = str(self.run.adapter)
-        if model.adapter is None and checkpoint is None and self.run.is_used():
+        elif model.adapter is None and checkpoint is None and self.run.is_used():
             again = f"go on with: graspl fit --config {self.run.config} --ckpt_path last"
             others = "or give --ckpt_path a checkpoint; or measure the base model in a new --trainer.default_root_dir"
             raise GrasplError(
@@ -233,6 +239,7 @@ class GrasplCLI(LightningCLI):
         except GrasplError:
             if not existed and not any(self.run.checkpoints.glob("*.ckpt")):
                 shutil.rmtree(self.run.path, ignore_errors=True)
+            self.run.put_metrics_back()
             raise
         finally:
             if writes and self.run.path.exists():

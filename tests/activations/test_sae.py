@@ -103,7 +103,7 @@ def test_what_is_no_sae_is_named(sae_folder, tmp_path):
         read_sae(tmp_path / "ae.pt")
     broken = sae_folder({}, sae_lens())
     (broken / "cfg.json").write_text("{")
-    with pytest.raises(GrasplError, match="not readable as an SAE"):
+    with pytest.raises(GrasplError, match=r"cfg\.json: not readable as JSON"):
         read_sae(broken)
     with pytest.raises(GrasplError, match=r"has no b_enc"):
         read_sae(sae_folder({}, {"W_enc": numbers(HIDDEN, LATENTS), "b_dec": numbers(HIDDEN)}))

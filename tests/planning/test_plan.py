@@ -119,7 +119,7 @@ def test_mistakes_are_told_in_one_line(graspl, folder, tmp_path):
         ([tmp_path / "none"], "no folder"),
         ([shape, "--devices=0"], "devices"),
         ([shape, "--memory_gb=-1"], "memory_gb"),
-        ([tmp_path / "odd"], "the configuration of"),
+        ([tmp_path / "odd"], "its configuration"),
         ([shape, '--lora.target_modules=["nothing"]'], "nothing"),
     ):
         code, _, err = graspl("plan", *arguments)

@@ -1,17 +1,16 @@
 """Sparse autoencoders as others publish them, read from safetensors."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
+from graspl.runs import read_json
 
 WEIGHTS = ("sae_weights.safetensors", "sae.safetensors")  # File names of SAELens and of sparsify
 
@@ -57,15 +56,18 @@ def read_sae(path: str | Path) -> SparseAutoencoder:
     if file is None or file.suffix != ".safetensors":
         fix = f"give a folder with cfg.json and {' or '.join(WEIGHTS)} (pickles are not read)"
         raise GrasplError(f"{path}: no SAE there; {fix}")
-    try:
+    config = read_json(file.parent / "cfg.json", "configuration of an SAE", "download it again")
+    if not isinstance(config, dict):
+        raise GrasplError(f"{file.parent / 'cfg.json'}: must hold a JSON object; download it again")
+    with foreign(file, "not readable as an SAE", "download it again"):
         tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
-        config = json.loads((file.parent / "cfg.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise GrasplError(f"{path}: not readable as an SAE ({error}); download it again") from error
     try:
         sae = _sae_lens(config, tensors) if "W_enc" in tensors else _sparsify(config, tensors)
     except KeyError as error:
         raise GrasplError(f"{file}: has no {error.args[0]}; give an SAE of SAELens or sparsify") from error
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        reason = f"an option is of the wrong kind ({error})"
+        raise GrasplError(f"{file.parent / 'cfg.json'}: {reason}; download it again") from error
     is_finite = all(torch.isfinite(part).all() for part in tensors.values())
     if sae.encoder.shape != sae.decoder.shape or not is_finite:
         raise GrasplError(f"{file}: shapes do not match, or a number is not finite; download it again")

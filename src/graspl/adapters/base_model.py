@@ -12,7 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from graspl.errors import GrasplError
+from graspl.adapters.claims import check_claims, read_config
+from graspl.errors import GrasplError, foreign, reason_of
 from graspl.local import check_local_model
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ def load_tokenizer(base_model: str, *, trust_remote_code: bool = False) -> PreTr
     source = resolve_base_model(base_model)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Of Rust code
+            raise
         raise GrasplError(_not_loaded(base_model, "tokenizer", error)) from error
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -82,6 +85,9 @@ def load_base_model(
     Raises:
         GrasplError: the model cannot be loaded, or its files do not hold exactly the weights that it computes with.
     """
+    source = resolve_base_model(base_model)
+    config = read_config(base_model, source, trust_remote_code=trust_remote_code)
+    check_claims(base_model, source, config, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
@@ -92,7 +98,7 @@ def load_base_model(
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             # Transformers' types do not know of the second value
             loading: Any = AutoModelForCausalLM.from_pretrained(
-                resolve_base_model(base_model),
+                source,
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # Refused below, by name
@@ -168,12 +174,9 @@ def load_adapter(base: PreTrainedModel, folder: str, *, is_trainable: bool = Fal
         # PEFT reads an attribute that Transformers has renamed
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         warnings.filterwarnings("error", "Found missing adapter keys")
-        try:
+        fix = "give the adapter whole, on the model it was trained on"
+        with foreign(f"adapter: {folder}", "does not fit the base model", fix):
             return PeftModel.from_pretrained(base, folder, is_trainable=is_trainable)
-        except (RuntimeError, UserWarning, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            fix = "give the adapter whole, on the model it was trained on"
-            raise GrasplError(f"adapter: {folder} does not fit the base model ({reason}); {fix}") from error
 
 
 def _nf4(dtype: str) -> dict[str, Any]:
@@ -199,8 +202,8 @@ def _keep_unpacked(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def _not_loaded(base_model: str, what: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _not_loaded(base_model: str, what: str, error: BaseException) -> str:
+    reason = reason_of(error)
     if reason.startswith("Unrecognized configuration class"):
         reason = "its kind has no causal language model in Transformers; give a model of text alone"
     return f"base_model: the {what} of {base_model} cannot be loaded: {reason}"

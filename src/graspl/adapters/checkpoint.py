@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
 
 CHECKPOINT_KEY = "graspl"  # Key of graspl's own part of a Lightning checkpoint
 _SHARDED = ".metadata"
@@ -38,10 +38,6 @@ _INDEX_TYPES = {
     ),
     "torch.serialization": ("_get_layout",),
 }  # fmt: skip
-# All that readers raise on a broken file
-_BROKEN = (
-    OSError, ValueError, RuntimeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,17 +63,26 @@ def is_checkpoint(path: Path) -> bool:
 
 def read_checkpoint(path: Path) -> AdapterCheckpoint:
     """Read the adapter of a graspl checkpoint, a `.ckpt` file or a folder of shards; this process reads every shard."""
-    try:
+    with foreign(path, "not readable as a checkpoint of a graspl fit", "give another checkpoint of the fit"):
         rest, state = _read_sharded(path) if path.is_dir() else _read_whole(path)
-    except _BROKEN as error:
-        raise GrasplError(f"{path}: not readable as a checkpoint of a graspl fit ({error})") from error
-    kept = rest.get(CHECKPOINT_KEY)
-    if not isinstance(kept, dict) or "lora" not in kept:
+    kept: Any = rest.get(CHECKPOINT_KEY) if isinstance(rest, dict) and isinstance(state, dict) else None
+    kinds = {"lora": dict, "base_model": str}
+    if not isinstance(kept, dict) or not all(
+        isinstance(kept.get(name), kind) for name, kind in kinds.items()
+    ):
         raise GrasplError(f"{path}: was not written by a graspl fit; give a checkpoint of a graspl fit")
     tensors = {
-        f"{match['module']}.weight": tensor for name, tensor in state.items() if (match := _NAME.match(name))
+        f"{match['module']}.weight": tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and isinstance(tensor, Tensor) and (match := _NAME.match(name))
     }
     return AdapterCheckpoint(kept["base_model"], kept["lora"], tensors, bool(kept.get("flat_sharded", False)))
+
+
+def check_loads(path: Path) -> None:
+    """Refuse a checkpoint file that Lightning could not read: a broken one, or one that is larger in memory than on disk."""
+    with foreign(path, "not readable as a checkpoint", "give another checkpoint of the fit"):
+        _read_whole(path)
 
 
 def _read_whole(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -13,19 +13,19 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from graspl.adapters.checkpoint import is_checkpoint, read_checkpoint
 from graspl.adapters.sites import Site
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+LARGEST_ALPHA = 1e6  # Beyond it the update of any trained adapter would overflow in float32
 LONGEST_PATTERN, MOST_REPEATS = 500, 4  # Characters, and parts that may be as long as they like
 _FACTOR = re.compile(r"^base_model\.model\.(?P<site>.+)\.lora_(?P<factor>[AB])\.weight$")
 # With these the update at the start is not zero or the saved B A is not the change of the weights
@@ -151,12 +151,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     missing = f"{folder}: no readable {CONFIG} there; give a PEFT adapter folder"
     if not (folder / CONFIG).is_file():  # A named pipe would be waited for
         raise GrasplError(missing)
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GrasplError(missing) from error
-    except ValueError as error:
-        raise GrasplError(f"{folder / CONFIG}: not JSON ({error}); save the adapter again") from error
+    with foreign(folder / CONFIG, "not JSON", "save the adapter again"):
+        try:
+            config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise GrasplError(missing) from error
     if not isinstance(config, dict):
         raise GrasplError(f"{folder / CONFIG}: must hold a JSON object; save the adapter again")
     return config
@@ -217,10 +216,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         if (folder / "adapter_model.bin").exists():
             raise GrasplError(f"{folder}: adapter_model.bin is a pickle; save it as safetensors")
         raise GrasplError(f"{path}: no such file; give a PEFT adapter folder")
-    try:
+    with foreign(path, "not readable as safetensors", "copy or save it again"):
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise GrasplError(f"{path}: not readable as safetensors ({error}); copy or save it again") from error
 
 
 def _site(folder: Path, name: str, pair: dict[str, Tensor], config: dict[str, Any]) -> Site:
@@ -234,6 +231,6 @@ def _site(folder: Path, name: str, pair: dict[str, Tensor], config: dict[str, An
     r, alphas, ranks = A.shape[0], config.get("alpha_pattern") or {}, config.get("rank_pattern") or {}
     alpha = alphas.get(get_pattern_key(list(alphas), name), config.get("lora_alpha"))
     rank = ranks.get(get_pattern_key(list(ranks), name), config.get("r"))
-    if rank != r or not isinstance(alpha, int | float):
+    if rank != r or not isinstance(alpha, int | float) or not abs(alpha) <= LARGEST_ALPHA:
         raise GrasplError(f"{where}: lora_A has rank {r}, but {CONFIG} says r={rank}, lora_alpha={alpha}")
     return Site(name, A, B, alpha / (math.sqrt(r) if config.get("use_rslora") else r))

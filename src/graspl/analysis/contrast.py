@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from graspl.analysis.intervals import paired, summarise
-from graspl.analysis.runs import trusted
+from graspl.analysis.runs import read_judged, trusted
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder
 
@@ -41,8 +41,10 @@ def question_values(run: Path) -> Values:
     hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
     judges = trusted(folder, folder.judgements, folder.judged, fix="judge again")
     judgements = folder.read_judgements() if judges else []
-    judged = folder.read_judged()["suites"] if judgements else {}
+    judged = read_judged(folder) if judgements else {}
     for row in judgements:
+        if row["suite"] not in judged:
+            raise GrasplError(f"{folder.judged}: has no suite {row['suite']}; run: graspl judge {run}")
         hits[row["suite"], row["question"]].append(row["outcome"] == judged[row["suite"]]["of"])
     for (suite, question), each in hits.items():
         found[suite][question] = sum(each) / len(each)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graspl.analysis.intervals import summarise
-from graspl.analysis.runs import read_judged
+from graspl.analysis.runs import is_judged, read_judged
 from graspl.analysis.scores import GUARDED, MATCHED_FIGURES
 from graspl.analysis.tradeoff import Rows, figures_at, standing_for
 from graspl.directions.file import read_metadata
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder, read_json
+from graspl.runs.forms import EACH
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class Cost(NamedTuple):
         return None if step is None else self.start + self.step * step
 
 
+# The form of the figures in a record of a fit
+KEPT = {"rows": [{EACH: float}], "naive_steps": int, "cost": dict | None, "judged": dict}
+
+
 class FitLog(NamedTuple):
     """What a finished fit logged and cost."""
 
@@ -74,19 +79,20 @@ def read_log(fit: StudyFit, measured: Measured = Measured()) -> FitLog:
 def log_of(fit: StudyFit) -> FitLog:
     """Read what a finished fit logged and cost, from its folder."""
     run = RunFolder(fit.folder)
-    steps = int(read_metadata(run.directions).get("naive_steps", 0)) if run.directions.is_file() else 0
-    return FitLog(run.read_metrics(), steps, _cost(fit), read_judged(run))
+    told = read_metadata(run.directions).get("naive_steps", "0") if run.directions.is_file() else "0"
+    if not told.isdecimal():
+        raise GrasplError(f"{run.directions}: naive_steps is {told!r} and must be a number; fit again")
+    return FitLog(run.read_metrics(), int(told), _cost(fit), read_judged(run))
 
 
 def kept_log(path: Path) -> FitLog:
     """Read what a finished fit logged and cost, from its record (`graspl.studies.kept`)."""
     again = "remove it, and run the study again"
-    found = read_json(path, "figures", again)["figures"]
-    try:
-        cost = None if found["cost"] is None else Cost(**found["cost"])
-        return FitLog(found["rows"], found["naive_steps"], cost, found["judged"])
-    except (TypeError, KeyError) as error:
-        raise GrasplError(f"{path}: holds no figures of a fit; {again}") from error
+    found = read_json(path, "figures", again, {"figures": KEPT})["figures"]
+    cost, judged = found["cost"], found["judged"]
+    if (cost is not None and set(cost) != set(Cost._fields)) or not all(map(is_judged, judged.values())):
+        raise GrasplError(f"{path}: holds no figures of a fit; {again}")
+    return FitLog(found["rows"], found["naive_steps"], None if cost is None else Cost(**cost), judged)
 
 
 def at_level(

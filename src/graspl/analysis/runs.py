@@ -1,7 +1,6 @@
 """Evaluated runs: what their folders hold, checked, since anybody may have edited the files."""
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from graspl.analysis.scores import RUN_FIGURES
 from graspl.analysis.tradeoff import Rows
 from graspl.errors import GrasplError
 from graspl.runs import Digester, Lineage, RunFacts, RunFolder
+from graspl.runs.forms import is_number, misfit
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,9 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         raise StaleResult(f"{run.evaluation}: {stale}; run: graspl validate --config {run.config}")
     rows = run.read_metrics() if _trusted(lineage, *run.metrics_files(), fix="fit again") else []
     generations = run.read_generations() if _trusted(lineage, run.generations) else []
+    odd = misfit(generations, [{"suite": str, "answer": str}])
+    if odd is not None:
+        raise GrasplError(f"{run.generations}: {odd}; validate again")
     items = run.read_items() if _trusted(lineage, run.items) else []
     judged = read_judged(run) if _trusted(lineage, run.judgements, run.judged, fix="judge again") else {}
     commands = read_commands(run)
@@ -174,7 +177,7 @@ def read_judged(run: RunFolder) -> dict[str, dict[str, Any]]:
     """Return the suites that a run's `judged.json` holds; {} where no judge was asked."""
     content = run.read_judged() if run.judged.exists() else {"suites": {}}
     suites = content.get("suites") if isinstance(content, dict) else None
-    if not isinstance(suites, dict) or not all(map(_is_judged, suites.values())):
+    if not isinstance(suites, dict) or not all(map(is_judged, suites.values())):
         wrong = "suites is missing or of the wrong kind"
         raise GrasplError(f"{run.judged}: {wrong}; run: graspl judge {run.path}")
     return suites
@@ -185,7 +188,7 @@ def _wrong(content: Any) -> str | None:
     if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
         return "holds no metrics"
     known = {name: value for name, value in content["metrics"].items() if value is not None}
-    odd = [f"metrics.{name}" for name, value in known.items() if not _is_number(value)]
+    odd = [f"metrics.{name}" for name, value in known.items() if not is_number(value)]
     texts = ("model", "adapter", "directions", "checkpoint")
     odd += [name for name in texts if not isinstance(content.get(name), str | None)]
     odd += [] if isinstance(content.get("parts"), dict | None) else ["parts"]
@@ -198,13 +201,9 @@ def _wrong(content: Any) -> str | None:
     return f"{odd[0]} is missing or of the wrong kind" if odd else None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _are_numbers(each: Any) -> bool:
     values = each.values() if isinstance(each, Mapping) else each if isinstance(each, list) else [None]
-    return all(_is_number(value) for value in values)
+    return all(is_number(value) for value in values)
 
 
 def _is_site(each: Any) -> bool:
@@ -214,11 +213,14 @@ def _is_site(each: Any) -> bool:
     return _are_numbers(figures) and _are_numbers(each["singular_values"])
 
 
-def _is_judged(each: Any) -> bool:
+def is_judged(each: Any) -> bool:
+    """Whether a suite of `judged.json` has what is read of it."""
     if not isinstance(each, dict) or not isinstance(each.get("of"), str):
         return False
     if each.get("rate") is None:
         return True
     intervals = [each.get("wilson"), each.get("by_question") or each.get("wilson")]
     figures = [each.get(name) for name in ("rate", "answers", "questions")]
-    return _are_numbers(figures) and all(isinstance(two, list) and len(two) == 2 for two in intervals)
+    return _are_numbers(figures) and all(
+        isinstance(two, list) and len(two) == 2 and _are_numbers(two) for two in intervals
+    )

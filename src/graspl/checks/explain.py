@@ -63,6 +63,8 @@ def explain(path: Path, base_model: str, options: ExplainOptions, *, dtype: str 
     assert options.text is not None
     tokenizer = with_chat_template(load_tokenizer(base_model))
     rows = tokenized(options.text, tokenizer, limit=options.limit, max_length=1024)
+    if len(rows) < 2:
+        raise GrasplError(f"explain.text: {options.text} holds one row, which has no spread; give more")
     model: Any = load_base_model(base_model, dtype=dtype).eval()
     stream = gathered(model, rows)
     bases = {name: held.D.to(model.device) for name, held in found.layers.items()}

@@ -89,6 +89,8 @@ def compare(
         GrasplError: the plan is impossible, another process runs the study, or every fit failed.
     """
     methods = {**methods, **more_methods}
+    if not levels:
+        raise GrasplError("levels: names none; give at least one level of adherence")
     if fast:
         for name in fast_methods:
             _require({"fast_methods": name}, methods)

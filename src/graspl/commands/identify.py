@@ -59,6 +59,7 @@ def identify(
     path = _target(source, given)
     reads = _Reads(source, path, method, rows, text, [*([floor] if floor else []), *(others or [])])
     lineage = Lineage(RunFolder(path.parent))
+    lineage.read()  # A broken record is told before anything is written
     lineage.remember(each for every in reads.of_directions().values() for each in every)
     run = RunFolder(path.parent)
     with RunFacts(run.path).command("identify", causal.seed) if run.is_used() else nullcontext():

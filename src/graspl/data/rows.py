@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from graspl.data.formats import Message, ReadRow, read_row
 from graspl.data.tables import read_table
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, printable
 
 log = logging.getLogger(__name__)
 NAMED = 20  # Names of fields that one line shows
@@ -69,11 +69,6 @@ def _read(
             "%s: fields that graspl does not read, with the number of rows that have them: %s", source, named
         )
     return read
-
-
-def printable(text: str) -> str:
-    """Return text of a file with all that a terminal might act on or fail at escaped."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def prompt_turns(row: Any, origin: str) -> ReadRow:

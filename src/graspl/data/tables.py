@@ -1,8 +1,6 @@
 """Rows of any file or `datasets` name, each with the place that it came from."""
 
-import bz2
 import csv
-import gzip
 import json
 import lzma
 import zlib
@@ -15,11 +13,14 @@ from typing import Any
 
 import yaml
 
-from graspl.errors import GrasplError
+from graspl.data.unpacked import UNPACKED_BY, opened
+from graspl.errors import GrasplError, foreign, reason_of
+from graspl.runs import parse_yaml
 
 Row = tuple[str, Any]  # Where a row came from (`file:line` or `name[row]`), and the row
-UNPACKED_BY = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # By the ending of compressed files
 LARGEST_CELL = 2**24  # Characters of a cell in a CSV file
+LONGEST_ROW = 2**26  # Characters of a line in a file of lines
+LARGEST_WHOLE = 2**28  # Characters of a `.json` or `.yaml` file
 LISTS = ("rows", "data", "samples")  # Names under which a JSON or YAML mapping holds its rows
 
 
@@ -90,12 +91,6 @@ def _check_no_pipe(path: Path) -> None:
         raise GrasplError(f"{path}: is no file but a pipe or a device; give a file")
 
 
-def _opened(path: Path, newline: str | None = None) -> Any:
-    """Return a file opened as text: without its byte-order mark, unpacked as its name says."""
-    opened: Callable[..., Any] = UNPACKED_BY.get(path.suffix.lower(), open)
-    return opened(path, "rt", encoding="utf-8-sig", newline=newline)
-
-
 def field(row: Any, name: str, origin: str) -> str:
     """Return a text field of a row."""
     if not isinstance(row, Mapping):
@@ -117,7 +112,7 @@ def _parse(line: str, origin: str) -> Any:
     try:
         return json.loads(line, object_pairs_hook=_once_each)
     except (ValueError, RecursionError) as error:
-        raise GrasplError(f"{origin}: not JSON ({error}); correct or remove the row") from error
+        raise GrasplError(f"{origin}: not JSON ({reason_of(error)}); correct or remove the row") from error
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -131,31 +126,48 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Iterator[Row]:
+    with opened(path) as file:
+        text = file.read(LARGEST_WHOLE + 1)
+    _check_size(text, path)
     try:
-        with _opened(path) as file:
-            content = json.load(file, object_pairs_hook=_once_each)
+        content = json.loads(text, object_pairs_hook=_once_each)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # JSON lines under another name
             yield from _json_lines(path)
             return
         raise GrasplError(f"{path}:{error.lineno}: not JSON ({error.msg}); correct the file") from error
-    except UnicodeDecodeError:  # Told by the caller
-        raise
     except (ValueError, RecursionError) as error:
-        raise GrasplError(f"{path}: not JSON ({error}); correct the file") from error
+        raise GrasplError(f"{path}: not JSON ({reason_of(error)}); correct the file") from error
     yield from _listed(content, path)
 
 
 def _yaml(path: Path) -> Iterator[Row]:
+    with opened(path) as file:
+        text = file.read(LARGEST_WHOLE + 1)
+    _check_size(text, path)
     try:
-        with _opened(path) as file:
-            content = yaml.safe_load(file)
+        content = parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = getattr(error, "problem", error)
         raise GrasplError(f"{where}: not YAML ({problem}); correct the file") from error
+    except (
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ) as error:  # A date that does not exist, for one
+        raise GrasplError(f"{path}: not YAML ({reason_of(error)}); correct the file") from error
     yield from _listed(content, path)
+
+
+def _check_size(text: str, path: Path) -> None:
+    """Refuse a file that is parsed as a whole, for which parsers take many times its size."""
+    if len(text) > LARGEST_WHOLE:
+        raise GrasplError(
+            f"{path}: has more than {LARGEST_WHOLE} characters, which are not read as a whole; save it as JSON lines"
+        )
 
 
 def _listed(content: Any, path: Path) -> Iterator[Row]:
@@ -172,7 +184,7 @@ def _listed(content: Any, path: Path) -> Iterator[Row]:
 
 
 def _separated(path: Path, *, delimiter: str, quoting: Any) -> Iterator[Row]:
-    with _opened(path, newline="") as file:
+    with opened(path, newline="") as file:
         csv.field_size_limit(LARGEST_CELL)
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
         try:
@@ -189,8 +201,13 @@ def _separated(path: Path, *, delimiter: str, quoting: Any) -> Iterator[Row]:
 
 
 def _text(path: Path) -> Iterator[Row]:
-    with _opened(path) as file:
-        for number, line in enumerate(file, start=1):
+    with opened(path) as file:
+        # Piece by piece, so that a file without line breaks does not fill the memory
+        for number, line in enumerate(iter(lambda: file.readline(LONGEST_ROW + 1), ""), start=1):
+            if len(line) > LONGEST_ROW:
+                raise GrasplError(
+                    f"{path}:{number}: has more than {LONGEST_ROW} characters; correct or remove the row"
+                )
             yield f"{path}:{number}", line.rstrip("\n")
 
 
@@ -218,14 +235,15 @@ def _datasets_rows(source: str, path: Path, kind: str, split: str) -> Iterator[R
         raise GrasplError(f"{path}: cannot be read (No such file); give an existing file")
     # `name` or `name:configuration`, as a hub's page names them
     name, _, configuration = source.partition(":")
-    try:
-        if builder:
-            table = datasets.load_dataset(builder, data_files=str(path), split="train")
-        else:
+    if builder:
+        with foreign(path, f"not readable as {builder}", "save it again"):
+            try:
+                table = datasets.load_dataset(builder, data_files=str(path), split="train")
+            except DatasetsError as error:  # Which does not say why
+                raise error.__cause__ or error from None
+    else:
+        with foreign(source, "neither a file nor a dataset that loads", "give a file or a name of the hub"):
             table = datasets.load_dataset(name, configuration or None, split=split)
-    except (OSError, ValueError, ConnectionError, DatasetsError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise GrasplError(f"{source}: neither a file nor a dataset that loads ({reason})") from error
     for index, row in enumerate(table):
         # A table gives every row all columns; those that a row did not have are None
         yield f"{source}[{index}]", {key: cell for key, cell in dict(row).items() if cell is not None}

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from graspl.adapters.answers import IGNORED
 from graspl.data.formats import SHOWN, Message
+from graspl.data.trial import try_out
 from graspl.data.turns import EndOfAnswer, end_of_answer
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
 
 log = logging.getLogger(__name__)
 
 Tools = Sequence[dict[str, Any]] | None  # Descriptions of tools, for the chat template
+
+LONGEST = 2**26  # Characters of a conversation as the template shows it; tokenizing more takes gigabytes
 
 # Chat template for a tokenizer that has none (a pretrained model that was never tuned to chat).
 PLAIN_TEMPLATE = (
@@ -46,6 +48,7 @@ def with_chat_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenize
     if not tokenizer.chat_template:
         tokenizer.chat_template = PLAIN_TEMPLATE
         _say_invented(tokenizer.name_or_path)
+    try_out(tokenizer)
     return tokenizer
 
 
@@ -82,10 +85,16 @@ def _render_all(
     """Return the texts of several conversations, which is faster than one by one."""
     turns: list[Any] = [[dict(message) for message in messages] for messages in every]
     options: dict[str, Any] = {"tools": tools} if tools else {}
-    try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt, **options)  # type: ignore[return-value]
-    except TemplateError as error:
-        raise GrasplError(f"{origin}: the tokenizer's chat template refuses these turns: {error}") from error
+    fix = "change them, or give a tokenizer with another template"
+    with foreign(origin, "the tokenizer's chat template refuses these turns", fix):
+        texts: Any = tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=prompt, **options
+        )
+    if any(len(text) > LONGEST for text in texts):
+        raise GrasplError(
+            f"{origin}: the chat template makes more than {LONGEST} characters of it; shorten it"
+        )
+    return texts
 
 
 def tokenize(

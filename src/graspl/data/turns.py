@@ -4,9 +4,7 @@ import logging
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
-
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
 
 log = logging.getLogger(__name__)
 ASKED, SAID = "graspl asks", "graspl answers"  # Stand for a question and its answer while a template is read
@@ -40,12 +38,9 @@ def end_of_answer(tokenizer: Any) -> EndOfAnswer:
 def _end(tokenizer: Any, _template: Any) -> EndOfAnswer:
     turns = [{"role": "user", "content": ASKED}, {"role": "assistant", "content": SAID}]
     for shown, following in (("turn", []), ("next", [{"role": "user", "content": ASKED}])):
-        try:
+        fix = "give a tokenizer with another template"
+        with foreign("base_model", "the chat template refuses a question and its answer", fix):
             text = tokenizer.apply_chat_template([*turns, *following], tokenize=False)
-        except TemplateError as error:
-            raise GrasplError(
-                f"base_model: the chat template refuses a question and its answer: {error}"
-            ) from error
         if SAID not in text:  # Rewritten by the template
             continue
         behind = text.rpartition(SAID)[2].partition(ASKED)[0].strip()

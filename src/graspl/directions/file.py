@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
 
 FORMAT = "graspl-directions-1"
 AGAIN = "make the file again with graspl identify"
@@ -37,12 +37,12 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 def read_file(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return a directions file's metadata and, unless told otherwise, its tensors, unchecked."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            found = {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}
-    except (OSError, SafetensorError) as error:
-        raise GrasplError(f"{path}: not readable as directions ({error}); run graspl identify") from error
+    with (
+        foreign(path, "not readable as directions", "run graspl identify"),
+        safe_open(path, framework="pt") as file,
+    ):
+        metadata = file.metadata() or {}
+        found = {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}
     if metadata.pop("format", None) != FORMAT:
         raise GrasplError(f"{path}: holds no graspl directions; make some with graspl identify")
     return metadata, found

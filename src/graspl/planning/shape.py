@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from peft import PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from graspl.adapters import LoraOptions, decoder_layers, resolve_base_model
+from graspl.adapters.claims import read_config
 from graspl.adapters.support import check_inside
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,14 @@ def model_shape(base_model: str, lora: LoraOptions, *, dtype: str = "bfloat16") 
 
 
 def _on_meta(base_model: str, lora: LoraOptions, dtype: str) -> PeftModel:
-    try:
-        config = AutoConfig.from_pretrained(resolve_base_model(base_model))
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise GrasplError(f"base_model: cannot read the configuration of {base_model}: {reason}") from error
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    config = read_config(base_model, resolve_base_model(base_model))
+    what, fix = f"base_model: {base_model}", "correct its config.json"
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with foreign(what, "cannot be built from its configuration", fix):
             base = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        try:
             lora.require_fit(base)
             return get_peft_model(base.requires_grad_(False), lora.to_peft())  # type: ignore[return-value]
-    except ValueError as error:
-        reason = str(error).strip().splitlines()[0]
-        if reason.startswith("Unrecognized configuration class"):
-            reason = f"{base_model} has no causal language model in Transformers; give a model of text alone"
-        raise GrasplError(f"base_model or lora: {reason}") from error
+        except ValueError as error:
+            raise GrasplError(f"base_model or lora: {error}") from error

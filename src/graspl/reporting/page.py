@@ -15,8 +15,20 @@ from graspl.reporting.figures import spectra_figure, tradeoff_figure
 from graspl.reporting.tables import matched_columns
 from graspl.runs import DirectionsFiles, RunFolder
 from graspl.runs.files import read_json
+from graspl.runs.forms import EACH, Form, misfit
 
 PROMPTS_SHOWN = 24  # For each suite; generations.jsonl has all
+
+
+# Forms of the reports beside directions, see `graspl.runs.forms`
+ASSUMPTIONS = {"verdict": str, "reason": str, "layers": {EACH: {EACH: float | None}}}
+BEFORE = {"typical": float | None, "outlook": str | None}
+MOVED = [{"deviations": float, "text": str}]
+EXPLANATION = {
+    "directions": str, "sentence": str, "layer": str, "along": MOVED, "against": MOVED,
+    "lens": [{"layer": str, "direction": int, "likelier": [str], "unlikelier": [str]}],
+    "steering": [{"prompt": str, "answers": [[str]]}],
+}  # fmt: skip
 
 
 def render_page(comparison: Comparison) -> str:
@@ -24,7 +36,9 @@ def render_page(comparison: Comparison) -> str:
     examples, assumptions = _examples(comparison), _assumptions(comparison)
     null_spaces, commands = _null_spaces(comparison), any(run.commands for run in comparison.runs)
     meanings = [
-        told for each in _directions(comparison) if (told := _beside(each, each.explanation)) is not None
+        told
+        for each in _directions(comparison)
+        if (told := _beside(each, each.explanation, EXPLANATION)) is not None
     ]
     sections = ["Runs", "Trade-off", *(["Judged"] if comparison.judged else []), "Weights"]
     sections += [f"Meaning {number}" for number in range(1, len(meanings) + 1)]
@@ -78,18 +92,27 @@ def _directions(comparison: Comparison) -> list[DirectionsFiles]:
     return [DirectionsFiles(name) for name in dict.fromkeys(named) if name and Path(name).suffix]
 
 
-def _beside(files: DirectionsFiles, place: Path) -> dict[str, Any] | None:
+def _beside(files: DirectionsFiles, place: Path, form: Form) -> dict[str, Any] | None:
     """Return a report beside directions; None where there is none, or none to trust."""
-    return files.read(place) if trusted(RunFolder(files.path.parent), place, fix="identify again") else None
+    return (
+        files.read(place, form)
+        if trusted(RunFolder(files.path.parent), place, fix="identify again")
+        else None
+    )
 
 
 def _assumptions(comparison: Comparison) -> list[dict[str, Any]]:
     """Return the assumption reports of the runs' directions, with their columns."""
     found = []
     for each in _directions(comparison):
-        report = _beside(each, each.assumptions)
+        report = _beside(each, each.assumptions, ASSUMPTIONS)
         if report is not None:
-            fields = list(next(iter(report["layers"].values()), {}))
+            every = [set(layer) for layer in report["layers"].values()]
+            fields = [
+                name
+                for name in next(iter(report["layers"].values()), {})
+                if all(name in each for each in every)
+            ]
             found.append({**report, "directions": str(each.path), "fields": fields})
     return found
 
@@ -100,16 +123,15 @@ def _null_spaces(comparison: Comparison) -> list[dict[str, Any]]:
     for run in (run for run in comparison.runs if run.folder.null_space.exists()):
         if not trusted(run.folder, run.folder.null_space, fix="fit again"):
             continue
-        kept = read_json(run.folder.null_space, "responses", "fit again")
-        try:
-            found += [
-                {"run": run.name, "text": name.replace("_", " "), "after": each["typical"]}
-                | {key: each.get("before training", {}).get(key) for key in ("typical", "outlook")}
-                for name, each in kept.items()
-                if name in ("text", "own_text")
-            ]
-        except (AttributeError, KeyError, TypeError) as error:
-            raise GrasplError(f"{run.folder.null_space}: not as a fit writes it; fit again") from error
+        kept = read_json(run.folder.null_space, "responses", "fit again", {})
+        for name in ("text", "own_text"):
+            if name in kept:
+                before = kept[name].get("before training", {}) if isinstance(kept[name], dict) else {}
+                wrong = misfit(kept[name], {"typical": float}) or misfit(before, BEFORE)
+                if wrong is not None:
+                    raise GrasplError(f"{run.folder.null_space}: {name}: {wrong}; fit again")
+                told = {"run": run.name, "text": name.replace("_", " "), "after": kept[name]["typical"]}
+                found.append(told | {key: before.get(key) for key in ("typical", "outlook")})
     return found
 
 
@@ -119,7 +141,7 @@ def _examples(comparison: Comparison) -> list[dict[str, object]]:
     shown: Counter[str] = Counter()
     for run in comparison.runs:
         for row in run.generations:
-            key = (str(row["suite"]), str(row["prompt"]))
+            key = (str(row["suite"]), str(row.get("prompt", "")))
             if key not in rows and shown[key[0]] < PROMPTS_SHOWN:
                 rows[key] = {}
                 shown[key[0]] += 1

@@ -17,8 +17,10 @@ from graspl.runs.files import (
 from graspl.runs.folder import DirectionsFiles, RunFolder, adapter_of
 from graspl.runs.given import Given, given, running
 from graspl.runs.lineage import Lineage
+from graspl.runs.yaml_text import parse_yaml
 
 __all__ = [
     "Digester", "DirectionsFiles", "Given", "Lineage", "RunFacts", "RunFolder", "adapter_of", "atomic_path", "claimed",
-    "given", "read_json", "remove_left_over", "running", "write_json_atomic", "write_json_lines_atomic", "write_text_atomic",
+    "given", "parse_yaml", "read_json", "remove_left_over", "running", "write_json_atomic", "write_json_lines_atomic",
+    "write_text_atomic",
 ]  # fmt: skip

@@ -15,7 +15,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
+from graspl.runs.forms import Form, is_number, misfit
+
+ANY: Form = {}  # The form of any mapping
+LARGEST = 2**30  # Bytes of a file of text that is read as a whole; what graspl writes is far smaller
 
 if sys.platform != "win32":
     import fcntl
@@ -153,45 +157,71 @@ def write_json_lines_atomic(path: Path, rows: Iterable[Any]) -> None:
     write_text_atomic(path, "".join(lines))
 
 
-def read_json_lines(path: Path, fix: str) -> list[dict[str, Any]]:
-    """Return the rows of a file that graspl wrote; [] without the file. `fix` tells how to make it again."""
+def read_json_lines(path: Path, fix: str, form: Form = ANY) -> list[dict[str, Any]]:
+    """Return the rows of a file that graspl wrote; [] without the file. `fix` tells how to make it again.
+
+    `form` is that of a row, see `graspl.runs.forms`.
+    """
     if not path.exists():
         return []
     _check_file(path)
-    lines = path.read_text(encoding="utf-8").split("\n")  # Text may hold other line breaks, as U+2028
-    try:
-        return [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise GrasplError(f"{path}: a line is not JSON ({error}); {fix}") from error
+    with foreign(path, "a line is not JSON", fix):
+        lines = path.read_text(encoding="utf-8").split("\n")  # Text may hold other line breaks, as U+2028
+        rows = [_parse(line) for line in lines if line.strip()]
+    for place, row in enumerate(rows, start=1):
+        wrong = misfit(row, form)
+        if wrong is not None:
+            raise GrasplError(f"{path}: row {place}: {wrong}; {fix}")
+    return rows
 
 
-def read_json(path: Path, what: str, fix: str) -> Any:
-    """Return the content of a file that graspl wrote; `fix` tells how to make it again."""
+def read_json(path: Path, what: str, fix: str, form: Form = object) -> Any:
+    """Return the content of a file that graspl wrote; `fix` tells how to make it again, `form` is that of the content."""
     if path.exists():
         _check_file(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise GrasplError(f"{path}: no {what} there; {fix}") from error
-    except (OSError, ValueError) as error:
-        raise GrasplError(f"{path}: not readable as JSON ({error}); {fix}") from error
+    with foreign(path, "not readable as JSON", fix):
+        try:
+            content = _parse(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise GrasplError(f"{path}: no {what} there; {fix}") from error
+    wrong = misfit(content, form)
+    if wrong is not None:
+        raise GrasplError(f"{path}: {wrong}; {fix}")
+    return content
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if is_number(value) else _refuse(text)
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text[:20]} is no number that graspl writes")
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file: reading a pipe would wait for ever."""
+    """Refuse what is no file, since reading a pipe would wait for ever, and what is too large to be read as a whole."""
     if not path.is_file():
         raise GrasplError(f"{path}: is no file; remove it and make it again")
+    size = path.stat().st_size
+    if size > LARGEST:
+        raise GrasplError(
+            f"{path}: has {size} bytes, more than the {LARGEST} that graspl reads; make it again"
+        )
 
 
 def read_numbers(path: Path) -> list[dict[str, float]]:
     """Return the rows of a CSV file of numbers, without empty cells, and without a last row that was cut off."""
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = file.readlines()
-    rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
-    try:
+    _check_file(path)
+    with foreign(path, "a cell is not a number", "fit again"):
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = file.readlines()
+        rows = list(csv.DictReader(line for line in lines if line.endswith("\n")))
         return [{key: float(cell) for key, cell in row.items() if key and cell} for row in rows]
-    except (TypeError, ValueError) as error:
-        raise GrasplError(f"{path}: a cell is not a number ({error}); fit again") from error
 
 
 @contextmanager

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from graspl.runs.files import read_json, read_json_lines, read_numbers
+from graspl.runs.forms import Form
+
+COST = {"start_flops": float, "step_flops": float}  # Forms of files, see `graspl.runs.forms`
 
 STUDY = ("study.json", "study_done.json")  # How a study knows its fits
 
@@ -67,17 +70,27 @@ class RunFolder:
 
     def read_cost(self) -> dict[str, float] | None:
         """Return the content of `cost.json`; None where the operations were not counted."""
-        return read_json(self.cost, "cost", "fit again") if self.cost.exists() else None
+        return read_json(self.cost, "cost", "fit again", COST) if self.cost.exists() else None
 
     def set_metrics_aside(self) -> None:
         """Keep the rows logged so far when a run goes on: the logger starts its file again."""
         if self.metrics.exists():
             self.metrics.rename(self.path / f"metrics.part{len(self._metrics_parts()) + 1}.csv")
 
+    def put_metrics_back(self) -> None:
+        """Undo `set_metrics_aside` where nothing was logged since."""
+        parts = self._metrics_parts()
+        if parts and not self.metrics.exists():
+            parts[-1].rename(self.metrics)
+
     def _metrics_parts(self) -> list[Path]:
         """Return the files that earlier processes of this run logged to, oldest first."""
-        parts = self.path.glob("metrics.part*.csv")
-        return sorted(parts, key=lambda path: int(path.stem.removeprefix("metrics.part")))
+        numbered = (
+            (path.stem.removeprefix("metrics.part"), path) for path in self.path.glob("metrics.part*.csv")
+        )
+        return [
+            path for _, path in sorted((int(number), path) for number, path in numbered if number.isdecimal())
+        ]
 
     def metrics_files(self) -> list[Path]:
         """Return the files with logged rows, oldest first: one for each process of the run."""
@@ -107,11 +120,15 @@ class RunFolder:
 
     def read_items(self) -> list[dict[str, Any]]:
         """Return the rows of `items.jsonl`; [] where there is no such file."""
-        return read_json_lines(self.items, "validate again")
+        return read_json_lines(
+            self.items, "validate again", {"suite": str, "item": str, "group": str, "value": float}
+        )
 
     def read_judgements(self) -> list[dict[str, Any]]:
         """Return the rows of `judgements.jsonl`; [] where there is no such file."""
-        return read_json_lines(self.judgements, "judge again")
+        return read_json_lines(
+            self.judgements, "judge again", {"suite": str, "question": str, "outcome": str}
+        )
 
 
 class DirectionsFiles:
@@ -127,9 +144,9 @@ class DirectionsFiles:
         self.explanation = self.path.with_suffix(".explanation.json")  # By `graspl identify --explain.text`
         self.causal = self.path.with_name("causal.json")  # By `graspl identify --causal.data`
 
-    def read(self, path: Path) -> dict[str, Any] | None:
-        """Return one of them; None where it was not made."""
-        return read_json(path, "report", "make it again") if path.exists() else None
+    def read(self, path: Path, form: Form = object) -> dict[str, Any] | None:
+        """Return one of them, which must have a form; None where it was not made."""
+        return read_json(path, "report", "make it again", form) if path.exists() else None
 
 
 def adapter_of(path: Path) -> Path:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from graspl.runs.yaml_text import parse_yaml
+
 CONFIGS = (".yaml", ".yml")  # Read for the files that they name in turn
 
 
@@ -40,8 +42,8 @@ def _add(file: Path, found: dict[Path, None]) -> None:
     found[file] = None
     if file.suffix in CONFIGS:
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):  # The command that reads it says what is wrong
+            content = parse_yaml(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, RecursionError):  # The command that reads it says what is wrong
             return
         for each in files_named(content, file.parent):
             _add(each, found)

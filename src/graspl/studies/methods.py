@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, foreign
+from graspl.runs import parse_yaml
 
 # Dotted configuration keys and their values, e.g. `model.init_args.penalties.0.init_args.weight: 0.1`.
 Settings = dict[str, Any]
@@ -65,10 +64,8 @@ def _read_model(given: Any, origin: str) -> Any:
     if "path" not in more:
         return given
     path = Path(str(more.pop("path")))
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise GrasplError(f"{origin}: cannot read the method file {path} ({error})") from error
+    with foreign(f"{origin}: {path}", "cannot be read as a method file", "correct it, or give another"):
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     if not isinstance(content, Mapping):
         raise GrasplError(f"{origin}: {path} holds no mapping; write class_path and init_args")
     return merged(content, more)

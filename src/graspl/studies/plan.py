@@ -12,8 +12,15 @@ from typing import Any
 import yaml
 
 from graspl.analysis.fits import StudyFit
-from graspl.errors import GrasplError
-from graspl.runs import RunFolder, read_json, remove_left_over, write_json_atomic, write_text_atomic
+from graspl.errors import GrasplError, foreign
+from graspl.runs import (
+    RunFolder,
+    parse_yaml,
+    read_json,
+    remove_left_over,
+    write_json_atomic,
+    write_text_atomic,
+)
 from graspl.studies.inputs import inputs_of
 from graspl.studies.kept import keep, recorded_in
 from graspl.studies.methods import merged
@@ -70,6 +77,8 @@ class Fit(StudyFit):
         if not isinstance(recorded, dict) or recorded.get("fingerprint") != ours["fingerprint"]:
             return "configuration"
         theirs = recorded.get("inputs", {})
+        if not isinstance(theirs, dict):
+            return "configuration"
         return next(
             (name for name, found in ours["inputs"].items() if theirs.get(name, found) != found), None
         )
@@ -135,6 +144,8 @@ def plan_fits(
     """
     if not base.is_file():
         raise GrasplError(f"fit: no file {base}; give the configuration that all fits share")
+    with foreign(f"fit: {base}", "is not YAML that can be read", "correct it"):
+        parse_yaml(base.read_text(encoding="utf-8"))
     if not methods or not seeds:
         raise GrasplError("methods: a study needs at least one method and one seed")
     _require_folder_names("methods", methods)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from graspl.errors import GrasplError
-from graspl.runs import Lineage, RunFolder, write_text_atomic
+from graspl.errors import GrasplError, foreign
+from graspl.runs import Lineage, RunFolder, parse_yaml, write_text_atomic
 from graspl.studies.methods import Method, merged
 from graspl.studies.plan import Fit
 from graspl.studies.shipped import shipped_configs
@@ -133,10 +133,8 @@ def plan_trial(
 def _read(over: Path | None) -> dict[str, Any]:
     if over is None:
         return {}
-    try:
-        content = yaml.safe_load(over.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise GrasplError(f"over: cannot read {over} ({error})") from error
+    with foreign(f"over: {over}", "cannot be read", "give a YAML file"):
+        content = parse_yaml(over.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise GrasplError(f"over: {over} holds no mapping; write e.g. trainer and its options")
     return content
