@@ -70,8 +70,8 @@ docs: $(STAMP) ## put figures into pages, draw imports, build the documentation 
 
 FUZZ_SECONDS ?= 300
 FUZZ_SEED ?=
-fuzz: $(STAMP) ## fuzz configuration, data, adapter and directions files for FUZZ_SECONDS of work, on new examples each time or those of FUZZ_SEED
-	GRASPL_FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 14 )) GRASPL_FUZZ_SEED=$(FUZZ_SEED) $(WORKERS) -q tests/reliability/test_fuzzing.py
+fuzz: $(STAMP) ## fuzz every kind of file that graspl reads for FUZZ_SECONDS of work, on new examples each time or those of FUZZ_SEED
+	GRASPL_FUZZ_SECONDS=$$(( $(FUZZ_SECONDS) / 36 )) GRASPL_FUZZ_SEED=$(FUZZ_SEED) $(WORKERS) -q tests/reliability/test_fuzzing.py
 
 audit-deps: $(STAMP) ## look up known vulnerabilities of the versions in constraints.txt and of the oldest allowed; asks an index of advisories
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --group audit || true

@@ -6,6 +6,7 @@
 import json
 import os
 import random
+import shutil
 import time
 from contextlib import suppress
 from itertools import count
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import whole_loop
 import yaml
 from conftest import CHAT_ROWS, REPOSITORY, make_model
+from endpoint import Stub, completion
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from peft import get_peft_model
@@ -274,3 +277,51 @@ def test_evaluations_that_a_report_reads(run, tmp_path):
             file.unlink()
 
     explore(check, changed(content), 25)
+
+
+# Files of the whole loop, each with a quick command that reads it
+KINDS = {
+    "naive/generations.jsonl": "judge", "judges.yaml": "judge", "cache.sqlite": "judge from a cache",
+    "rubrics.yaml": "judge from a cache", "naive/items.jsonl": "report", "naive/metrics.csv": "report",
+    "naive/judged.json": "report", "naive/lineage.json": "verify", "naive/judgements.jsonl": "contrast",
+    "naive/checkpoints/last.ckpt": "identify a checkpoint", "study.yaml": "compare",
+    "study/naive/seed_0/study.json": "compare", "study/naive/seed_0/cost.json": "compare",
+    "model/config.json": "plan", "model/model.safetensors": "explain", "model/tokenizer.json": "explain",
+    "model/tokenizer_config.json": "explain", "model/chat_template.jinja": "explain", "sae/cfg.json": "identify by an SAE",
+    "sae/sae_weights.safetensors": "identify by an SAE", "naive/layers.explanation.json": "report",
+    "naive/directions.assumptions.json": "report",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory):
+    """Return the folder of a whole loop that was run once."""
+    folder, server = tmp_path_factory.mktemp("loop"), Stub(lambda prompt, number: (200, completion("80")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        whole_loop.build(folder, lambda *arguments: main(list(arguments)), server.url)
+        yield folder
+    server.server.shutdown()
+    server.server.server_close()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file(loop, run, tmp_path, monkeypatch, name):
+    shutil.copytree(loop, tmp_path / "loop")
+    monkeypatch.chdir(tmp_path / "loop")
+    monkeypatch.setattr(
+        "graspl.studies.workers.run_fits", lambda fits, jobs: ((each, "not run") for each in fits)
+    )
+    file, whole = tmp_path / "loop" / name, (loop / name).read_bytes()
+    ways = mangled(whole)
+    if file.suffix == ".json":
+        ways |= changed(json.loads(whole)).map(lambda content: json.dumps(content).encode())
+
+    def check(data):
+        file.write_bytes(data)
+        if name.startswith("naive/") and file.name not in ("lineage.json", "last.ckpt"):
+            recorded(tmp_path / "loop" / "naive")
+        run(*whole_loop.COMMANDS[KINDS[name]])
+
+    explore(check, ways, 4)
