@@ -219,7 +219,7 @@ def test_a_config_that_names_no_class_is_told_with_what_to_do(graspl, tmp_path):
             "model: {class_path: graspl.methods.LoRALitModule}\ntrainer: {max_step: 3}\n",
             "did you mean --trainer.max_steps?",
         ),
-        ("model: {class_path: graspl.methods.LoRALitModule}\nmodle: {r: 1}\n", "modle"),
+        ("model: {class_path: graspl.methods.LoRALitModule}\ntrainr: {r: 1}\n", "trainr"),
     ],
 )
 def test_mistakes_in_a_file_are_told_with_what_was_meant(text, part, graspl, chat_options, tmp_path):
