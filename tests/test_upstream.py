@@ -25,7 +25,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 from graspl.adapters.packing import ROW_BY_ROW
 from graspl.errors import shorten
 from graspl.evaluation.metrics import ItemValues
-from graspl.training_cli import QUIET
+from graspl.quiet import QUIET
 
 
 def adapted():

@@ -24,8 +24,7 @@ QUIET = (
 # What Lightning logs in every run; parts of the messages
 BANNERS = (
     "GPU available:", "TPU available:", "HPU available:", "LOCAL_RANK:", "Tip:", "Seed set to", "stopped: `max_",
-    "Trainer already configured with model summary", "You are using a CUDA device", "distributed_backend=",
-    "Initializing distributed:", "Restoring states from the checkpoint",
+    "Trainer already configured with model summary", "You are using a CUDA device", "Restoring states from the checkpoint",
 )  # fmt: skip
 
 

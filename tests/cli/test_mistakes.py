@@ -241,8 +241,7 @@ def test_a_checkpoint_with_code_in_it_is_not_run(graspl, chat_options, tmp_path)
             return (open, (str(tmp_path / "owned"), "w"))
 
     torch.save({"state_dict": {}, "x": Evil()}, tmp_path / "evil.ckpt")  # noqa: TID251
-    with pytest.raises(Exception, match=r"(?i)weights.only"):
-        graspl("fit", *chat_options(), f"--ckpt_path={tmp_path / 'evil.ckpt'}")
+    refused(graspl("fit", *chat_options(), f"--ckpt_path={tmp_path / 'evil.ckpt'}"), "evil.ckpt")
     assert not (tmp_path / "owned").exists()
 
 

@@ -130,7 +130,7 @@ EARLY = [
     ),
     (["data", "none.jsonl", "--base_model", "organism"], "none.jsonl: cannot be read"),
     (["data", "x", "--base_model", "./none"], "base_model: no folder ./none"),
-    (["fitt"], "fitt is no command; did you mean fit? choose from fit, validate, data"),
+    (["fitt"], "fitt is no command; did you mean fit? choose from fit, validate, try"),
     (["repotr", "x"], "did you mean report?"),
     ([*CLASSES, "--model.base_model", "./none"], "no folder ./none"),
     ([*CLASSES, "--model.base_model=/a/b/c"], "no folder /a/b/c"),

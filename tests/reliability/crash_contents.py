@@ -3,7 +3,9 @@
 - `metrics.csv` and its parts: the rows that count, whichever process logged them; of those, the validations. The loss of the
   step at which a checkpoint is written is logged behind it, and may be missing.
 - checkpoints: weights, optimizer and step; the archive also holds the moment when it was packed, and paths.
-- `lineage.json`: hashes without the times of change, and none of what may differ itself; but each result must be as recorded.
+- `lineage.json`: hashes without the times of change, none of what may differ itself, and none of the options, among which
+  may be that of going on; but each result must be as recorded.
+- `run.json`: the last command and how it ended; those that were killed stand before it.
 - `judged.json`: without `usage`, which counts what this command asked.
 - `directions.safetensors`: tensors and metadata, which safetensors writes in any order.
 - records of a study's fits: without date, machine and seconds. The logs of its fits are left out, and so is
@@ -93,7 +95,7 @@ def _said(path: Path) -> Any:
     if path.name == "directions.safetensors":
         with safe_open(path, "pt") as file:
             return file.metadata(), {name: _plain(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    if path.name == "lineage.json":
+    if path.name in ("lineage.json", "run.json"):
         return _recorded(json.loads(path.read_text()))
     kind = "record" if path.parent.name == "kept" else path.name
     if kind in VOLATILE:
@@ -120,11 +122,15 @@ def _plain(content: Any) -> Any:
     return [_plain(value) for value in content] if isinstance(content, list | tuple) else content
 
 
-def _recorded(entries: dict[str, Any]) -> Any:
+def _recorded(record: dict[str, Any]) -> Any:
+    if "commands" in record:
+        return record["status"], record["commands"][-1]["command"], record["commands"][-1]["status"]
+    entries = record["results"]
     kept = {name: entry for name, entry in entries.items() if not name.startswith("metrics")}
     for digests in kept.get("directions.safetensors", {}).get("files", {}).values():
         digests.pop("sha256")
-    return _without(kept | {"judged.json": sorted(kept.get("judged.json", {}))}, ("changed",))
+    kept |= {"judged.json": sorted(kept.get("judged.json", {}))}
+    return _without(kept, ("changed", "settings", "given"))
 
 
 def _without(content: Any, names: tuple[str, ...]) -> Any:

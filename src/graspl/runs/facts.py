@@ -21,6 +21,7 @@ from graspl.runs.given import given, hidden
 Status = Literal["started", "complete", "interrupted", "failed"]
 TEXTS = ("id", "command", "status", "start")
 LIBRARIES = ("torch", "transformers", "peft", "lightning")
+LOCK = ".running."  # And the command's id: held as long as its process lives
 LONGEST_REASON = 500  # Characters
 
 
@@ -45,7 +46,8 @@ class RunFacts:
             name: of the command.
             seed: of its random numbers; None where it draws none.
         """
-        existed, entry = self.folder.exists(), _entry(name, seed)
+        # A study's folder, made to be claimed, holds no more than the claim
+        existed, entry = any(map(_is_shown, self.folder.glob("*"))), _entry(name, seed)
         lock = self._lock(entry["id"])
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -101,9 +103,11 @@ class RunFacts:
 
     def _begin(self, entry: dict[str, Any]) -> None:
         before = self.read().get("commands", [])
-        for each in before:  # What killed processes left
-            if each["status"] == "started" and self._is_running(each["id"]) is False:
-                Path(self._lock(each["id"]).lock_file).unlink(missing_ok=True)
+        for left in self.folder.glob(
+            f"{LOCK}*"
+        ):  # By processes that were killed, perhaps before they were recorded
+            if self._is_running(left.name.removeprefix(LOCK)) is False:
+                left.unlink(missing_ok=True)
         write_text_atomic(self.path, _text([*before, entry]))
 
     def _end(self, entry: dict[str, Any], status: Status, reason: str | None) -> None:
@@ -116,14 +120,14 @@ class RunFacts:
         write_text_atomic(self.path, _text([*commands.values()]))
 
     def _remove_if_alone(self, lock: Any) -> None:
-        names = {each.name for each in self.folder.iterdir()} if self.folder.is_dir() else set[str]()
-        if names and names <= {self.path.name, Path(lock.lock_file).name}:
-            for name in names:
-                (self.folder / name).unlink(missing_ok=True)
-            self.folder.rmdir()
+        if all(each == self.path for each in filter(_is_shown, self.folder.glob("*"))):
+            for each in (self.path, Path(lock.lock_file)):
+                each.unlink(missing_ok=True)
+            with suppress(OSError):  # A claim is let go of after this
+                self.folder.rmdir()
 
     def _lock(self, identity: str) -> Any:
-        return FileLock(self.folder / f".running.{identity}", timeout=0)
+        return FileLock(self.folder / f"{LOCK}{identity}", timeout=0)
 
     def _is_running(self, identity: str) -> bool | None:
         """Return whether the process of a command still holds its lock; None where this user may not look."""
@@ -186,6 +190,10 @@ def _version(name: str) -> str | None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_shown(path: Path) -> bool:
+    return not path.name.startswith(".")
 
 
 def _is_entry(each: Any) -> bool:

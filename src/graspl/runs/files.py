@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +239,7 @@ def claimed(folder: Path, option: str = "trainer.default_root_dir") -> Iterator[
     """
     path = folder / ".claimed"
     lock = FileLock(path, timeout=0)
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
@@ -256,3 +257,6 @@ def claimed(folder: Path, option: str = "trainer.default_root_dir") -> Iterator[
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # One that holds files stays, and so do its parents
+            for each in made:
+                each.rmdir()
