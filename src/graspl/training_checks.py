@@ -45,6 +45,26 @@ MAY_CHANGE = ("the trainer's steps, devices and strategy", "the suites", "checkp
 FROM_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch")
 
 
+def find_run(config: Any) -> None:
+    """Take the folder that a run's own config.yaml lies in as the run folder, wherever the command is started."""
+    for given in config.config or []:
+        path = Path(str(given))
+        folder = path.parent
+        if path != RunFolder(folder).config or not path.is_file():
+            continue
+        with foreign(path, "is not YAML that can be read", "correct it"):
+            kept = parse_yaml(path.read_text(encoding="utf-8"))
+        trainer = kept.get("trainer") if isinstance(kept, dict) else None
+        root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
+        # Another one on the command line stands
+        if (
+            isinstance(root, str)
+            and root == config.trainer.default_root_dir
+            and folder.resolve() != Path(root).resolve()
+        ):
+            config.trainer.default_root_dir = str(folder)
+
+
 def check_options(config: Any) -> None:
     """Refuse options of the trainer and a checkpoint that Lightning does not check itself."""
     options, checkpoint = config.trainer, config.ckpt_path

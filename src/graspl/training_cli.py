@@ -30,12 +30,19 @@ from graspl.callbacks import (
 )
 from graspl.callbacks.console import with_console
 from graspl.callbacks.record import record_log, recorded
-from graspl.errors import GrasplError, foreign, shorten
+from graspl.errors import GrasplError, shorten
 from graspl.hints import names_of, with_fix
 from graspl.methods.lora import LoRALitModule
 from graspl.quiet import be_quiet
-from graspl.runs import Lineage, RunFolder, claimed, parse_yaml, write_text_atomic
-from graspl.training_checks import check_options, check_readable, check_same, check_unused, told_in_one_line
+from graspl.runs import Lineage, RunFolder, claimed, write_text_atomic
+from graspl.training_checks import (
+    check_options,
+    check_readable,
+    check_same,
+    check_unused,
+    find_run,
+    told_in_one_line,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,26 +77,6 @@ class SaveRunConfig(SaveConfigCallback):
             config["ckpt_path"] = None
             text = self.parser.dump(config, skip_none=False)
             write_text_atomic(RunFolder(trainer.default_root_dir).config, text)
-
-
-def _find_run(config: Any) -> None:
-    """Take the folder that a run's own config.yaml lies in as the run folder, wherever the command is started."""
-    for given in config.config or []:
-        path = Path(str(given))
-        folder = path.parent
-        if path != RunFolder(folder).config or not path.is_file():
-            continue
-        with foreign(path, "is not YAML that can be read", "correct it"):
-            kept = parse_yaml(path.read_text(encoding="utf-8"))
-        trainer = kept.get("trainer") if isinstance(kept, dict) else None
-        root = trainer.get("default_root_dir") if isinstance(trainer, dict) else None
-        # Another one on the command line stands
-        if (
-            isinstance(root, str)
-            and root == config.trainer.default_root_dir
-            and folder.resolve() != Path(root).resolve()
-        ):
-            config.trainer.default_root_dir = str(folder)
 
 
 class GrasplCLI(LightningCLI):
@@ -151,7 +138,7 @@ class GrasplCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse options that make no sense, and a folder that holds another run, before anything is built."""
         config = self.config[self.config.subcommand]
-        _find_run(config)
+        find_run(config)
         check_options(config)
         if self.config.subcommand == "fit" and config.checkpoint.filename is None:
             # Named by epoch and step: a fit that goes on writes over what one that was killed left, instead of beside it
