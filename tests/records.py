@@ -3,8 +3,8 @@
 from graspl.runs import Lineage, RunFolder
 
 
-def recorded(folder):
-    """Record the results in a folder as they lie there, made from nothing, and return the folder."""
+def recorded(folder, *more):
+    """Record the results in a folder, and more of its files, as they lie there, made from nothing; return the folder."""
     run = RunFolder(folder)
-    Lineage(run).record(run.results(), {})
+    Lineage(run).record([*run.results(), *more], {})
     return folder

@@ -83,7 +83,7 @@ def report(tmp_path):
         DirectionsFiles(directions).assumptions,
         {"verdict": "doubtful", "reason": EVIL, "layers": {"model.layers.1": {"share": 0.5, "gap": None}}},
     )
-    recorded(tmp_path)
+    recorded(tmp_path, DirectionsFiles(directions).explanation, DirectionsFiles(directions).assumptions)
     runs = [
         make_run(tmp_path / "base", adapter=None),
         make_run(tmp_path / "naive", curve_rows=[(0, 0.1, 0.1), (1, 0.98, 0.9)], answer=EVIL),
