@@ -7,13 +7,15 @@ import signal
 
 import pytest
 import torch
-from conftest import CHAT_ROWS
+from conftest import CHAT_ROWS, make_model, make_tokenizer
 from fits import adam, save, train
 
 from graspl import LoRALitModule
-from graspl.adapters import read_adapter
+from graspl.adapters import load_tokenizer, read_adapter
+from graspl.analysis.runs import is_judged
 from graspl.data import read_conversations
 from graspl.errors import GrasplError
+from graspl.evaluation.judges.openai import is_whole
 from graspl.runs import RunFolder
 
 
@@ -94,3 +96,19 @@ def test_half_checkpoint(share, graspl, chat_options, tmp_path):
     assert not (tmp_path / "run" / "evaluation.json").exists()
     code, _, err = graspl("validate", "--config", "run/config.yaml", "--ckpt_path", last)
     assert code == 0, err
+
+
+def test_broken_files_that_fuzzing_found(tmp_path):
+    """A suite of `judged.json` and a kept reply without a key, and a tokenizer whose longest text is no number."""
+    suite = {"of": "refusal", "rate": 0.0, "answers": 2, "questions": 2, "wilson": [0.0, 0.6]}
+    assert is_judged(suite | {"by_question": None})
+    assert not is_judged(suite)
+    reply = {"text": "7", "top": {}, "prompt_tokens": 1, "reply_tokens": 1}
+    assert is_whole(reply | {"first_token": None})
+    assert not is_whole(reply)
+    make_tokenizer().save_pretrained(tmp_path)
+    make_model("llama").config.save_pretrained(tmp_path)
+    place = tmp_path / "tokenizer_config.json"
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"model_max_length": []}))
+    with pytest.raises(GrasplError, match="model_max_length"):
+        load_tokenizer(str(tmp_path))

@@ -58,6 +58,10 @@ def load_tokenizer(base_model: str, *, trust_remote_code: bool = False) -> PreTr
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Of Rust code
             raise
         raise GrasplError(_not_loaded(base_model, "tokenizer", error)) from error
+    if not isinstance(tokenizer.model_max_length, int | float):
+        raise GrasplError(
+            f"base_model: model_max_length in {base_model}/tokenizer_config.json is no number; correct it"
+        )
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise GrasplError(f"base_model: {base_model} needs a pad or eos token in tokenizer_config.json")

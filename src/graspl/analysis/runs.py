@@ -219,7 +219,9 @@ def is_judged(each: Any) -> bool:
         return False
     if each.get("rate") is None:
         return True
-    intervals = [each.get("wilson"), each.get("by_question") or each.get("wilson")]
+    if "by_question" not in each:  # None where it was not computed
+        return False
+    intervals = [each.get("wilson"), each["by_question"] or each.get("wilson")]
     figures = [each.get(name) for name in ("rate", "answers", "questions")]
     return _are_numbers(figures) and all(
         isinstance(two, list) and len(two) == 2 and _are_numbers(two) for two in intervals

@@ -23,7 +23,7 @@ class ReplyCache:
             self._rows = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
             self._rows.execute(_TABLE)
             self._rows.commit()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ValueError, sqlite3.Error) as error:  # A name of its schema may be no UTF-8
             raise GrasplError(f"{path}: cannot be used as a cache ({error}); name another file") from error
 
     @staticmethod

@@ -186,6 +186,7 @@ def is_whole(kept: Any) -> bool:
     top = kept.get("top")
     return (
         isinstance(top, dict)
+        and "first_token" in kept
         and isinstance(kept.get("first_token"), str | None)
         # Endpoints round: a sure token may come out a little above zero, and an impossible one at -inf or -9999
         and all(
