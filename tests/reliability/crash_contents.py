@@ -29,6 +29,7 @@ from graspl.runs import Lineage, RunFolder
 
 VOLATILE = {"judged.json": ("usage",), "record": ("date", "machine", "seconds")}
 LEFT_OUT = re.compile(r"metrics(\.part\d+)?\.csv|.*\.log|study_done\.json")
+LOG = re.compile(r"(^|/)metrics(\.part\d+)?\.csv$")
 RANDOM = re.compile(
     r"(?<=/tmp/tmp)[a-z0-9_]{8}|(?<=/\.tmp)[A-Za-z0-9]{6}|\.[a-z0-9_]{8}(?=/|$)"
 )  # What `tempfile` puts at the end of a name
@@ -73,10 +74,11 @@ def state_of(folder: Path) -> str:
 
 
 def figures(content: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """Yield every number of a JSON file with its place in it."""
+    """Yield every number of a JSON file with its place in it, but for what is told of the commands that ran."""
     if isinstance(content, dict):
         for key, value in content.items():
-            yield from figures(value, f"{name}.{key}")
+            if key != "commands":
+                yield from figures(value, f"{name}.{key}")
     elif isinstance(content, list):
         for place, value in enumerate(content):
             yield from figures(value, f"{name}.{place}")
@@ -135,5 +137,7 @@ def _recorded(record: dict[str, Any]) -> Any:
 
 def _without(content: Any, names: tuple[str, ...]) -> Any:
     if isinstance(content, dict):
-        return {name: _without(value, names) for name, value in content.items() if name not in names}
+        kept = {name: value for name, value in content.items() if name not in names}
+        # A study is made from the logs of its fits, whose parts may differ
+        return {name: _without(value, names) for name, value in kept.items() if not LOG.search(name)}
     return [_without(value, names) for value in content] if isinstance(content, list) else content
