@@ -9,6 +9,7 @@ from transformers.utils.logging import disable_progress_bar
 from graspl.activations import NaturalDirections
 from graspl.analysis import read_run, removed
 from graspl.analysis.runs import Run
+from graspl.analysis.verdicts import COHERENT
 from graspl.commands.identify import identify
 from graspl.commands.report import report
 from graspl.errors import GrasplError
@@ -53,6 +54,12 @@ def run_trial(base_model: str, train: str, *, text: str | None, out: Path, **opt
 def _removed(trial: Trial) -> str:
     """Say how much of what the naive fit adds is gone where the fits ended."""
     base, naive, grasp = (read_run(folder) for folder in trial.runs)
+    coherence = naive.metrics["coherence"]
+    if coherence is not None and coherence < COHERENT:
+        return (
+            "Spill-over removed: cannot be told. Off the topic the model gives one of the answers to choose from with a "
+            f"probability of only {coherence:.1g}; measure with questions that it answers (--suites)."
+        )
     found = removed(*(each.shares("unrelated") for each in (grasp, naive, base)))
     if found is None:
         return (
