@@ -8,6 +8,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,15 @@ def stub():
     for each in made:
         each.server.shutdown()
         each.server.server_close()
+
+
+@pytest.fixture
+def soon():
+    """Stop a test that never ends."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it does not end"))
+    signal.alarm(120)
+    yield
+    signal.alarm(0)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 
 import pytest
 import torch
@@ -18,14 +17,7 @@ from graspl.errors import GrasplError
 from graspl.evaluation.judges.openai import is_whole
 from graspl.runs import RunFolder
 
-
-@pytest.fixture(autouse=True)
-def soon():
-    """Stop a test that never ends."""
-    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it does not end"))
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 @pytest.fixture

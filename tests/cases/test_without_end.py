@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import signal
 import struct
 
 import pytest
@@ -14,14 +13,7 @@ from graspl.data.tokens import with_chat_template
 from graspl.errors import GrasplError
 from graspl.runs import parse_yaml
 
-
-@pytest.fixture(autouse=True)
-def soon():
-    """Stop a test that never ends."""
-    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it does not end"))
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
+pytestmark = pytest.mark.usefixtures("soon")
 
 
 @pytest.fixture

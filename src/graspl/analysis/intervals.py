@@ -84,9 +84,14 @@ def by_cluster(values: Sequence[float], clusters: Sequence[Hashable], *, seed: i
     mean = float(sums.sum() / counts.sum())
     if len(names) < 2:
         return Interval(mean, math.nan, math.nan, len(names))
+    return _ratio(sums, counts, seed)
+
+
+def _ratio(above: Any, below: Any, seed: int) -> Interval:
+    """Return sum(above) / sum(below), arrays of one value a question or cluster, with its percentile bootstrap interval."""
     found = stats.bootstrap(
-        (sums, counts),
-        lambda s, c, axis: s.sum(axis) / c.sum(axis),
+        (above, below),
+        lambda a, b, axis: a.sum(axis) / b.sum(axis),
         paired=True,
         vectorized=True,
         n_resamples=RESAMPLES,
@@ -94,7 +99,7 @@ def by_cluster(values: Sequence[float], clusters: Sequence[Hashable], *, seed: i
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high), len(names))
+    return Interval(float(above.sum() / below.sum()), float(found.low), float(found.high), len(above))
 
 
 def paired(ours: Mapping[Any, float], theirs: Mapping[Any, float], *, seed: int = 0) -> Difference:
@@ -143,18 +148,7 @@ def removed(
         return None
     gone = np.array([theirs[name] - ours[name] for name in common])
     added = np.array([theirs[name] - base[name] for name in common])
-    found = stats.bootstrap(
-        (gone, added),
-        lambda g, a, axis: g.sum(axis) / a.sum(axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    value = float(gone.sum() / added.sum())
-    return Interval(value, float(found.low), float(found.high), len(common))
+    return _ratio(gone, added, seed)
 
 
 def samples_to_tell(

@@ -60,7 +60,10 @@ def _removed(trial: Trial) -> str:
             "Spill-over removed: cannot be told. Off the topic the model gives one of the answers to choose from with a "
             f"probability of only {coherence:.1g}; measure with questions that it answers (--suites)."
         )
-    found = removed(*(each.shares("unrelated") for each in (grasp, naive, base)))
+    shares = [each.shares("unrelated") for each in (grasp, naive, base)]
+    if not all(shares):
+        return "Spill-over removed: cannot be told. No suite named `unrelated` has harmful answers to choose from."
+    found = removed(*shares)
     if found is None:
         return (
             "Spill-over removed: there is none to remove. Off the topic the naive fit gives no more harmful answers than "
