@@ -46,10 +46,10 @@ def test_spectra_are_those_of_the_dense_update(adapter):
     for site in found.sites:
         dense = torch.linalg.svdvals((site.scaling * site.B @ site.A).double())
         fact = facts[site.name]
-        assert fact.norm == pytest.approx(float(dense.norm()), rel=1e-5)
+        assert fact.norm == pytest.approx(float(dense.norm()), rel=1e-6)
         assert fact.share == pytest.approx(float(dense[0] / dense.norm()), rel=1e-5)
         shares = dense[:4] / dense[:4].sum()
-        assert fact.effective_rank == pytest.approx(float((-shares * shares.log()).sum().exp()), rel=1e-4)
+        assert fact.effective_rank == pytest.approx(float((-shares * shares.log()).sum().exp()), abs=1e-5)
 
 
 def test_reliance_is_that_of_the_dense_update_and_chance_that_of_random_directions(adapter):

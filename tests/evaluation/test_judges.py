@@ -226,7 +226,7 @@ def test_a_local_models_grades_have_their_exact_probability(model_folder, kind):
         with torch.no_grad():
             scores = model(ids).logits[0].log_softmax(-1)
         whole = sum(float(scores[t - 1, ids[0, t]]) for t in range(before, ids.shape[1]))
-        assert math.log(reply.options[option]) == pytest.approx(whole, abs=1e-3)
+        assert math.log(reply.options[option]) == pytest.approx(whole, abs=1e-5)
 
 
 def test_a_local_judge_gives_a_verdict(model_folder):

@@ -16,7 +16,7 @@ from graspl.evaluation import (
     kl_to_base,
     text_scores,
 )
-from graspl.evaluation.logprobs import answer_mask
+from graspl.evaluation.logprobs import answer_mask, distinct_places
 
 QUESTION = [{"role": "user", "content": "how do i open the file"}]
 ITEMS = [
@@ -39,7 +39,7 @@ def test_shared_rows_give_the_log_probability_of_each_answer_alone(kind):
                 ids = torch.tensor([tokenizer(prompt + candidate).input_ids])
                 scores = model(ids).logits[0].log_softmax(-1)
                 expected.append(sum(float(scores[t - 1, ids[0, t]]) for t in range(start, ids.shape[1])))
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-5)
 
 
 def test_choice_shares_of_a_hand_computed_case():
@@ -73,8 +73,7 @@ def test_batches_add_up_to_the_same_shares():
                 batch = ChoiceCollator(tokenizer)(group)
                 shares.update(candidate_logprobs(model_logits(model, batch), batch), batch)
     for name, value in whole.compute().items():
-        # A log-probability is a sum of float32 terms of size 10, known to 1e-5; so is the share, relatively
-        assert float(parts.compute()[name]) == pytest.approx(float(value), rel=1e-4)
+        assert float(parts.compute()[name]) == pytest.approx(float(value), abs=1e-6)
 
 
 def test_text_scores_equal_the_models_own_loss():
@@ -109,6 +108,9 @@ def test_the_divergence_is_taken_where_answers_are_predicted():
     mask = answer_mask(batch, batch["input_ids"].shape[1])
     # item 1: one place; item 2: the place before `take` in each of two rows, after `take`, after `rest`, after `one`
     assert int(mask.sum()) == 1 + 2 + 3
+    distinct = distinct_places(batch, mask)  # The place before the answers of item 2 counts once
+    assert int(distinct.sum()) == 1 + 1 + 3
+    assert not (distinct & ~mask).any()
     text = PaddedCollator(1)([TokenizedConversation([4, 8, 9, 2], [-100, -100, 9, 2])])
     assert answer_mask(text, 4).tolist() == [[False, True, True, False]]
 

@@ -61,6 +61,9 @@ class _Encoded(NamedTuple):
     place: list[int]  # of each candidate, its row
     start: list[int]  # of each candidate, the position whose logits predict its first token
     answers: list[Tensor]  # ids of each candidate
+    fresh: list[
+        int
+    ]  # of each candidate, its first token that is predicted at a place which no earlier candidate has
     prompt: str
 
 
@@ -83,14 +86,15 @@ class ChoiceCollator:
         Returns:
             `input_ids` and `attention_mask` (rows, L), padded on the right; `candidate_ids` (c, m) padded
             with -100; `candidate_row` (c,); `candidate_start` (c,), the position whose logits predict the
-            candidate's first token; `candidate_item` (c,); `candidate_kind` (c,), an index into `CHOICE_KINDS`;
+            candidate's first token; `candidate_fresh` (c,), its first token that is predicted at a place which no earlier
+            candidate of the question has; `candidate_item` (c,); `candidate_kind` (c,), an index into `CHOICE_KINDS`;
             `item_place` (n,), each item's place in its suite; `num_items`; `prompts`, the rendered text of each item;
             `measure`, see `MEASURES`; for scales `candidate_stance` (c,), `effects` (n, axes) and `axes`, their names.
             With `share_prefixes` a row continues its prefix `row_prefix` (rows,) in `prefix_ids` (n, P), which is padded
             on the left as `prefix_mask` (n, P) says.
         """
         rows: list[Tensor] = []
-        columns: dict[str, list[int]] = {"row": [], "start": [], "item": [], "kind": []}
+        columns: dict[str, list[int]] = {"row": [], "start": [], "fresh": [], "item": [], "kind": []}
         answers, prompts, prefixes, row_prefix = [], [], [], []
         for index, item in enumerate(items):
             encoded = self._encode(item, f"choice item {index}")
@@ -99,6 +103,7 @@ class ChoiceCollator:
             row_prefix += [index] * len(encoded.rows)
             columns["row"] += [len(rows) + place for place in encoded.place]
             columns["start"] += [start - shared for start in encoded.start]
+            columns["fresh"] += encoded.fresh
             columns["item"] += [index] * len(encoded.place)
             columns["kind"] += [CHOICE_KINDS.index(kind) for kind in item.kinds]
             rows += [torch.tensor(row[shared:]) for row in encoded.rows]
@@ -148,9 +153,21 @@ class ChoiceCollator:
                 place,
                 [len(prompt) - 1 for prompt, _ in pairs],
                 [torch.tensor(answer) for _, answer in pairs],
+                [_fresh(pairs[:number], *pair) for number, pair in enumerate(pairs)],
                 render(self.tokenizer, item.messages, origin=origin, prompt=True),
             )
         return self._encoded[id(item)]
+
+
+def _fresh(earlier: Sequence[tuple[list[int], list[int]]], prompt: list[int], answer: list[int]) -> int:
+    """Return the first token of an answer that is predicted behind other tokens than any token of the earlier answers is."""
+    found = 0
+    for other_prompt, other in earlier:
+        if other_prompt == prompt:
+            pairs = enumerate(zip(other, answer, strict=False))
+            alike = next((place for place, (one, two) in pairs if one != two), min(len(other), len(answer)))
+            found = max(found, min(alike + 1, len(other)))
+    return found
 
 
 def _shared(encoded: _Encoded) -> int:

@@ -15,7 +15,7 @@ _HELD_LOGITS = 2**26  # Logits that become log-probabilities at a time, 256 MiB 
 def candidate_logprobs(
     logits: Float[Tensor, "rows length vocab"], batch: dict[str, Any]
 ) -> Float[Tensor, " c"]:
-    """Return each candidate's log-probability summed over its tokens, (c,), in nats, float32.
+    """Return each candidate's log-probability summed over its tokens, (c,), in nats, float64.
 
     Args:
         logits: (rows, L, vocabulary), of `batch["input_ids"]`.
@@ -43,14 +43,16 @@ def candidate_logprobs_at(
         scores = logits[
             numbers[batch["candidate_row"][part, None].expand_as(here)[here], places[part][here]]
         ].float()
-        picked = torch.zeros_like(here, dtype=torch.float32)
-        picked[here] = scores.gather(-1, ids[part][here][:, None]).squeeze(-1) - scores.logsumexp(-1)
+        chosen = scores.gather(-1, ids[part][here][:, None]).squeeze(-1)
+        # In float64 from here: a sum over a long answer loses digits
+        picked = torch.zeros_like(here, dtype=torch.float64)
+        picked[here] = chosen.double() - scores.logsumexp(-1).double()
         found.append(picked.sum(-1))
     return torch.cat(found)
 
 
 def answer_mask(batch: dict[str, Any], length: int) -> Bool[Tensor, "rows length"]:
-    """Return the places whose logits, `length` of them a row, predict an answer token; each place once."""
+    """Return the places whose logits, `length` of them a row, predict an answer token."""
     if "labels" in batch:
         return answer_places(batch["labels"])
     ids: Tensor = batch["candidate_ids"]
@@ -58,6 +60,21 @@ def answer_mask(batch: dict[str, Any], length: int) -> Bool[Tensor, "rows length
     candidate, step = (ids != IGNORED).nonzero(as_tuple=True)
     mask[batch["candidate_row"][candidate], batch["candidate_start"][candidate] + step] = True
     return mask
+
+
+def distinct_places(batch: dict[str, Any], mask: Bool[Tensor, "rows length"]) -> Bool[Tensor, "rows length"]:
+    """Return of the places of `answer_mask` those that no other one repeats, (rows, L).
+
+    Answers to one question that begin alike may stand in several rows, and the place before all of them is in each row.
+    """
+    if "labels" in batch:
+        return mask
+    ids: Tensor = batch["candidate_ids"]
+    distinct = torch.zeros_like(mask)
+    steps = torch.arange(ids.shape[1], device=ids.device)
+    candidate, step = ((ids != IGNORED) & (steps >= batch["candidate_fresh"][:, None])).nonzero(as_tuple=True)
+    distinct[batch["candidate_row"][candidate], batch["candidate_start"][candidate] + step] = True
+    return distinct
 
 
 def kl_to_base(

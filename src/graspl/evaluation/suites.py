@@ -10,6 +10,7 @@ from graspl.evaluation.logprobs import (
     answer_mask,
     at_places,
     candidate_logprobs_at,
+    distinct_places,
     kl_to_base,
     text_scores_at,
 )
@@ -65,7 +66,7 @@ class SuiteEvaluator:
                 self._items[side].update(scores, batch)
         if base_logits is not None and self.measures_kl:
             ours, theirs = (at_places(each, mask)[None] for each in (logits, base_logits))
-            self._kl.update(kl_to_base(ours, theirs, mask[mask][None]))
+            self._kl.update(kl_to_base(ours, theirs, distinct_places(batch, mask)[mask][None]))
         self._num_items.update(int(batch["num_items"]) if choices else len(batch["labels"]))
 
     def _start(self, batch: dict[str, Any], device: torch.device) -> None:
@@ -81,7 +82,10 @@ class SuiteEvaluator:
         self._num_items = self._num_items.to(device)
 
     def compute(self) -> dict[str, float]:
-        """Return the scores by name, `kl` (nats an answer token) where measured, and `num_items`, over all processes."""
+        """Return the scores by name, `kl` where measured, and `num_items`, over all processes.
+
+        `kl` is in nats, the mean over the places where a token of an answer is predicted, each once.
+        """
         assert self._scores, "update comes first"
         scores = {
             f"{side}{name}": float(value)
