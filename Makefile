@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test thorough extras coverage lint bench phase browser docs fuzz crash audit-deps dist demo-commands clean
+.PHONY: help demo test thorough extras coverage lint bench phase browser docs notebooks fuzz crash audit-deps dist demo-commands clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ docs: $(STAMP) ## put figures into pages, draw imports, build the documentation 
 	$(BIN)/python results/insert.py
 	$(BIN)/python docs/draw_imports.py
 	$(BIN)/mkdocs build --strict
+
+notebooks: $(STAMP) ## run the notebooks and keep what they show
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 FUZZ_SECONDS ?= 300
 FUZZ_SEED ?=

@@ -1,5 +1,6 @@
 """The documentation is built without a warning, and what it says is true and current."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from graspl.runs import RunFolder
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -76,6 +79,43 @@ def test_every_room_has_a_page_of_reference():
         "callbacks",
     }
     assert rooms == {each.stem for each in (ROOT / "docs" / "reference").glob("*.md")}
+
+
+def test_the_page_of_commands_is_what_help_shows(tmp_path):
+    # In a process of its own: help lists the classes that were imported
+    script = ROOT / "docs" / "write_commands.py"
+    subprocess.run([sys.executable, script, tmp_path / "page.md"], check=True, timeout=300)
+    shown = (tmp_path / "page.md").read_text()
+    assert shown == script.with_name("commands.md").read_text(), "run: python docs/write_commands.py"
+
+
+def test_every_file_of_a_run_folder_is_on_the_page_of_files():
+    page = (ROOT / "docs" / "files.md").read_text()
+    ours = {path.name for path in vars(RunFolder("run")).values()} - {"run"}
+    assert {name for name in ours if f"`{name}`" not in page} == set()
+
+
+def messages():
+    """Return every text in the source, with … for what is filled in."""
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(
+                    str(each.value) if isinstance(each, ast.Constant) else "…" for each in node.values
+                )
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_of_the_page_of_troubles_are_those_of_the_code():
+    rows = re.findall(
+        r"^\| `(.+?)` \|", (ROOT / "docs" / "troubleshooting.md").read_text(), flags=re.MULTILINE
+    )
+    assert len(rows) > 30
+    known = set(messages())
+    for row in rows:
+        wanted = re.compile(".*".join(re.escape(part) for part in row.split("…")))
+        assert any(wanted.search(each) for each in known), row
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -202,4 +242,5 @@ def test_recipes_are_at_most_ten_lines():
 def test_pages_of_the_site_are_in_its_menu():
     nav = yaml.safe_load(re.sub(r"!!python\S+", "", (ROOT / "mkdocs.yml").read_text()))["nav"]
     listed = set(re.findall(r"[\w/-]+\.md", json.dumps(nav)))
-    assert listed == {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    made = {"changelog.md", *(f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb"))}
+    assert listed == made | {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}

@@ -40,11 +40,21 @@ def test_every_notebook_is_run():
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == {check.__name__ for check in CHECKS}
 
 
+@pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_keeps_what_it_shows(notebook):
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    shown = [each for cell in cells for each in cell["outputs"]]
+    assert all(cell["execution_count"] == place for place, cell in enumerate(cells, 1)), "run: make notebooks"
+    assert any("image/png" in each.get("data", {}) for each in shown)
+    assert not [each for each in shown if each["output_type"] == "error" or each.get("name") == "stderr"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_notebook_runs(check, tmp_path, monkeypatch):
     notebook = NOTEBOOKS / f"{check.__name__}.ipynb"
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
     names = {"__name__": "__main__"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
