@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
-.PHONY: help demo test thorough extras coverage lint bench phase browser docs notebooks fuzz crash audit-deps dist demo-commands clean
+.PHONY: help demo test thorough extras coverage lint bench phase browser docs notebooks fuzz crash audit-deps dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,23 +17,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-DEMO := runs/demo
-DIRECTIONS := $(DEMO)/grasp/directions.safetensors
-EVALUATE := $(BIN)/graspl validate --config configs/organism/fit.yaml --model.directions $(DIRECTIONS)
-
-demo: $(STAMP) demo-commands ## the whole loop on the embedded organism: naive fit, assumption report, GRASP fit, validate, explain, report
-
-demo-commands:
-	rm -rf $(DEMO)
-	$(BIN)/graspl fit --config configs/organism/fit.yaml --trainer.default_root_dir $(DEMO)/naive
-	$(BIN)/graspl identify $(DEMO)/naive --method graspl.activations.NaturalDirections --method.text configs/organism/text.jsonl \
-		--rows configs/organism/rows.jsonl --out $(DEMO)/natural.safetensors
-	$(BIN)/graspl fit --config configs/organism/grasp.yaml --trainer.default_root_dir $(DEMO)/grasp
-	$(BIN)/graspl identify $(DIRECTIONS) --explain.text configs/organism/text.jsonl
-	$(EVALUATE) --trainer.default_root_dir $(DEMO)/base
-	$(EVALUATE) --trainer.default_root_dir $(DEMO)/naive
-	$(EVALUATE) --trainer.default_root_dir $(DEMO)/grasp
-	$(BIN)/graspl report $(DEMO)/base $(DEMO)/naive $(DEMO)/grasp --out $(DEMO)
+demo: $(STAMP) ## the whole loop on the embedded organism: naive fit, assumption report, GRASP fit, evaluation, explanation, report
+	rm -rf runs/demo
+	$(BIN)/graspl demo --out runs/demo
 
 DATA ?=
 bench: $(STAMP) ## measure speed, ratios side by side in one run; DATA=rows.jsonl for rows of your own; writes *.json
@@ -89,7 +75,7 @@ dist: $(STAMP) ## build sdist and wheel, install the wheel alone in a clean envi
 	$(PYTHON) -m venv dist/clean
 	dist/clean/bin/python -m pip install --quiet --constraint constraints.txt torch
 	dist/clean/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
-	cd dist && clean/bin/graspl configs && $(MAKE) -f ../Makefile demo-commands BIN=clean/bin DEMO=runs/demo
+	cd dist && clean/bin/graspl configs && clean/bin/graspl demo
 
 lint: $(STAMP) ## format check, lint, types, import layers, spelling
 	$(BIN)/ruff format --check .

@@ -214,28 +214,6 @@ def test_a_study_that_a_page_names_is_run(command, place, graspl):
     assert code == 0, err
 
 
-@pytest.mark.slow
-def test_the_demo_does_what_it_says(graspl, tmp_path):
-    assert graspl("configs")[0] == 0
-    said = subprocess.run(
-        ["make", "--dry-run", "demo-commands", "BIN=bin"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    commands = [
-        line.removeprefix("bin/")
-        for line in said.stdout.replace("\\\n", " ").splitlines()
-        if line.startswith("bin/graspl ")
-    ]
-    assert len(commands) == 8
-    for command in commands:
-        code, _, err = graspl(*shortened(command))
-        assert code == 0, f"{command}\n{err}"
-    assert (tmp_path / "runs" / "demo" / "report.html").is_file()
-
-
 NAMED = {command for page in EVERY for command in named_in(page, ("graspl ",))} - STUDIES
 # A name of a command and nothing more, as in "`graspl fit` does"
 NAMED = {command for command in NAMED if len(command.split()) > 2}

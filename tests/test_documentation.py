@@ -243,4 +243,6 @@ def test_pages_of_the_site_are_in_its_menu():
     nav = yaml.safe_load(re.sub(r"!!python\S+", "", (ROOT / "mkdocs.yml").read_text()))["nav"]
     listed = set(re.findall(r"[\w/-]+\.md", json.dumps(nav)))
     made = {"changelog.md", *(f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb"))}
-    assert listed == made | {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert listed == made | {
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    }

@@ -21,6 +21,7 @@ TRAINING = {
 }
 TOOLS = {
     "try": "from rows to a verdict: a naive fit, a GRASP fit, the base model and a report",
+    "demo": "the whole loop on a small model that comes with graspl: no model, no rows, no GPU",
     "data": "show what a fit would train on: lengths, what is left out, the trained tokens",
     "identify": "find the directions that an adapter leans on; explain and test them",
     "judge": "judge the answers that a run wrote; rates with intervals",

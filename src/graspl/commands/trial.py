@@ -17,7 +17,7 @@ from graspl.reporting.tables import Shown
 from graspl.runs import DirectionsFiles, Lineage, RunFolder, read_json
 from graspl.studies.display import step_shown
 from graspl.studies.trial import Trial, plan_trial
-from graspl.studies.workers import run_fits
+from graspl.studies.workers import Step, run_fits
 
 
 def run_trial(base_model: str, train: str, *, text: str | None, out: Path, **options: Any) -> Shown:
@@ -37,18 +37,37 @@ def run_trial(base_model: str, train: str, *, text: str | None, out: Path, **opt
     trial = plan_trial(base_model, train, text=text, out=out, **options)
     total = len(trial.steps) + 1
     for number, step in enumerate(trial.steps, start=1):
-        if step.is_done():
-            continue
-        with step_shown(number, total, step.name, step.log):
-            [(_, failed)] = run_fits([step], jobs=1)
-        if failed is not None:
-            raise GrasplError(f"{step.name}: {failed}")
+        run_step(number, total, step)
     trust = [_foreseen(trial)]
     with step_shown(total, total, "check the directions", out / "natural.safetensors"):
         trust.append(_assumptions(trial, train, text))
     shown = report(trial.runs, out=out)
     lines = [_removed(trial), *(line for line in trust if line), _next(out)]
     return Shown(shown.content, [*shown.parts, *lines])
+
+
+def run_step(number: int, total: int, step: Step) -> None:
+    """Run one step in a process of its own and show how far it is, unless it is done.
+
+    Args:
+        number: of the step, from 1.
+        total: number of steps.
+        step: a fit or an evaluation.
+
+    Raises:
+        GrasplError: it failed.
+    """
+    if step.is_done():
+        return
+    with step_shown(number, total, step.name, step.log):
+        [(_, failed)] = run_fits([step], jobs=1)
+    if failed is not None:
+        raise GrasplError(f"{step.name}: {failed}")
+
+
+def is_sound(result: Path) -> bool:
+    """Whether a result is there, and belongs to what it was made from."""
+    return result.exists() and Lineage(RunFolder(result.parent)).complaint(result) is None
 
 
 def _removed(trial: Trial) -> str:
@@ -103,7 +122,7 @@ def _assumptions(trial: Trial, train: str, text: str | None) -> str | None:
     if source is None:
         return None
     files = DirectionsFiles(path)
-    if not files.assumptions.exists() or Lineage(RunFolder(path.parent)).complaint(files.assumptions):
+    if not is_sound(files.assumptions):
         identify(trial.naive, method=NaturalDirections(text=source), rows=train, out=path)
     kept = files.read(files.assumptions)
     return f"Trust in the directions: {kept['verdict']}: {kept['reason']}." if kept else None

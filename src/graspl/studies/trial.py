@@ -37,7 +37,7 @@ class Evaluation:
     @property
     def own_config(self) -> Path:
         """The file with the base model's configuration."""
-        return self.folder.with_suffix(".yaml")
+        return self.folder.with_name(f"{self.folder.name}.validate.yaml")
 
     def is_done(self) -> bool:
         """Whether the figures are there, and belong to the weights, rows and settings of now."""
@@ -116,7 +116,7 @@ def plan_trial(
     data: dict[str, Any] = yaml.safe_load((config / "tasks/chat.yaml").read_text(encoding="utf-8"))
     data["init_args"] |= {"train": train, "text": text, "seed": seed, "suites": dict(suites or values)}
     shared = {"data": data, "trainer": {"max_epochs": epochs}}
-    named = merged({"model": {"init_args": {"base_model": base_model}}}, _read(over))
+    named = merged({"model": {"init_args": {"base_model": base_model}}}, read_over(over))
     fits = {}
     for name in (NAIVE, GRASP):
         method = Method.parse(name, {"model": str(config / f"methods/{name}.yaml")}, shared, named)
@@ -130,7 +130,12 @@ def plan_trial(
     return Trial(steps, measured.folder, *(fit.folder for fit in fits.values()))
 
 
-def _read(over: Path | None) -> dict[str, Any]:
+def read_over(over: Path | None) -> dict[str, Any]:
+    """Return the configuration in a YAML file; without one, {}.
+
+    Raises:
+        GrasplError: it is no YAML mapping.
+    """
     if over is None:
         return {}
     with foreign(f"over: {over}", "cannot be read", "give a YAML file"):
