@@ -2,10 +2,12 @@
 
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import pytest
 from conftest import CHAT_ROWS
+from terminal import in_a_terminal, screen
 
 from graspl.commands import trial
 
@@ -22,24 +24,72 @@ def tried(graspl, model_folder, write_rows, tmp_path):
     rows, text = write_rows(CHAT_ROWS), write_rows(CHAT_ROWS[::-1] * 2, "text.jsonl")
     (tmp_path / "over.yaml").write_text(OVER)
 
-    def run(*more):
-        return graspl("try", model_folder("llama"), rows, "--text", text, "--over", "over.yaml", *more)
+    def run(*more, columns=None):
+        command = [
+            "try",
+            str(model_folder("llama")),
+            str(rows),
+            "--text",
+            str(text),
+            "--over",
+            "over.yaml",
+            *more,
+        ]
+        if columns is None:
+            return graspl(*command)
+        return in_a_terminal([sys.executable, "-m", "graspl", *command], tmp_path, columns)
 
     return run
 
 
-@pytest.mark.slow
-def test_from_rows_to_a_verdict_and_nothing_twice(tried, tmp_path):
+STEPS = [
+    "measure base", "naive, seed 0", "measure naive", "grasp, seed 0", "measure grasp", "check the directions",
+]  # fmt: skip
+ENDS = (
+    "Spill-over removed: ",
+    "Foreseen before training: ",
+    "Trust in the directions: ",
+    "report: ",
+    "Next: ",
+)
+
+
+def shown_at_any_width(tried):
+    """Run everything in a terminal, look at it again in others and in a file; return what the file got."""
+    shown = {}
+    for columns in (80, 100, 120):  # The first one runs everything, the others find it done
+        code, written = tried("--out", "out", columns=columns)
+        assert code == 0, written
+        lines, states = screen(written)
+        shown[columns] = [line.rstrip() for line in lines if line.strip()]
+        told = [re.findall(r"\] (.*): done in", line) for line in lines]
+        assert [name for each in told for name in each] == (STEPS if columns == 80 else STEPS[-1:])
+        below = next(place for place, line in enumerate(lines) if line.startswith("base"))
+        assert max(len(line) for line in lines[below - 1 : below + 3]) <= columns
+        if columns == 80:  # Each step's own last line beside its name, and nothing that is no text
+            assert any("measure base" in each for each in states)
+            assert all(each.isprintable() for each in states)
     code, out, err = tried("--out", "out")
     assert code == 0, err
+    assert "\x1b" not in out + err
+    shown["file"] = [line.rstrip() for line in out.splitlines()]
+    for where, lines in shown.items():
+        for start in ENDS:
+            assert sum(line.startswith(start) for line in lines) == 1, (where, start)
+        words = {word for line in lines for word in line.split()}
+        assert {"run", "adherence", "coherence", "kl", "0.90", "0.95", "base", "naive", "grasp"} <= words, (
+            where
+        )
+    return out
+
+
+@pytest.mark.slow
+def test_from_rows_to_a_verdict_and_nothing_twice(tried, tmp_path):
+    out = shown_at_any_width(tried)
     folder = tmp_path / "out"
-    for line in ("Spill-over removed: ", "Trust in the directions: ", "Foreseen before training: ", "Next: "):
-        assert line in out
     assert (folder / "report.html").is_file()
     # A random model gives hardly any of the answers to choose from, so a share removed would say nothing
     assert "Spill-over removed: cannot be told." in out
-    steps = re.findall(r"\[(\d)/6\] (.*): done in", err)
-    assert [number for number, _ in steps] == list("123456")
     # The figures are those of the separate commands' files
     for run in ("base", "naive", "grasp"):
         assert run in out

@@ -31,13 +31,13 @@ def run_demo(*, seed: int, over: Path | None, out: Path) -> Shown:
     demo, total = plan_demo(out, seed=seed, over=read_over(over)), 7
     run_step(1, total, demo.naive)
     natural = DirectionsFiles(out / "natural.safetensors")
-    with step_shown(2, total, "check the directions", natural.path):
+    with step_shown(2, total, "check the directions"):
         if not is_sound(natural.assumptions):
             method = NaturalDirections(text=str(demo.text))
             identify(demo.naive.folder, method=method, rows=str(demo.rows), out=natural.path)
     run_step(3, total, demo.grasp)
     used = DirectionsFiles(RunFolder(demo.grasp.folder).directions)
-    with step_shown(4, total, "explain the directions", used.path):
+    with step_shown(4, total, "explain the directions"):
         if not is_sound(used.explanation):
             identify(used.path, explain=ExplainOptions(text=str(demo.text)))
     for number, step in enumerate(demo.measured, start=5):

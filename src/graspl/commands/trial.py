@@ -39,7 +39,7 @@ def run_trial(base_model: str, train: str, *, text: str | None, out: Path, **opt
     for number, step in enumerate(trial.steps, start=1):
         run_step(number, total, step)
     trust = [_foreseen(trial)]
-    with step_shown(total, total, "check the directions", out / "natural.safetensors"):
+    with step_shown(total, total, "check the directions"):
         trust.append(_assumptions(trial, train, text))
     shown = report(trial.runs, out=out)
     lines = [_removed(trial), *(line for line in trust if line), _next(out)]

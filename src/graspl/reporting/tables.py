@@ -52,8 +52,9 @@ def matched_columns(comparison: Comparison) -> list[str]:
 
 
 def runs_table(comparison: Comparison) -> Table:
-    """Return one row for each run: its figures, and those at each level of adherence."""
-    table = Table("run", *comparison.figures, *matched_columns(comparison))
+    """Return one row for each run: its figures, and those at each level of adherence; 80 columns hold all of them."""
+    names = [name.replace("_", " ") for name in (*comparison.figures, *matched_columns(comparison))]
+    table = Table(Column("run", no_wrap=True), *names, box=None, padding=(0, 1, 0, 0))
     for run in comparison.runs:
         matched = [figure(by_run.get(run.name)) for by_run in comparison.matched.values()]
         table.add_row(run.name, *(figure(run.metrics[name]) for name in comparison.figures), *matched)

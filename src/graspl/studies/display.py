@@ -16,14 +16,14 @@ SHOWN = 60  # Characters of a step's own last line
 
 
 @contextmanager
-def step_shown(number: int, total: int, name: str, output: Path) -> Iterator[None]:
+def step_shown(number: int, total: int, name: str, output: Path | None = None) -> Iterator[None]:
     """Show within the block that a step runs, for how long, and the last line of its output.
 
     Args:
         number: of the step, from 1.
         total: number of steps.
         name: what it does.
-        output: the file that it writes to, while it runs.
+        output: the text file that it writes to while it runs, where there is one.
     """
     console, began = Console(stderr=True), time.monotonic()
     title = f"[{number}/{total}] {name}"
@@ -35,7 +35,7 @@ def step_shown(number: int, total: int, name: str, output: Path) -> Iterator[Non
         with console.status(escape(title)) as status, _repeated(1.0, lambda: status.update(escape(now()))):
             yield
     else:
-        log.info("%s: its output is in %s", title, output)
+        log.info(title if output is None else f"{title}: its output is in {output}")
         with _repeated(EVERY, lambda: log.info(now())):
             yield
     log.info("%s: done in %s", title, _since(began))
@@ -64,8 +64,10 @@ def _since(began: float) -> str:
     return f"{minutes}:{seconds:02d}"
 
 
-def _last_line(output: Path) -> str:
+def _last_line(output: Path | None) -> str:
     """Return the last line of a file that has letters, cut, without characters that move a terminal's cursor."""
+    if output is None:
+        return ""
     try:
         with output.open("rb") as file:
             file.seek(max(0, output.stat().st_size - 4000))
