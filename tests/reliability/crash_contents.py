@@ -4,7 +4,7 @@
   step at which a checkpoint is written is logged behind it, and may be missing.
 - checkpoints: weights, optimizer and step; the archive also holds the moment when it was packed, and paths.
 - `lineage.json`: hashes without the times of change, none of what may differ itself, and none of the options, among which
-  may be that of going on; but each result must be as recorded.
+  may be that of going on; but each result must be as recorded, and so must the records of a study's fits be.
 - `run.json`: the last command and how it ended; those that were killed stand before it.
 - `judged.json`: without `usage`, which counts what this command asked.
 - `directions.safetensors`: tensors and metadata, which safetensors writes in any order.
@@ -98,7 +98,7 @@ def _said(path: Path) -> Any:
         with safe_open(path, "pt") as file:
             return file.metadata(), {name: _plain(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     if path.name in ("lineage.json", "run.json"):
-        return _recorded(json.loads(path.read_text()))
+        return _recorded(json.loads(path.read_text()), path.parent.parent)
     kind = "record" if path.parent.name == "kept" else path.name
     if kind in VOLATILE:
         content = _without(json.loads(path.read_text()), VOLATILE[kind])
@@ -124,15 +124,23 @@ def _plain(content: Any) -> Any:
     return [_plain(value) for value in content] if isinstance(content, list | tuple) else content
 
 
-def _recorded(record: dict[str, Any]) -> Any:
+def _recorded(record: dict[str, Any], beside: Path) -> Any:
     if "commands" in record:
         return record["status"], record["commands"][-1]["command"], record["commands"][-1]["status"]
     entries = record["results"]
     kept = {name: entry for name, entry in entries.items() if not name.startswith("metrics")}
     for digests in kept.get("directions.safetensors", {}).get("files", {}).values():
         digests.pop("sha256")
+    for entry in kept.values():
+        fits = entry.get("made_from", {}).get("fit", {})
+        for name in fits:  # A record tells its own date and seconds
+            fits[name] = [each["sha256"] == _digest(beside / name) for each in fits[name].values()]
     kept |= {"judged.json": sorted(kept.get("judged.json", {}))}
     return _without(kept, ("changed", "settings", "given"))
+
+
+def _digest(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def _without(content: Any, names: tuple[str, ...]) -> Any:

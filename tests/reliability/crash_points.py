@@ -1,6 +1,6 @@
 """Kill `graspl` at every change of a file, run the next command, and see what comes of it.
 
-    python tests/reliability/crash_points.py [--every N] [--commands fit judge] [--out results/crash_points.json]
+    python tests/reliability/crash_points.py [--every N] [--first N] [--commands fit judge] [--out results/crash_points.json]
 
 Each command runs once undisturbed, while the kernel reports every system call that changes a file in the folder
 (`tracing.py`): these are the points. Then, for each point, it runs again from the same files and is killed with SIGKILL right
@@ -63,8 +63,8 @@ class Found:
     """All else."""
 
 
-def sweep(place: Place, command: Command, every: int) -> Found:
-    """Kill a command at each of its points, or at every so many of them, and follow up."""
+def sweep(place: Place, command: Command, every: int, first: int = 0) -> Found:
+    """Kill a command at each of its points from the first one on, or at every so many of them, and follow up."""
     place.restore(command.before)
     trace = place.trace(command.arguments, watch=True)
     found = Found(len(trace.points), dict(Counter(point.call for point in trace.points)), every)
@@ -75,6 +75,8 @@ def sweep(place: Place, command: Command, every: int) -> Found:
     wanted, known = contents(place.work), dict[str, tuple[str, str]]()
     shown = _shown(place, command)
     for stop in _stops(trace.points, every, command.name == "compare"):
+        if stop.point < first:
+            continue
         point = trace.points[stop.point]
         told = f"{stop.point}{' half' * stop.half}{' alone' * stop.alone}, {_masked(point)}"
         found.stops += 1
@@ -208,6 +210,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--every", type=int, default=1, help="stop only at each so many points")
+    parser.add_argument("--first", type=int, default=0, help="begin with this point, to look at some again")
     parser.add_argument("--commands", nargs="*", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--out", type=Path, default=Path("results/crash_points.json"))
     options = parser.parse_args()
@@ -220,7 +223,10 @@ def main() -> None:
         # Commands that were swept before stay, so that a sweep can be made in parts
         found = json.loads(options.out.read_text())["figures"]["commands"] if options.out.exists() else {}
         for name in options.commands:
-            found[name] = {"command": name, **asdict(sweep(place, COMMANDS[name], options.every))}
+            found[name] = {
+                "command": name,
+                **asdict(sweep(place, COMMANDS[name], options.every, options.first)),
+            }
             print(name, json.dumps(found[name]), flush=True)
             totals = {
                 key: sum(each[key] for each in found.values())

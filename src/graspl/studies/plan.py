@@ -91,7 +91,8 @@ class Fit(StudyFit):
                 raise GrasplError(
                     f"kept: {self.kept} is of another {differs}; remove it, or name another folder"
                 )
-            remove_left_over(self.folder)  # It may have been killed behind its record
+            for folder in (self.folder, self.kept.parent):  # It may have been killed behind its record
+                remove_left_over(folder)
             return True
         kept = self.folder / FINGERPRINT
         # A fit stopped while writing its first file leaves only the scratch folder of `atomic_path`
