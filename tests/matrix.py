@@ -140,7 +140,8 @@ def _plan(base, rows, folder):
     assert shape.frozen_numbers == sum(each.numel() for each in model.parameters())
     adapted = peft.get_peft_model(model, _lora(base).to_peft())
     assert shape.adapter_numbers == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
-    assert shape.hidden == model.get_input_embeddings().weight.shape[1]
+    streams = model(input_ids=torch.zeros(1, 2, dtype=torch.long), output_hidden_states=True).hidden_states
+    assert shape.hidden == streams[-1].shape[-1]
     footprint(shape, Layout("single"), directions=6)
 
 
@@ -192,15 +193,17 @@ def _grasp(base, rows, folder):
     changes = merged_changes(module, base)
     assert changes
     modules = dict(module.model.get_base_model().named_modules())
+    [hidden] = {each.D.shape[0] for each in module.directions_in_use.layers.values()}
     for name, change in changes.items():
+        if change.shape[0] != hidden:
+            continue
         numbered = re.match(r"(.*?\.\d+)\.", name)  # The first number in a name is the layer's
         assert numbered, f"{name} is in no layer"
         layer = numbered[1]
         assert layer in module.directions_in_use.layers, f"nothing is held in {layer}"
         D = module.directions_in_use.layers[layer].D[:, :2]
-        if change.shape[0] == D.shape[0] and comes_through(
-            module, batch, modules[layer], modules[name], D[:, 0]
-        ):
+        # Two directions: one alone may come through a random matrix by chance
+        if all(comes_through(module, batch, modules[layer], modules[name], d) for d in D.mT):
             leak = float((D.mT @ change).norm() / change.norm())
             assert leak < 1e-3, (name, leak)
 

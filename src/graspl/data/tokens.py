@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from graspl.adapters.answers import IGNORED
 from graspl.data.formats import SHOWN, Message
-from graspl.data.trial import try_out
+from graspl.data.limits import try_out
 from graspl.data.turns import EndOfAnswer, end_of_answer
 from graspl.errors import GrasplError, foreign
 
