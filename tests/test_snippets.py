@@ -46,6 +46,7 @@ def reader(model_folder, tmp_path, monkeypatch):
     ]
     quick = ["--trainer.max_steps=4", "--trainer.accelerator=cpu", "--trainer.default_root_dir=naive"]
     assert main([*fit, *quick, "--model.base_model=my-model", "--trainer.enable_progress_bar=false"]) == 0
+    assert main(["export", "naive", "--out=my-adapter"]) == 0
     found = ["--method=graspl.activations.NaturalDirections", "--method.text=train.jsonl"]
     assert main(["identify", "naive", *found, "--out=directions.safetensors"]) == 0
     model = get_peft_model(AutoModelForCausalLM.from_pretrained("my-model"), LoraConfig(**LORA))

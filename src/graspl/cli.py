@@ -33,6 +33,7 @@ TOOLS = {
     "plan": "count the memory that a fit needs, before you run it",
     "verify": "check that a run's results belong to its weights and rows",
     "report": "compare runs: a table, trade-off curves and an HTML page",
+    "export": "write the adapter or the merged model for Transformers, PEFT, vLLM and llama.cpp",
 }
 ABOUT = "Fine-tune language models for the skill without the side effect."
 USAGE_ERROR = 2

@@ -1,7 +1,5 @@
-import sys
 from argparse import ArgumentError
 from contextlib import nullcontext
-from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +9,7 @@ from fits import adam, save, train
 from jsonargparse import ArgumentParser
 from lightning import Trainer
 from matrix import model_of
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from vllm_stand_in import stand_in
 
 from graspl import LoRALitModule
 from graspl.adapters import LoraOptions
@@ -139,44 +136,11 @@ def test_what_a_check_writes_is_not_seen(generator):
     generator.model.eval()
 
 
-class _Engine:
-    """What graspl calls of vLLM, answered by Transformers: ids go in, ids come out, the one that stopped among them."""
-
-    def __init__(self, base_model, *, seed, generation_config, enable_lora, **_others):
-        assert generation_config == "vllm", "the model folder's own settings would be in force"
-        self.base, self.enable_lora = base_model, enable_lora
-
-    def generate(self, prompts, drawn, lora_request=None):
-        assert (lora_request is not None) == self.enable_lora
-        model = AutoModelForCausalLM.from_pretrained(self.base)
-        if lora_request is not None:
-            model = PeftModel.from_pretrained(model, lora_request.path)
-        found = []
-        for prompt in prompts:
-            ids = torch.tensor([prompt["prompt_token_ids"]])
-            out = model.generate(
-                input_ids=ids,
-                do_sample=False,
-                max_new_tokens=drawn.max_tokens,
-                eos_token_id=drawn.stop_token_ids,
-                pad_token_id=1,
-            )
-            answer = SimpleNamespace(token_ids=tuple(out[0, ids.shape[1] :].tolist()))
-            found.append(SimpleNamespace(outputs=[answer]))
-        return found
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("adapted", [False, True])
 def test_another_engine_is_given_ids_and_stops_where_transformers_does(
     adapted, write_rows, tmp_path, monkeypatch
 ):
-    engine = ModuleType("vllm")
-    engine.LLM, engine.SamplingParams = _Engine, SimpleNamespace
-    lora, request = ModuleType("vllm.lora"), ModuleType("vllm.lora.request")
-    request.LoRARequest = lambda name, number, path: SimpleNamespace(path=path)
-    for name, module in (("vllm", engine), ("vllm.lora", lora), ("vllm.lora.request", request)):
-        monkeypatch.setitem(sys.modules, name, module)
     base = str(family_folder("llama", tmp_path / "model"))
     module = LoRALitModule(base, optimizer=adam)
     train(module, rows=write_rows(CHAT_ROWS), folder=tmp_path)
@@ -186,4 +150,5 @@ def test_another_engine_is_given_ids_and_stops_where_transformers_does(
     prompts = [f"user {text} assistant" for text in PROMPTS]
     with nullcontext() if adapted else module.model.disable_adapter():
         expected = TransformersGenerator(module.model, tokenizer).write(prompts, GREEDY)
-    assert VLLMGenerator(base, adapter).write(prompts, GREEDY) == expected
+    with stand_in(monkeypatch):
+        assert VLLMGenerator(base, adapter).write(prompts, GREEDY) == expected
