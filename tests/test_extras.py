@@ -25,6 +25,8 @@ FOUR_BITS = sorted(
     {each for page in EVERY for each in commands_of(page) if "--model.load_in_4bit true" in each}
 )
 IN_FOUR_BITS = ["tests/adapters/test_four_bits.py", "tests/distributed/test_sharded_four_bits.py"]
+APART = {"inspect": ["tests/exporting/test_inspect_log.py"]}
+"""Extras with the tests that need them, whose own requirements differ from constraints.txt."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -37,6 +39,8 @@ def environment(tmp_path_factory):
     Path(theirs, "this_one.pth").write_text(ours)
     given = os.environ | {"PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
     for command in INSTALLS:
+        if any(f"[{extra}]" in command for extra in APART):
+            continue
         program, *arguments = shlex.split(command)
         done = subprocess.run(
             [folder / "bin" / program, *arguments],
@@ -51,7 +55,7 @@ def environment(tmp_path_factory):
 
 
 def test_every_extra_that_a_page_names_can_be_imported(environment):
-    named = {extra for extra in EXTRAS for command in INSTALLS if f"[{extra}]" in command}
+    named = {extra for extra in EXTRAS for command in INSTALLS if f"[{extra}]" in command} - {*APART}
     assert named >= {"qlora", "judges"}
     for extra in named:
         for requirement in map(Requirement, EXTRAS[extra]):
@@ -100,3 +104,20 @@ def test_four_bits_are_tested_where_they_are_installed(environment):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
     assert "skipped" not in done.stdout
+
+
+@pytest.mark.parametrize("extra", APART)
+def test_what_needs_an_extra_of_its_own_is_tested_where_it_is_installed(extra, tmp_path):
+    """In an environment that has what this one has, but for what the extra needs in other versions."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path], check=True)
+    ours, theirs = sysconfig.get_path("purelib"), sysconfig.get_path("purelib", vars={"base": str(tmp_path)})
+    Path(theirs, "this_one.pth").write_text(f"{ROOT / 'src'}\n{ours}\n")
+    python = tmp_path / "bin" / "python"
+    for wanted in (["--upgrade", "pip"], EXTRAS[extra]):
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True, timeout=900)
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *APART[extra]],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout

@@ -2,47 +2,70 @@
 
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers.utils.logging import disable_progress_bar
 
 from graspl.adapters.base_model import resolve_base_model
 from graspl.exporting import ExportOptions, check_hub, export_model, find_converter, push
 from graspl.exporting.folder import Export, check_target, run_of
+from graspl.exporting.inspect_log import write_inspect_log
 from graspl.reporting.tables import Shown, figure
-from graspl.runs import RunFacts, adapter_of
+from graspl.runs import RunFacts, RunFolder, adapter_of
 
 
-def run_export(
-    run: Path,
-    out: Path,
-    *,
-    merge: bool,
-    repo: str | None,
-    private: bool,
-    converter: Path | None,
-    base_model: str | None,
-    dtype: str,
-    trust_remote_code: bool,
-) -> Shown:
-    """Export a run's model, and return what was written; the arguments are those of `graspl.commands.export`.
+class ModelWanted(NamedTuple):
+    """How a model is exported; the fields are options of `graspl.commands.export`."""
+
+    out: Path
+    merge: bool
+    base_model: str | None
+    dtype: str
+    trust_remote_code: bool
+    gguf: Path | None
+    push: str | None
+    private: bool
+
+
+def run_export(run: Path, model: ModelWanted | None, inspect: Path | None) -> Shown:
+    """Export a run's model and its judged answers, each where it is wanted, and return what was written.
 
     Raises:
-        GrasplError: see there.
+        GrasplError: see `graspl.commands.export`.
     """
     disable_progress_bar()
-    check_target(out)
-    if base_model is not None:
-        resolve_base_model(base_model)
-    script = None if converter is None else find_converter(converter)
-    api = None if repo is None else check_hub(repo)
-    options = ExportOptions(merge, base_model, dtype, trust_remote_code, script, repo)
-    known = run_of(adapter_of(run))
+    known = run_of(adapter_of(run)) or (RunFolder(run) if RunFolder(run).evaluation.exists() else None)
+    if model is not None:
+        _check(model)
+    found, lines = None, []
     with nullcontext() if known is None else RunFacts(known.path).command("export"):
-        found = export_model(run, out, options)
-        lines = _lines(found)
-        if api is not None and repo is not None:
-            lines.append(f"pushed: {push(api, repo, out, private=private)}")
+        if model is not None:
+            found, told = _export(run, model)
+            lines += told
+        if inspect is not None:
+            count = write_inspect_log(known or RunFolder(run), inspect)
+            lines.append(f"inspect: {count} judged answers in {inspect}; look at them with: inspect view")
     return Shown(found, lines)
+
+
+def _check(model: ModelWanted) -> None:
+    """Refuse a folder that is used and a base model that is not there, before the hub is asked."""
+    check_target(model.out)
+    if model.base_model is not None:
+        resolve_base_model(model.base_model)
+
+
+def _export(run: Path, model: ModelWanted) -> tuple[Export, list[str]]:
+    script = None if model.gguf is None else find_converter(model.gguf)
+    api = None if model.push is None else check_hub(model.push)
+    options = ExportOptions(
+        model.merge, model.base_model, model.dtype, model.trust_remote_code, script, model.push
+    )
+    found = export_model(run, model.out, options)
+    lines = _lines(found)
+    if api is not None and model.push is not None:
+        lines.append(f"pushed: {push(api, model.push, model.out, private=model.private)}")
+    return found, lines
 
 
 def _lines(found: Export) -> list[str]:
