@@ -25,7 +25,10 @@ FOUR_BITS = sorted(
     {each for page in EVERY for each in commands_of(page) if "--model.load_in_4bit true" in each}
 )
 IN_FOUR_BITS = ["tests/adapters/test_four_bits.py", "tests/distributed/test_sharded_four_bits.py"]
-APART = {"inspect": ["tests/exporting/test_inspect_log.py"]}
+APART = {
+    "inspect": ["tests/exporting/test_inspect_log.py"],
+    "lm_eval": ["tests/evaluation/test_harness_suite.py"],
+}
 """Extras with the tests that need them, whose own requirements differ from constraints.txt."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

@@ -124,7 +124,7 @@ class SaveGenerations(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Remember the batch's prompts."""
-        if trainer.state.fn == "validate":
+        if trainer.state.fn == "validate" and batch:
             self._seen.setdefault(dataloader_idx, []).extend(batch.get("prompts", []))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -41,6 +41,13 @@ def files_read() -> Iterator[dict[str, None]]:
             outer.update(found)
 
 
+def note_read(source: str) -> None:
+    """Count a file or a `datasets` name that another program reads among those of `files_read`."""
+    reading = _reading.get()
+    if reading is not None:
+        reading[source] = None
+
+
 def read_table(source: str, *, split: str = "train") -> Iterator[Row]:
     """Yield the rows of a file or of a `datasets` name.
 

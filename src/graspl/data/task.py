@@ -17,7 +17,7 @@ from graspl.data.operators import RowOperator
 from graspl.data.preparation import TooLong, prepare_rows, tokenize_rows
 from graspl.data.questions import Question
 from graspl.data.rows import Conversation, read_conversations, with_last_answer_alone, with_shuffled_answers
-from graspl.data.suites.base import EvaluationSuite, Items, read_suites
+from graspl.data.suites.base import EvaluationSuite, Items, ModelSuite, read_suites
 from graspl.data.tables import files_read
 from graspl.data.tokens import TokenizedConversation, tokenize, with_chat_template
 from graspl.errors import GrasplError
@@ -74,6 +74,7 @@ class TaskDataModule(LightningDataModule, ABC):
         self._train: list[TokenizedConversation] | None = None
         self._suites: dict[str, list[TokenizedConversation] | list[ChoiceItem]] | None = None
         self._questions: dict[str, list[Question]] = {}
+        self._measured: dict[str, ModelSuite] = {}
         self._final = False
         self._sources_read: dict[str, None] = {}
         self._choices: ChoiceCollator | None = None
@@ -138,6 +139,10 @@ class TaskDataModule(LightningDataModule, ABC):
         """Return the suites of questions to answer in the model's own words; no loader serves them."""
         return dict(self._questions)
 
+    def model_suites(self) -> dict[str, ModelSuite]:
+        """Return the suites that other programs measure; no loader serves them."""
+        return dict(self._measured)
+
     def choice_items(self, suite: str) -> list[ChoiceItem]:
         """Return the items of a suite of choices, in order; a suite of text has none."""
         return [item for item in (self._suites or {}).get(suite, []) if isinstance(item, ChoiceItem)]
@@ -191,8 +196,12 @@ class TaskDataModule(LightningDataModule, ABC):
         )
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
-        """Return one loader a suite, in the order of `suite_names()`."""
+        """Return one loader a suite, in the order of `suite_names()`; one with an empty batch where there is none."""
         assert self._suites is not None, "setup comes first"
+        if (
+            not self._suites
+        ):  # Without a batch Lightning runs no validation, and nobody answers or measures the others
+            return [DataLoader([{}], batch_size=None, generator=torch.Generator())]  # type: ignore[arg-type]
         return [self._suite_loader(name, self.share_prefixes) for name in self._suites]
 
     def whole_rows_loader(self, suite: str) -> DataLoader[Any]:
@@ -214,10 +223,12 @@ class TaskDataModule(LightningDataModule, ABC):
         late = self.final_suites or {}
         given = (self.suites or {}) | (late if final else {})
         read = read_suites(self.held_out(), given, only=self.only_suites, unread=late)
-        self._questions, suites = {}, {}
+        self._questions, self._measured, suites = {}, {}, {}
         for name, items in read.items():
             if isinstance(items[0], Question):
                 self._questions[name] = list(items)  # type: ignore[arg-type]
+            elif isinstance(items[0], ModelSuite):
+                self._measured[name] = items[0]
             elif isinstance(items[0], ChoiceItem):
                 suites[name] = [replace(item, place=place) for place, item in enumerate(items)]  # type: ignore[type-var]
             else:

@@ -208,6 +208,8 @@ class LoRALitModule(LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Measure one batch of a suite with the adapter and without it."""
+        if not batch:
+            return
         if "prefix_ids" in batch and not self._prefixes_checked:
             check_prefixes(self, batch)
             self._prefixes_checked = True
@@ -219,6 +221,8 @@ class LoRALitModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log every suite's scores and the headline figures, and put the trained factors back."""
+        if not self.trainer.sanity_checking:
+            self.validation.measure_others(self, self.trainer.datamodule)  # type: ignore[attr-defined]
         log_validation(self)
         if self.trainer.state.fn == "fit" and not (self.options.measure_kl or self.trainer.sanity_checking):
             self.validation.keep_base()

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from graspl.adapters import adapter_off
 from graspl.adapters.reliance import update_norm
 from graspl.analysis.scores import headline
 from graspl.directions.reliance import reliance
@@ -24,11 +25,15 @@ class Validation:
         self._suites: dict[str, SuiteEvaluator] = {}
         # Suites that an earlier validation measured on both sides
         self._whole: dict[str, SuiteEvaluator] = {}
+        # Scores of suites that other programs measure, and of the base model, which stay
+        self._others: dict[str, dict[str, float]] = {}
+        self._base_of_others: dict[str, dict[str, float]] = {}
 
     def start(self, names: Sequence[str], *, kl: bool = True) -> None:
         """Start again, with these suites, and with the divergence from the base model or without."""
         lent = {} if kl else self._whole
         self._suites = {name: SuiteEvaluator(lent.get(name), kl=kl) for name in names}
+        self._others = {}
 
     def keep_base(self) -> None:
         """Let later validations of the same suites take the base model's scores from this one."""
@@ -44,7 +49,24 @@ class Validation:
 
     def scores(self) -> dict[str, dict[str, float]]:
         """Return the scores of every suite that was seen."""
-        return {name: suite.compute() for name, suite in self._suites.items() if suite.seen}
+        return {name: suite.compute() for name, suite in self._suites.items() if suite.seen} | self._others
+
+    def measure_others(self, module: Any, data: Any) -> None:
+        """Let other programs measure their suites, with the adapter and, once, without it.
+
+        The module has its edits attached and its factors transformed. Several processes would wait for one another.
+        """
+        suites: dict[str, Any] = data.model_suites() if hasattr(data, "model_suites") else {}
+        if suites and module.trainer.world_size > 1:
+            log.warning("data.suites: %s are measured with one process; validate with one", ", ".join(suites))
+            return
+        for name, suite in suites.items():
+            if name not in self._base_of_others:
+                with adapter_off(module.model), module.unedited():
+                    self._base_of_others[name] = suite.measure(module.model, data.tokenizer)
+            base = {f"base_{score}": value for score, value in self._base_of_others[name].items()}
+            base.pop("base_num_items")
+            self._others[name] = suite.measure(module.model, data.tokenizer) | base
 
     def items(self, *, base: bool = False) -> dict[str, list[tuple[int, float]]]:
         """Return place and value of each question with choices, by suite; of the base model where `base` is set."""

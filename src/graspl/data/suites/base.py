@@ -13,8 +13,9 @@ from graspl.data.rows import Conversation
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
 
-# Held-out conversations (their text is scored), questions with answers to choose from, or questions to answer.
-Items = Sequence[Conversation] | Sequence[ChoiceItem] | Sequence[Question]
+# Held-out conversations (their text is scored), questions with answers to choose from, questions to answer, or what another
+# program measures.
+Items = Sequence[Conversation] | Sequence[ChoiceItem] | Sequence[Question] | Sequence["ModelSuite"]
 
 
 class EvaluationSuite(ABC):
@@ -26,6 +27,32 @@ class EvaluationSuite(ABC):
 
         Raises:
             GrasplError: the source cannot be read; names the file, the row and the field.
+        """
+
+
+class ModelSuite(EvaluationSuite):
+    """Measured by another program, which is given the whole model; it is the only one of its items."""
+
+    def read(self) -> "list[ModelSuite]":
+        """Return itself, once everything that it needs is known to be there."""
+        self.prepare()
+        return [self]
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Find what is needed to measure, before a model is loaded.
+
+        Raises:
+            GrasplError: something is missing; says what, and how to get it.
+        """
+
+    @abstractmethod
+    def measure(self, model: Any, tokenizer: Any) -> dict[str, float]:
+        """Return the scores by name, with `num_items`; the model, its mode and random states are left as they were.
+
+        Args:
+            model: of Transformers or PEFT, on its device.
+            tokenizer: the model's own.
         """
 
 
