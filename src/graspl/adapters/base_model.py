@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from graspl.adapters.claims import check_claims, read_config
 from graspl.errors import GrasplError, foreign, reason_of
-from graspl.local import check_local_model
+from graspl.local import as_loaded, check_local_model, is_gguf
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def resolve_base_model(base_model: str) -> str:
     """Return what Transformers loads: a folder's path, or the hub name as it is.
 
     Args:
-        base_model: `organism`, a folder in Transformers format, or a hub name (`org/name` or `name`).
+        base_model: `organism`, a folder in Transformers format, a GGUF file, or a hub name (`org/name` or `name`).
 
     Raises:
         GrasplError: the path is not a folder, or the folder holds no Transformers model.
@@ -38,7 +39,11 @@ def resolve_base_model(base_model: str) -> str:
             raise GrasplError(f"base_model: {base_model} has no config.json; give a Transformers folder")
         return str(path)
     check_local_model(base_model)
-    return base_model
+    if not is_gguf(base_model):
+        return base_model
+    if find_spec("gguf") is None:
+        raise GrasplError(f"base_model: {base_model} is a GGUF file; pip install 'graspl[gguf]' to read it")
+    return str(path)
 
 
 def load_tokenizer(base_model: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -51,9 +56,9 @@ def load_tokenizer(base_model: str, *, trust_remote_code: bool = False) -> PreTr
     Raises:
         GrasplError: there is no such model, or it has no tokenizer.
     """
-    source = resolve_base_model(base_model)
+    source, packed = as_loaded(resolve_base_model(base_model))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code, **packed)
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # Of Rust code
             raise
@@ -92,7 +97,10 @@ def load_base_model(
     source = resolve_base_model(base_model)
     config = read_config(base_model, source, trust_remote_code=trust_remote_code)
     check_claims(base_model, source, config, trust_remote_code=trust_remote_code)
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code}
+    source, packed = as_loaded(source)
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, **packed}
+    if packed:
+        options |= _unpacked(base_model, load_in_4bit)
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     if load_in_4bit:
@@ -112,6 +120,10 @@ def load_base_model(
     except Exception as error:
         raise GrasplError(_not_loaded(base_model, "model", error)) from error
     _check_weights(base_model, model, loaded)
+    if (
+        packed and getattr(model, "hf_quantizer", None) is not None
+    ):  # It would keep the model from being saved
+        model.hf_quantizer.remove_quantization_config(model)
     if load_in_4bit:
         _keep_unpacked(model)
     model.requires_grad_(False)
@@ -181,6 +193,16 @@ def load_adapter(base: PreTrainedModel, folder: str, *, is_trainable: bool = Fal
         fix = "give the adapter whole, on the model it was trained on"
         with foreign(f"adapter: {folder}", "does not fit the base model", fix):
             return PeftModel.from_pretrained(base, folder, is_trainable=is_trainable)
+
+
+def _unpacked(base_model: str, load_in_4bit: bool) -> dict[str, Any]:
+    """Return the options by which a GGUF file is read into plain weights, which an adapter can be put on."""
+    from transformers import GgufConfig
+
+    if load_in_4bit:
+        fix = "give a Transformers folder, or leave the option out"
+        raise GrasplError(f"model.load_in_4bit: {base_model} is a GGUF file, which is read unpacked; {fix}")
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _nf4(dtype: str) -> dict[str, Any]:

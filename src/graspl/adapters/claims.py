@@ -10,6 +10,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from graspl.errors import GrasplError, foreign
+from graspl.local import as_loaded
 
 MOST_LAYERS = 1_000  # The deepest models have about 130
 MOST_PARTS = 10_000  # Heads of a layer, and experts; hundreds at most
@@ -35,14 +36,15 @@ def read_config(base_model: str, source: str, *, trust_remote_code: bool = False
         "cannot read its configuration",
         "give a model that Transformers can load",
     ):
-        content, _ = PreTrainedConfig.get_config_dict(source)
+        folder, packed = as_loaded(source)
+        content, _ = PreTrainedConfig.get_config_dict(folder, **packed)
         for name, value in _counts(content):
             most = MOST_LAYERS if "layer" in name else MOST_PARTS
             if value > most:
                 raise GrasplError(
                     f"base_model: {base_model}: {name} is {value} in config.json, above the limit of {most}; correct it"
                 )
-        return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **packed)
 
 
 def _counts(content: Any) -> Iterator[tuple[str, int]]:
