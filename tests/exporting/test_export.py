@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHAT_ROWS
+from conftest import CHAT_ROWS, TEMPLATE, make_tokenizer
 from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from peft import PeftModel
@@ -21,7 +21,7 @@ from vllm_stand_in import stand_in
 from graspl.cli import main
 from graspl.data.tokens import PLAIN_TEMPLATE
 from graspl.evaluation.generate import Sampling, TransformersGenerator, VLLMGenerator
-from graspl.exporting import further
+from graspl.exporting import further, generation_of
 from graspl.runs import RunFacts
 
 SUITES = """\
@@ -199,6 +199,13 @@ def test_the_template_that_graspl_invented_goes_along(graspl, chat_options, mode
     for out, more in (("alone", []), ("merged", ["--merge"])):
         assert graspl("export", folder, "--out", out, *more)[0] == 0
         assert AutoTokenizer.from_pretrained(out).chat_template == PLAIN_TEMPLATE
+
+
+def test_an_answer_also_ends_where_the_template_ends_a_turn():
+    tokenizer = make_tokenizer(TEMPLATE.replace("<end>", "<system>"))
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<system>"]})
+    ends = generation_of(tokenizer).eos_token_id
+    assert ends == sorted(tokenizer.convert_tokens_to_ids(["<end>", "<system>"]))
 
 
 def test_an_adapter_of_others_is_exported_with_its_base_models_tokenizer(run, graspl, tmp_path):
