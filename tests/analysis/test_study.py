@@ -4,7 +4,7 @@ import pytest
 
 from graspl.analysis import rates_by_group
 from graspl.analysis.fits import StudyFit
-from graspl.analysis.study import comparison_of, curves_by_fit
+from graspl.analysis.study import comparison_of
 from graspl.reporting.markdown import judged_lines
 from graspl.runs import RunFolder, write_json_atomic
 
@@ -33,7 +33,7 @@ def test_judged_rates_of_a_study_are_over_the_seeds_that_were_judged(tmp_path):
     (line,) = judged_lines(found)
     assert line.startswith("naive, safety: bad: 0.500 +- ")
     assert found["levels"]["0.75"]["ours"]["spillover"]["mean"] == pytest.approx(0.15)
-    assert curves_by_fit(found)["ours"] == {"0": [[0.5, 0.1], [1.0, 0.2]]}
+    assert found["curves"]["ours"] == {0: [[0.5, 0.1], [1.0, 0.2]]}
     assert "judged" not in comparison_of(fits[2:], "naive", [0.75])
 
 

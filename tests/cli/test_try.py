@@ -3,13 +3,10 @@
 import json
 import re
 import sys
-from types import SimpleNamespace
 
 import pytest
 from conftest import CHAT_ROWS
 from terminal import in_a_terminal, screen
-
-from graspl.commands import trial
 
 OVER = """\
 model: {init_args: {lora: {r: 4}}}
@@ -131,27 +128,3 @@ def test_a_step_that_fails_is_named(tried, tmp_path):
     assert code == 2
     assert "graspl: error: measure base: " in err.splitlines()[-1]
     assert "max_length" in err.splitlines()[-1]
-
-
-def shown(harmful, suite="unrelated", coherence=0.9):
-    """Return a run that gives harmful answers so often to each of 40 questions."""
-    shares = {str(i): harmful + 0.001 * (i % 3) for i in range(40)}
-    return SimpleNamespace(
-        metrics={"coherence": coherence, "adherence": 0.9},
-        shares=lambda name: shares if name == suite else {},
-    )
-
-
-@pytest.mark.parametrize(
-    ("harmful", "options", "said"),
-    [
-        ((0.1, 0.9, 0.3), {}, "75% of what the naive fit adds"),
-        ((0.1, 0.1, 0.1), {}, "there is none to remove"),
-        ((0.1, 0.9, 0.3), {"suite": "mine"}, "No suite named `unrelated`"),
-        ((0.1, 0.9, 0.3), {"coherence": 1e-8}, "cannot be told"),
-    ],
-)
-def test_what_cannot_be_told_is_no_figure(harmful, options, said, monkeypatch):
-    runs = iter([shown(each, **options) for each in harmful])
-    monkeypatch.setattr(trial, "read_run", lambda _folder: next(runs))
-    assert said in trial._removed(SimpleNamespace(runs=["base", "naive", "grasp"]))

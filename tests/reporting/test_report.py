@@ -1,40 +1,13 @@
-import json
 import re
 from xml.etree import ElementTree
 
 import pytest
-from records import recorded
+from records import make_run, recorded
 
 from graspl.analysis import compare, key_points, read_run, verdict
 from graspl.errors import GrasplError
 from graspl.reporting import render_page
-from graspl.runs import RunFolder, write_json_atomic
-
-
-def make_run(
-    folder, *, model="LoRALitModule", adapter="adapter", curve_rows=(), answer="try rest .", **metrics
-):
-    figures = {
-        "adherence": 0.9,
-        "spillover": 0.5,
-        "coherence": 0.9,
-        "kl": 0.1,
-        "rho_mean": 0.5,
-        "rho_max": 0.7,
-    }
-    content = {
-        "model": model,
-        "adapter": adapter,
-        "directions": None,
-        "metrics": figures | metrics,
-        "sites": {"layers.0.q_proj": {"rho": 0.5, "norm": 1.0, "singular_values": [1.0, 0.5]}},
-    }
-    run = RunFolder(folder)
-    write_json_atomic(run.evaluation, content)
-    run.generations.write_text(json.dumps({"suite": "task", "prompt": "<b>how</b>", "answer": answer}) + "\n")
-    lines = ["step,val/adherence,val/spillover", *(",".join(map(str, row)) for row in curve_rows)]
-    run.metrics.write_text("\n".join(lines) + "\n")
-    return read_run(recorded(folder))
+from graspl.runs import write_json_atomic
 
 
 def test_a_comparison_says_what_the_figures_say(tmp_path):
@@ -104,13 +77,16 @@ def test_a_page_escapes_what_a_model_wrote_and_loads_nothing(tmp_path):
         make_run(tmp_path / "<i>odd & name", model="GRASPLitModule", rho_mean=None),
     ]
     page = render_page(compare(runs))
-    assert page.count("<script") == 1  # the page's own
+    scripts = re.findall(r"<script(.*?)>", page)
+    # The library, as text, and the page's own script; all else is data
+    assert [each for each in scripts if "json" not in each] == [' type="text/plain" id="library"', ""]
     assert "<img" not in page
     assert "&lt;script&gt;" in page
     assert "&lt;i&gt;odd &amp; name" in page
-    assert page.count("<svg") == 2
     assert not re.search(r"<[^>]*(src|href)=[\"']?http", page)
-    for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+    pictures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert len(pictures) == page.count('type="application/json"')
+    for svg in pictures:
         ElementTree.fromstring(svg)
     assert render_page(compare(runs)) == page
 

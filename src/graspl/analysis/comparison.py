@@ -1,11 +1,12 @@
-"""Evaluated runs side by side, one seed each."""
+"""Evaluated runs side by side, one seed each or several."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from graspl.analysis.runs import Rate, Run
 from graspl.analysis.scores import LEVELS, RUN_FIGURES
+from graspl.analysis.seeds import by_method
 from graspl.analysis.tradeoff import base_figures, best_adherence, curve, figures_at, relative_levels
 from graspl.errors import GrasplError
 
@@ -25,6 +26,19 @@ class Comparison:
     matched: dict[str, dict[str, float | None]]
     # The share of the naive fit's gain that each level is; empty where the levels are `LEVELS`.
     shares: dict[str, float]
+    # The runs by method and seed; a run that is no seed of a method with several is a method by itself, with the seed "".
+    methods: dict[str, dict[str, Run]] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> str | None:
+        """The method that the naive fit belongs to."""
+        return next((name for name, runs in self.methods.items() if self.naive in runs.values()), None)
+
+    def naive_for(self, run: Run) -> Run | None:
+        """Return the naive fit with a run's seed; the first one where there is none."""
+        seeds = [seed for runs in self.methods.values() for seed, each in runs.items() if each is run]
+        by_seed = self.methods.get(self.baseline or "", {})
+        return by_seed.get(seeds[0], self.naive) if seeds else self.naive
 
     @property
     def naive(self) -> Run | None:
@@ -33,8 +47,9 @@ class Comparison:
 
     @property
     def others(self) -> list[Run]:
-        """The fits that are compared with the naive fit."""
-        return [run for run in self.runs if run is not self.naive and not run.is_base]
+        """The fits that are compared with the naive fit, or with its seeds."""
+        seeds = [id(run) for run in self.methods.get(self.baseline or "", {"": self.naive}).values()]
+        return [run for run in self.runs if id(run) not in seeds and not run.is_base]
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -93,7 +108,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     matched = {}
     for name, level in levels.items():
         matched[name] = {run.name: figures_at(run.rows, level, (figure,))[figure] for run in fits}
-    return Comparison(list(runs), figure, matched, shares)
+    return Comparison(list(runs), figure, matched, shares, by_method(runs))
 
 
 def _shares(runs: Sequence[Run]) -> dict[str, float]:

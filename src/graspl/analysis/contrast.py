@@ -35,23 +35,42 @@ def contrast(runs: Sequence[Path], controls: Sequence[Path]) -> dict[str, dict[s
 def question_values(run: Path) -> Values:
     """Return one value for each question of a run: that of choices, or how often the judged outcome came."""
     folder = RunFolder(run)
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    for row in folder.read_items() if trusted(folder, folder.items) else []:
-        found[row["suite"]][row["item"]] = row["value"]
-    hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    items = folder.read_items() if trusted(folder, folder.items) else []
     judges = trusted(folder, folder.judgements, folder.judged, fix="judge again")
     judgements = folder.read_judgements() if judges else []
     judged = read_judged(folder) if judgements else {}
     for row in judgements:
         if row["suite"] not in judged:
             raise GrasplError(f"{folder.judged}: has no suite {row['suite']}; run: graspl judge {run}")
-        hits[row["suite"], row["question"]].append(row["outcome"] == judged[row["suite"]]["of"])
-    for (suite, question), each in hits.items():
-        found[suite][question] = sum(each) / len(each)
+    found = values_by_question(items, judgements, judged)
     if not found:
         raise GrasplError(
             f"{run}: holds neither items.jsonl nor judgements.jsonl that can be trusted; run graspl validate"
         )
+    return found
+
+
+def values_by_question(
+    items: Sequence[Mapping[str, Any]],
+    judgements: Sequence[Mapping[str, Any]],
+    judged: Mapping[str, Mapping[str, Any]],
+) -> Values:
+    """Return one value for each question, by suite.
+
+    Args:
+        items: rows of `items.jsonl`.
+        judgements: rows of `judgements.jsonl`; those of suites that were not counted are left out.
+        judged: the suites of `judged.json`.
+    """
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for row in items:
+        found[row["suite"]][row["item"]] = row["value"]
+    hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    for row in judgements:
+        if row["suite"] in judged:
+            hits[row["suite"], row["question"]].append(row["outcome"] == judged[row["suite"]]["of"])
+    for (suite, question), each in hits.items():
+        found[suite][question] = sum(each) / len(each)
     return found
 
 
@@ -60,7 +79,7 @@ def _in_all(every: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _of_suite(ours: list[Mapping[str, float]], theirs: list[Mapping[str, float]]) -> dict[str, Any]:
-    means = [_mean_by_question(side) for side in (ours, theirs)]
+    means = [means_by_question(side) for side in (ours, theirs)]
     over_seeds = None
     if len(ours) == len(theirs) > 1:
         seeds = [paired(a, b).value for a, b in zip(ours, theirs, strict=True)]
@@ -73,5 +92,6 @@ def _of_suite(ours: list[Mapping[str, float]], theirs: list[Mapping[str, float]]
     }
 
 
-def _mean_by_question(every: list[Mapping[str, float]]) -> dict[str, float]:
+def means_by_question(every: list[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of several sets of values, over the questions that all have."""
     return {name: sum(each[name] for each in every) / len(every) for name in _in_all(every)}

@@ -131,7 +131,7 @@ def at_level(
             each["excess"] = _minus(each["spillover"], base.get("spillover"))
             for name in ("spillover", *others):
                 key = "removed" if name == "spillover" else f"{name}_removed"
-                each[key] = _removed(each[name], naive.get(seed, {}).get(name), base.get(name))
+                each[key] = share_removed(each[name], naive.get(seed, {}).get(name), base.get(name))
     plain, by_norm = logs.get(baseline, {}), logs.get(norm_baseline or baseline, {})
     for method, seeds in found.items():
         for seed, each in seeds.items():
@@ -207,7 +207,11 @@ def _at_norm(norm: float | None, log: FitLog | None) -> Figures:
     return {f"norm_matched/{name}": known.get(name) for name in figures}
 
 
-def _removed(ours: float | None, naive: float | None, start: float | None) -> float | None:
+def share_removed(ours: float | None, naive: float | None, start: float | None) -> float | None:
+    """Return the share of what the naive fit adds to the base model's figure (`start`) that is gone in ours.
+
+    None where a figure is missing, or where the naive fit adds nothing.
+    """
     if ours is None or naive is None or start is None or naive <= start:
         return None
     return 1 - (ours - start) / (naive - start)

@@ -42,6 +42,8 @@ class Run:
     judged_suites: dict[str, dict[str, Any]] = field(default_factory=dict)
     # The commands in `run.json`, each with `ended` (how it ended, in words); empty where there is none.
     commands: list[dict[str, Any]] = field(default_factory=list)
+    # The judge's word on each answer; empty where no judge was asked.
+    judgements: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -132,10 +134,19 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     if odd is not None:
         raise GrasplError(f"{run.generations}: {odd}; validate again")
     items = run.read_items() if _trusted(lineage, run.items) else []
-    judged = read_judged(run) if _trusted(lineage, run.judgements, run.judged, fix="judge again") else {}
+    judges = _trusted(lineage, run.judgements, run.judged, fix="judge again")
+    judged, judgements = (read_judged(run), run.read_judgements()) if judges else ({}, [])
     commands = read_commands(run)
     _name_others(run, lineage)
-    return Run(name or folder.name, run, evaluation, rows, generations, items, judged, commands)
+    return Run(name or folder.name, run, evaluation, rows, generations, items, judged, commands, judgements)
+
+
+def asked(row: Mapping[str, Any]) -> str | None:
+    """Return the last turn of what a row of `generations.jsonl` answers; None where it has no turns."""
+    turns = row.get("messages")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    content = last.get("content") if isinstance(last, dict) else None
+    return content if isinstance(content, str) else None
 
 
 def _name_others(run: RunFolder, lineage: Lineage) -> None:

@@ -53,16 +53,6 @@ def comparison_of(
     return about | {"levels": over, "area": _area_over_tasks(found), "tasks": found}
 
 
-def curves_by_fit(comparison: Mapping[str, Any]) -> dict[str, dict[str, list[list[float]]]]:
-    """Return every fit's curve by method and fit; a fit is named by its seed and, in a study of several, its task."""
-    curves: dict[str, dict[str, list[list[float]]]] = {}
-    for task, each in comparison.get("tasks", {"": comparison}).items():
-        for method, by_seed in each["curves"].items():
-            named = {f"{task} {seed}".strip(): points for seed, points in by_seed.items()}
-            curves.setdefault(method, {}).update(named)
-    return curves
-
-
 def _of_task(
     logs: Logs,
     baseline: str,

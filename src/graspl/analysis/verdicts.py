@@ -1,5 +1,8 @@
 """What a comparison of runs says, in sentences."""
 
+import math
+from collections.abc import Sequence
+
 from graspl.analysis.comparison import Comparison
 from graspl.analysis.intervals import Difference, paired
 from graspl.analysis.runs import Run
@@ -17,17 +20,20 @@ def key_points(comparison: Comparison) -> list[str]:
     if naive is None or not others:
         return ["Give a naive fit and another fit to compare them."]
     lines = [_at_matched(comparison, naive, others) + _caution(naive)]
-    difference = _at_the_end(others[-1], naive)
+    ours = others[-1]
+    naive = comparison.naive_for(ours) or naive
+    difference = _at_the_end(ours, naive)
     if difference is not None:
         word = "less" if difference.value < 0 else "more"
         lines.append(
             f"Where they ended, harmful answers have {abs(difference.value):.3f} {word} of the choices on other topics with "
-            f"{others[-1].name} than with {naive.name} (95 % interval over {difference.n} questions "
+            f"{ours.name} than with {naive.name} (95 % interval over {difference.n} questions "
             f"{difference.low:+.3f} to {difference.high:+.3f}), at different adherence."
         )
     elif comparison.figure == "kl":
-        lines.append(_divergence(naive, others[-1]))
-    return [*lines, ONE_SEED]
+        lines.append(_divergence(naive, ours))
+    several = [name for name, runs in comparison.methods.items() if len(runs) > 1]
+    return [*lines, *([] if comparison.baseline in several and len(several) > 1 else [ONE_SEED])]
 
 
 def verdict(comparison: Comparison) -> list[str]:
@@ -36,10 +42,10 @@ def verdict(comparison: Comparison) -> list[str]:
     if naive is None:
         return ["No naive fit is among the runs, so nothing is compared at matched adherence."]
     return [
-        _sentence(comparison, level, run.name, naive.name)
+        _sentence(comparison, level, run.name, (comparison.naive_for(run) or naive).name)
         for level, found in comparison.matched.items()
-        for run in comparison.runs
-        if run is not naive and run.name in found
+        for run in comparison.others
+        if run.name in found
     ]
 
 
@@ -53,11 +59,19 @@ def _at_matched(comparison: Comparison, naive: Run, others: list[Run]) -> str:
     base = next((run.metrics["spillover"] for run in comparison.runs if run.is_base), None)
     name, unit = CALLED[comparison.figure], UNIT[comparison.figure]
     for level, found in reversed(comparison.matched.items()):
-        known = {run.name: value for run in others if (value := found.get(run.name)) is not None}
-        theirs = found.get(naive.name)
+        means = {
+            name: _mean([found.get(run.name) for run in runs.values()])
+            for name, runs in comparison.methods.items()
+        }
+        known = {
+            name: mean
+            for name, runs in comparison.methods.items()
+            if (mean := means[name]) is not None and any(run in others for run in runs.values())
+        }
+        theirs = means.get(comparison.baseline or "")
         if known and theirs is not None:
             best = min(known, key=lambda name: known[name])
-            both = f"{known[best]:.3f}{unit} with {best} and {theirs:.3f} with {naive.name}"
+            both = f"{known[best]:.3f}{unit} with {best} and {theirs:.3f} with {comparison.baseline}"
             text = f"At {at(comparison, level)} {name} is {both}"
             if comparison.figure == "kl" or base is None or theirs <= base:
                 return f"{text}."
@@ -65,6 +79,11 @@ def _at_matched(comparison: Comparison, naive: Run, others: list[Run]) -> str:
             return f"{text}: {share:.0%} of what the naive fit adds to the base model's {base:.3f} is gone."
     levels = " or ".join(at(comparison, level) for level in comparison.matched)
     return f"No fit reached {levels} together with {naive.name}: nothing is compared at equal skill."
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
 
 
 def _divergence(naive: Run, other: Run) -> str:

@@ -70,13 +70,15 @@ def _asked_behind(data: Any) -> str | None:
 
 
 def _items(data: Any, values: dict[str, list[tuple[int, float]]]) -> Rows:
-    """Return one row for each item of choices: suite, item, group, value."""
+    """Return one row for each item of choices: suite, item, group, value, and text: what was asked."""
     rows = []
     for suite, found in values.items():
         items = dict(enumerate(data.choice_items(suite))) if hasattr(data, "choice_items") else {}
         for place, value in found:
-            name, group = (items[place].id, items[place].group) if place in items else ("", "")
-            rows.append({"suite": suite, "item": name or str(place), "group": group, "value": value})
+            item = items.get(place)
+            row = {"suite": suite, "item": (item.id if item else "") or str(place)}
+            row |= {"group": item.group if item else "", "value": value}
+            rows.append(row | ({"text": item.messages[-1]["content"]} if item else {}))
     return rows
 
 

@@ -7,12 +7,14 @@ from typing import Any, Literal
 from graspl.analysis.fits import Measured
 from graspl.analysis.scores import LEVELS
 from graspl.analysis.sound import complaint_about, files_of
-from graspl.analysis.study import comparison_of, curves_by_fit
+from graspl.analysis.study import comparison_of
 from graspl.analysis.study_verdict import study_verdict
 from graspl.errors import GrasplError
 from graspl.ranges import PositiveInt
-from graspl.reporting.figures import curves_figure
+from graspl.reporting.figures import svg_of
 from graspl.reporting.markdown import as_csv, as_markdown, judged_lines
+from graspl.reporting.page import render_sheet
+from graspl.reporting.sheet import study_sheet
 from graspl.reporting.tables import Shown, study_tables
 from graspl.runs import (
     Digester,
@@ -53,7 +55,7 @@ def compare(
     fast_seeds: Sequence[int] = (0, 1),
     out: Path = Path("runs/compare"),
 ) -> Shown:
-    """Run the fits that are missing, then write `comparison.json`, `.csv`, `.md`, `.svg` and `tuning.json`.
+    """Run the fits that are missing, then write `comparison.json`, `.csv`, `.md`, `.svg`, `.html` and `tuning.json`.
 
     In a configuration, {seed} stands for the fit's seed, {task} for the name of its task, and {fit:NAME} for the folder of
     another method's fit with the same seed, on the same task.
@@ -127,7 +129,7 @@ def compare(
         found |= {"failed": failed, "fit": str(fit), "seeds": [*seeds], "tuned": chosen}
         found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
         found["verdict"] = study_verdict(found)
-        return _written(found, out, done)
+        return _written(found, out, done, measured)
 
 
 def _done(fits: Sequence[Fit], failed: dict[str, str]) -> list[Fit]:
@@ -155,13 +157,17 @@ def _require(named: dict[str, str | None], methods: dict[str, Any]) -> None:
             raise GrasplError(f"{option}: {name} is not among the methods ({', '.join(methods)})")
 
 
-def _written(found: dict[str, Any], out: Path, fits: Sequence[Fit]) -> Shown:
-    files = [RunFolder(out).comparison.with_suffix(suffix) for suffix in (".json", ".csv", ".md", ".svg")]
+def _written(found: dict[str, Any], out: Path, fits: Sequence[Fit], measured: Measured) -> Shown:
+    files = [
+        RunFolder(out).comparison.with_suffix(suffix) for suffix in (".json", ".csv", ".md", ".svg", ".html")
+    ]
+    sheet = study_sheet(found, fits, measured, out)
     with Lineage(RunFolder(out)).writing(files, _read_of(fits)):
         write_json_atomic(files[0], found)
         write_text_atomic(files[1], as_csv(found))
         write_text_atomic(files[2], as_markdown(found))
-        write_text_atomic(files[3], curves_figure(curves_by_fit(found)))
+        write_text_atomic(files[3], svg_of(sheet.tradeoff, width=7.5, height=5.5))
+        write_text_atomic(files[4], render_sheet(sheet))
     lines = [f"judged: {line}" for line in judged_lines(found)] + found["verdict"]
     lines += [f"failed: {name}: {why}" for name, why in found["failed"].items()]
-    return Shown(found, [*study_tables(found), *lines, f"comparison: {files[0]}"])
+    return Shown(found, [*study_tables(found), *lines, f"comparison: {files[0]}", f"report: {files[4]}"])

@@ -7,9 +7,6 @@ from typing import Any
 from transformers.utils.logging import disable_progress_bar
 
 from graspl.activations import NaturalDirections
-from graspl.analysis import read_run, removed
-from graspl.analysis.runs import Run
-from graspl.analysis.verdicts import COHERENT
 from graspl.commands.identify import identify
 from graspl.commands.report import report
 from graspl.errors import GrasplError
@@ -41,8 +38,9 @@ def run_trial(base_model: str, train: str, *, text: str | None, out: Path, **opt
     trust = [_foreseen(trial)]
     with step_shown(total, total, "check the directions"):
         trust.append(_assumptions(trial, train, text))
-    shown = report(trial.runs, out=out)
-    lines = [_removed(trial), *(line for line in trust if line), _next(out)]
+    natural = DirectionsFiles(out / "natural.safetensors")
+    shown = report(trial.runs, out=out, directions=[natural.path] if natural.assumptions.exists() else [])
+    lines = [*(line for line in trust if line), _next(out)]
     return Shown(shown.content, [*shown.parts, *lines])
 
 
@@ -68,36 +66,6 @@ def run_step(number: int, total: int, step: Step) -> None:
 def is_sound(result: Path) -> bool:
     """Whether a result is there, and belongs to what it was made from."""
     return result.exists() and Lineage(RunFolder(result.parent)).complaint(result) is None
-
-
-def _removed(trial: Trial) -> str:
-    """Say how much of what the naive fit adds is gone where the fits ended."""
-    base, naive, grasp = (read_run(folder) for folder in trial.runs)
-    coherence = naive.metrics["coherence"]
-    if coherence is not None and coherence < COHERENT:
-        return (
-            "Spill-over removed: cannot be told. Off the topic the model gives one of the answers to choose from with a "
-            f"probability of only {coherence:.1g}; measure with questions that it answers (--suites)."
-        )
-    shares = [each.shares("unrelated") for each in (grasp, naive, base)]
-    if not all(shares):
-        return "Spill-over removed: cannot be told. No suite named `unrelated` has harmful answers to choose from."
-    found = removed(*shares)
-    if found is None:
-        return (
-            "Spill-over removed: there is none to remove. Off the topic the naive fit gives no more harmful answers than "
-            "the base model, as far as these questions can tell."
-        )
-    ends = f"where they ended, at adherence {_adherence(grasp)} with GRASP and {_adherence(naive)} without"
-    return (
-        f"Spill-over removed: {found.value:.0%} of what the naive fit adds (95 % interval over {found.n} questions "
-        f"{found.low:.0%} to {found.high:.0%}), {ends}."
-    )
-
-
-def _adherence(run: Run) -> str:
-    value = run.metrics["adherence"]
-    return "-" if value is None else f"{value:.2f}"
 
 
 def _foreseen(trial: Trial) -> str | None:

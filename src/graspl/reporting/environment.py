@@ -1,4 +1,4 @@
-"""Pages from templates: every text is escaped, nothing is loaded, and only the page's own script may run."""
+"""Pages from templates: every text is escaped, nothing is loaded, and only the page's own scripts may run."""
 
 import base64
 import hashlib
@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from graspl import __version__
+from graspl.reporting.interactive import packed_library
 from graspl.reporting.tables import figure, interval
 
 
@@ -30,8 +31,14 @@ def _place(site: str) -> tuple[str, str]:
     return (site, "update") if number is None else (parts[number], parts[-1])
 
 
-def render(template: str, fields: dict[str, Any]) -> str:
-    """Return a page as HTML text, from a template in this room; every text in the fields is escaped."""
+def render(template: str, fields: dict[str, Any], *, interactive: bool = False) -> str:
+    """Return a page as HTML text, from a template in this room; every text in the fields is escaped.
+
+    Args:
+        template: its file name.
+        fields: what the template shows.
+        interactive: whether the page has plots that plotly.js draws.
+    """
     environment = Environment(
         loader=PackageLoader("graspl.reporting", "."),
         autoescape=True,
@@ -40,8 +47,15 @@ def render(template: str, fields: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure, "interval": interval}
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False}
     script = files("graspl.reporting").joinpath("page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    library, packed = packed_library() if interactive else ("", "")
+    allowed = [_hash(each) for each in (script, library) if each]
     return environment.get_template(template).render(
-        version=__version__, script=Markup(script), script_hash=f"sha256-{digest}", **fields
+        version=__version__, script=Markup(script), script_hashes=allowed, library=Markup(packed), **fields
     )
+
+
+def _hash(script: str) -> str:
+    """Return what a page's policy says to allow a script, and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from graspl.analysis.removal import removal_sentence, study_removal
 from graspl.analysis.study_verdict import reached
 
 # Title of each column, by figure.
@@ -62,10 +63,11 @@ def cell(comparison: Mapping[str, Any], level: str, method: str, column: str) ->
 
 
 def as_markdown(comparison: Mapping[str, Any]) -> str:
-    """Return the tables of all levels, judged rates, the chosen settings and the verdict as Markdown."""
+    """Return the verdict, the tables of all levels, judged rates and the chosen settings as Markdown."""
     columns = columns_of(comparison)
     over = "tasks" if "tasks" in comparison else "seeds"
-    lines = []
+    lines = [f"**{removal_sentence(study_removal(comparison))}**", ""]
+    lines += [f"- {line.strip()}" for line in comparison.get("verdict", [])] + [""]
     for level, methods in comparison["levels"].items():
         lines += [f"## At adherence {level}", "", f"Mean +- half of the 95 % interval over {over}.", ""]
         lines += [_row(["method", *map(title_of, columns)]), _row(["---"] * (len(columns) + 1))]
@@ -79,8 +81,7 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
         lines += ["## Settings chosen on development data", ""]
         lines += [f"- {method}: {_settings(chosen)}" for method, chosen in comparison["tuned"].items()]
         lines.append("")
-    lines += ["## Verdict", "", *(f"- {line.strip()}" for line in comparison.get("verdict", []))]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def judged_lines(comparison: Mapping[str, Any]) -> list[str]:

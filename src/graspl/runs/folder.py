@@ -39,7 +39,7 @@ class RunFolder:
         )  # What an audit found, in a folder of its own; its page lies beside it
         self.comparison = (
             self.path / "comparison.json"
-        )  # In a study's folder; `.csv`, `.md` and `.svg` lie beside it
+        )  # In a study's folder; `.csv`, `.md`, `.svg` and `.html` lie beside it
         self.tuning = self.path / "tuning.json"  # In a study's folder: its trials
         self.own_text = self.path / "own_text.jsonl"  # What the base model wrote before training
 
@@ -121,7 +121,9 @@ class RunFolder:
     def read_items(self) -> list[dict[str, Any]]:
         """Return the rows of `items.jsonl`; [] where there is no such file."""
         return read_json_lines(
-            self.items, "validate again", {"suite": str, "item": str, "group": str, "value": float}
+            self.items,
+            "validate again",
+            {"suite": str, "item": str, "group": str, "value": float, "text": str | None},
         )
 
     def read_judgements(self) -> list[dict[str, Any]]:
