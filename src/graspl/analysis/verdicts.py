@@ -15,11 +15,14 @@ ONE_SEED = "One seed for each run: a difference may be chance. graspl compare gi
 
 
 def key_points(comparison: Comparison) -> list[str]:
-    """Return at most three sentences: at matched adherence, where the fits ended, and what one seed is worth."""
+    """Return at most three sentences: at matched adherence and, of one seed, where the fits ended and what it is worth."""
     naive, others = comparison.naive, comparison.others
     if naive is None or not others:
         return ["Give a naive fit and another fit to compare them."]
     lines = [_at_matched(comparison, naive, others) + _caution(naive)]
+    several = [name for name, runs in comparison.methods.items() if len(runs) > 1]
+    if comparison.baseline in several and len(several) > 1:
+        return lines
     ours = others[-1]
     naive = comparison.naive_for(ours) or naive
     difference = _at_the_end(ours, naive)
@@ -32,8 +35,7 @@ def key_points(comparison: Comparison) -> list[str]:
         )
     elif comparison.figure == "kl":
         lines.append(_divergence(naive, ours))
-    several = [name for name, runs in comparison.methods.items() if len(runs) > 1]
-    return [*lines, *([] if comparison.baseline in several and len(several) > 1 else [ONE_SEED])]
+    return [*lines, ONE_SEED]
 
 
 def verdict(comparison: Comparison) -> list[str]:

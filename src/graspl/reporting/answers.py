@@ -19,11 +19,12 @@ STATES = {
 
 # Marks of published chat templates, and of graspl's own organism
 _ROLE = r"(?:system|developer|user|assistant|model|human|tool)"
-_WORDS = r"s|bos|eos|pad|sop|begin|end|start_of_turn|end_of_turn|begin_of_text|end_of_text|start_of_role|end_of_role"
+_WORDS = r"s|bos|eos|pad|sop|begin|end|(?:start|end)_of_(?:turn|role)|(?:begin|end)_of_text|think|extra_\d+"
 _MARK = (
     rf"(?:<\|[^<>|\n]{{1,40}}\|?>|<\uff5c[^<>\uff5c\n]{{1,40}}\uff5c>|\[\|[^\[\]|\n]{{1,40}}\|\]|</?(?:{_WORDS}|{_ROLE})>"
     r"|\[/?(?:INST|SYSTEM_PROMPT|gMASK|AVAILABLE_TOOLS)\]|</?<?/?SYS>>)"
 )
+_BREAK = "\0"
 _TURN = re.compile(rf"{_MARK}\s*{_ROLE}\s*(?={_MARK}|\n|$)", re.IGNORECASE)
 _ANY = re.compile(_MARK, re.IGNORECASE)
 
@@ -71,11 +72,11 @@ def prompt_of(row: Mapping[str, Any]) -> str:
 
 
 def without_marks(text: str) -> str:
-    """Return a text in which the marks of known chat templates, and the roles behind them, are line breaks."""
-    parts = _ANY.sub("\n", _TURN.sub("\n", text)).split("\n")
-    lines = [part.strip() for part in parts]
-    kept = [line for place, line in enumerate(lines) if line or (place and lines[place - 1])]
-    return "\n".join(kept).strip()
+    """Return a text without the marks of known chat templates and the roles behind them; all else stays as it is."""
+    if not _ANY.search(text):
+        return text
+    parts = _ANY.sub(_BREAK, _TURN.sub(_BREAK, text)).split(_BREAK)
+    return "\n\n".join(part.strip() for part in parts if part.strip())
 
 
 def _said(run: str, row: Mapping[str, Any], judged: Mapping[tuple[str, str, str], Mapping[str, Any]]) -> Said:

@@ -6,10 +6,14 @@ from typing import Any, NamedTuple
 
 from graspl.analysis.changes import SuiteChanges
 from graspl.analysis.comparison import Comparison
+from graspl.analysis.intervals import summarise
 from graspl.reporting.markdown import cell, columns_of, title_of
 from graspl.reporting.tables import figure, interval, matched_columns
 
-NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( %|%)?( \(.*\))?|-")
+NUMBER = re.compile(r"[-+]?\d[\d.,e+-]*( %|%)?( \(.*\)| \+- .*)?|-")
+
+
+MEANINGS = {"harmful": "worse", "good": "better", "other": "-"}
 
 
 class Grid(NamedTuple):
@@ -42,6 +46,26 @@ def runs_grid(comparison: Comparison) -> Grid:
     )
 
 
+def methods_grid(comparison: Comparison) -> Grid | None:
+    """Return one row for each method: means over its seeds, each with half of its interval; None without several seeds."""
+    if all(len(runs) < 2 for runs in comparison.methods.values()):
+        return None
+    rows = []
+    for method, runs in comparison.methods.items():
+        ended = [[run.metrics[name] for run in runs.values()] for name in comparison.figures]
+        read = [[found.get(run.name) for run in runs.values()] for found in comparison.matched.values()]
+        rows.append((method, str(len(runs)), *(_mean(values) for values in [*ended, *read])))
+    caption = "Methods, where they ended and at equal adherence: mean +- half of the 95 % interval over seeds"
+    return Grid(caption, ["method", "seeds", *comparison.figures, *matched_columns(comparison)], rows)
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    found = summarise(values)
+    if found.low is None or found.high is None:
+        return figure(found.mean)
+    return f"{figure(found.mean)} +- {(found.high - found.low) / 2:.3f}"
+
+
 def ends_grid(comparison: Comparison) -> Grid:
     """Return the harmful answers' share of the choices where runs ended."""
     rows = [(end.run, end.suite, interval(end.share), str(end.share.n)) for end in comparison.ends]
@@ -61,7 +85,13 @@ def judged_grid(comparison: Comparison) -> Grid:
 def changes_grid(found: SuiteChanges, most: int) -> Grid:
     """Return the questions of a suite that changed most."""
     rows = [
-        (each.text or each.item, figure(each.before), figure(each.after), f"{each.size:+.3f}", each.turn)
+        (
+            each.text or each.item,
+            figure(each.before),
+            figure(each.after),
+            f"{each.size:+.3f}",
+            MEANINGS[each.turn],
+        )
         for each in found.changes[:most]
     ]
     return Grid(f"{found.suite}: {found.unit}", ["question", "before", "after", "change", "means"], rows)

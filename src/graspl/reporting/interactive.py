@@ -72,7 +72,9 @@ def _traces(trace: Trace, hidden: bool) -> list[dict[str, Any]]:
         "hovertemplate": _hover(trace),
     }
     if trace.form == "bars":
-        return [shared | told | {"type": "bar", "marker": {"color": list(trace.colors)}}]
+        return [
+            shared | told | {"type": "bar", "textposition": "none", "marker": {"color": list(trace.colors)}}
+        ]
     return [shared | told | _scatter(trace)]
 
 

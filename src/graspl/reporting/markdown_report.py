@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from graspl.analysis.removal import removal_sentence
 from graspl.reporting.grids import Grid, changes_grid
-from graspl.reporting.sheet import Sheet
+from graspl.reporting.sheet import Changes, Sheet
 
 CHANGES_SHOWN = 5  # Questions of a suite
 LONGEST_CELL = 120  # Characters
@@ -16,32 +16,31 @@ def as_report(sheet: Sheet) -> str:
 
 
 def _lines(sheet: Sheet) -> Iterator[str]:
-    found = sheet.removal
-    yield f"**{_text(removal_sentence(found))}**"
-    yield ""
-    for each in sheet.beside.trust:
-        yield f"- {_text(f'{each.verdict}: {each.reason}')}."
+    yield from [f"**{_text(removal_sentence(sheet.removal))}**", ""]
+    yield from (f"- {_text(f'{each.verdict}: {each.reason}')}." for each in sheet.beside.trust)
     yield from (f"- {_text(line)}" for line in [*sheet.points, *sheet.notes])
     yield ""
-    for grid in sheet.figures:
-        yield from _table(grid)
-    for changes in sheet.changes[:1]:
-        yield from [f"### Changes by question: {_text(changes.title)}", ""]
-        for suite in changes.suites:
-            counts = f"{suite.count('good')} for the better, {suite.count('harmful')} for the worse"
-            yield from [
-                f"{_text(suite.suite)}: {counts}, of {len(suite.changes)} questions; the largest:",
-                "",
-            ]
-            yield from _table(changes_grid(suite, CHANGES_SHOWN))
-    if sheet.judged is not None:
-        yield from _table(sheet.judged)
+    shown = {
+        "figures": sheet.figures[:1],
+        "judged": [sheet.judged] if sheet.judged else [],
+        "facts": sheet.facts[:1],
+    }
+    for name, grids in shown.items():
+        yield from (line for grid in grids for line in _table(grid))
+        if name == "figures":
+            yield from (line for grid in sheet.figures[1:] for line in _folded(_text(grid.caption), grid))
+            yield from (line for changes in sheet.changes[:1] for line in _changes(changes))
     yield from (f"- {_text(line)}" for line in sheet.judged_lines)
-    for grid in sheet.facts[:1]:
-        yield from _table(grid)
-    commands = next((grid for grid in sheet.facts[1:] if "command" in grid.headings), None)
-    if commands is not None:
-        yield from _folded("How to reproduce", commands)
+    commands = [grid for grid in sheet.facts[1:] if "command" in grid.headings]
+    yield from (line for grid in commands for line in _folded("How to reproduce", grid))
+
+
+def _changes(found: Changes) -> Iterator[str]:
+    yield from [f"### Changes by question: {_text(found.title)}", ""]
+    for suite in found.suites:
+        counts = f"{suite.count('good')} for the better, {suite.count('harmful')} for the worse"
+        yield from [f"{_text(suite.suite)}: {counts}, of {len(suite.changes)} questions; the largest:", ""]
+        yield from _table(changes_grid(suite, CHANGES_SHOWN))
 
 
 def _table(grid: Grid) -> Iterator[str]:

@@ -16,7 +16,7 @@ from graspl.reporting.plots import Plot
 from graspl.reporting.sheet import Sheet, sheet_of
 
 CHANGES_SHOWN = 12  # Questions of a suite in a table; the download has all
-ANSWERS_SHOWN = 6  # Prompts before the fold
+ANSWERS_SHOWN = 4  # Prompts before the fold
 
 
 def render_page(comparison: Comparison, directions: Sequence[Path] = ()) -> str:

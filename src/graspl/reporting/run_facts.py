@@ -28,13 +28,13 @@ Fact = Callable[[RunFolder, Mapping[str, Any]], str]
 def facts_grid(runs: Mapping[str, Sequence[Run]]) -> Grid:
     """Return what is known of each method's runs, a row for each fact and a column for each method."""
     about = {name: [_of_evaluated(run) for run in here] for name, here in runs.items()}
-    return _grid("Run facts", about)
+    return _grid("Model, rows, options, versions, date and cost", about)
 
 
 def folder_facts_grid(folders: Mapping[str, Sequence[Path]]) -> Grid:
     """Return the same of run folders that were fitted and perhaps not evaluated, as a study's are."""
     about = {name: [_of_folder(RunFolder(folder)) for folder in here] for name, here in folders.items()}
-    return _grid("Run facts", about)
+    return _grid("Model, rows, options, versions, date and cost", about)
 
 
 def options_grid(folders: Mapping[str, RunFolder]) -> Grid:
@@ -123,7 +123,7 @@ def _of_folder(
         }
     facts |= {"seed": str(fits[-1]["seed"]) if fits and fits[-1].get("seed") is not None else ""}
     facts |= {"date": fits[-1]["start"][:10] if fits else "", "cost": _cost(folder, fits)}
-    return facts | {"versions": _versions(fits[-1]) if fits else "", "folder": str(folder.path)}
+    return facts | {"versions": _versions(fits[-1]) if fits else ""}
 
 
 def _cost(folder: RunFolder, fits: Sequence[Mapping[str, Any]]) -> str:

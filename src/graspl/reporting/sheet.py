@@ -15,7 +15,7 @@ from graspl.analysis.verdicts import key_points, verdict
 from graspl.reporting.answers import Example, examples
 from graspl.reporting.beside import Beside, beside, beside_folders
 from graspl.reporting.environment import heat_map
-from graspl.reporting.grids import Grid, ends_grid, judged_grid, runs_grid, study_grids
+from graspl.reporting.grids import Grid, ends_grid, judged_grid, methods_grid, runs_grid, study_grids
 from graspl.reporting.markdown import judged_lines
 from graspl.reporting.plots import Plot, changes_plot, spectra_plot, step_plots, tradeoff_plot
 from graspl.reporting.run_facts import commands_grid, facts_grid, folder_facts_grid, options_grid
@@ -67,6 +67,11 @@ def sheet_of(comparison: Comparison, directions: Sequence[Path] = ()) -> Sheet:
     series, runs = series_of(comparison), comparison.runs
     spectra, share = spectra_plot(series), removal(comparison)
     first = {name: next(iter(each.values())).folder for name, each in comparison.methods.items()}
+    grids = [
+        methods_grid(comparison),
+        runs_grid(comparison),
+        ends_grid(comparison) if comparison.ends else None,
+    ]
     facts = [
         facts_grid({name: list(each.values()) for name, each in comparison.methods.items()}),
         options_grid(first),
@@ -79,11 +84,11 @@ def sheet_of(comparison: Comparison, directions: Sequence[Path] = ()) -> Sheet:
         tradeoff=tradeoff_plot(series, comparison.figure),
         points=key_points(comparison),
         pairs=verdict(comparison),
-        figures=[runs_grid(comparison), *([ends_grid(comparison)] if comparison.ends else [])],
+        figures=[each for each in grids if each is not None],
         steps=step_plots(series),
         changes=_changes(comparison, share.method),
         judged=judged_grid(comparison) if comparison.judged else None,
-        examples=examples(runs),
+        examples=examples([next(iter(each.values())) for each in comparison.methods.values()]),
         spectra=spectra if spectra.traces else None,
         maps=_maps(comparison),
         facts=[grid for grid in facts if grid.rows],
