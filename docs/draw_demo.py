@@ -39,8 +39,9 @@ def main() -> None:
     with sync_playwright() as driver:
         # As root Chromium has no sandbox; the page is our own
         opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        shown = opened.new_page(viewport={"width": 1000, "height": 690})
+        shown = opened.new_page(viewport={"width": 1200, "height": 640})
         shown.goto(page.as_uri())
+        shown.locator(".first figure.drawn .tools button").first.wait_for()
         shown.screenshot(path=IMAGES / "report.png")
         opened.close()
     write_figures()

@@ -42,7 +42,7 @@ def run_demo(*, seed: int, over: Path | None, out: Path) -> Shown:
             identify(used.path, explain=ExplainOptions(text=str(demo.text)))
     for number, step in enumerate(demo.measured, start=5):
         run_step(number, total, step)
-    shown = report(demo.runs, out=out)
+    shown = report(demo.runs, out=out, directions=[natural.path])
     trust = natural.read(natural.assumptions)
     lines = [f"Trust in the directions: {trust['verdict']}: {trust['reason']}."] if trust else []
     lines.append(
