@@ -27,6 +27,14 @@ def test_importing_the_package_imports_nothing_heavy():
     assert out.strip() == "[]"
 
 
+def test_a_report_needs_no_torch():
+    heavy = "torch", "transformers", "peft", "plotly"
+    out = python(
+        "-c", f"import graspl.reporting.page, sys; print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert out.strip() == "[]"
+
+
 def test_help_needs_no_model_and_imports_nothing_heavy():
     program = "import sys; from graspl.cli import main; main(['--help']); print('torch' in sys.modules)"
     out = python("-c", program)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from graspl.analysis.intervals import summarise
 from graspl.analysis.runs import is_judged, read_judged
 from graspl.analysis.scores import GUARDED, MATCHED_FIGURES
-from graspl.analysis.tradeoff import Rows, figures_at, standing_for
+from graspl.analysis.tradeoff import Rows, figures_at, share_removed, standing_for
 from graspl.directions.file import read_metadata
 from graspl.errors import GrasplError
 from graspl.runs import RunFolder, read_json
@@ -205,16 +205,6 @@ def _at_norm(norm: float | None, log: FitLog | None) -> Figures:
     figures = ("adherence", "spillover")
     known = {} if norm is None or log is None else figures_at(log.rows, norm, figures, by="update_norm")
     return {f"norm_matched/{name}": known.get(name) for name in figures}
-
-
-def share_removed(ours: float | None, naive: float | None, start: float | None) -> float | None:
-    """Return the share of what the naive fit adds to the base model's figure (`start`) that is gone in ours.
-
-    None where a figure is missing, or where the naive fit adds nothing.
-    """
-    if ours is None or naive is None or start is None or naive <= start:
-        return None
-    return 1 - (ours - start) / (naive - start)
 
 
 def _minus(ours: float | None, theirs: float | None) -> float | None:

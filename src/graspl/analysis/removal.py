@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graspl.analysis.comparison import Comparison
-from graspl.analysis.fits import share_removed
 from graspl.analysis.intervals import Interval, removed, summarise
 from graspl.analysis.runs import Run
-from graspl.analysis.tradeoff import base_figures
+from graspl.analysis.tradeoff import base_figures, share_removed
 from graspl.analysis.verdicts import COHERENT, at
 
 

@@ -131,6 +131,16 @@ def spoilt(rows: Rows, levels: Sequence[float]) -> float:
     return math.fsum(costs) / len(costs)
 
 
+def share_removed(ours: float | None, naive: float | None, start: float | None) -> float | None:
+    """Return the share of what the naive fit adds to the base model's figure (`start`) that is gone in ours.
+
+    None where a figure is missing, or where the naive fit adds nothing.
+    """
+    if ours is None or naive is None or start is None or naive <= start:
+        return None
+    return 1 - (ours - start) / (naive - start)
+
+
 def _step(row: dict[str, float]) -> float:
     return row.get("step", 0.0)
 

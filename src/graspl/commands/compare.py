@@ -14,7 +14,7 @@ from graspl.ranges import PositiveInt
 from graspl.reporting.figures import svg_of
 from graspl.reporting.markdown import as_csv, as_markdown, judged_lines
 from graspl.reporting.page import render_sheet
-from graspl.reporting.sheet import study_sheet
+from graspl.reporting.study_sheet import study_sheet
 from graspl.reporting.tables import Shown, study_tables
 from graspl.runs import (
     Digester,

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from plotly.offline import get_plotlyjs
-
 from graspl.reporting.plots import Plot, Trace
 
 TITLES = {"family": "system-ui, sans-serif", "size": 13, "color": "#6e7781"}
@@ -18,6 +16,8 @@ TITLES = {"family": "system-ui, sans-serif", "size": 13, "color": "#6e7781"}
 @lru_cache(maxsize=1)
 def packed_library() -> tuple[str, str]:
     """Return the script of plotly.js, and the same compressed and in base64: 2 MB of a page instead of 5."""
+    from plotly.offline import get_plotlyjs  # Not for the tables, which every command imports with this room
+
     script = get_plotlyjs()
     packed = gzip.compress(script.encode(), 6, mtime=0)
     return script, base64.b64encode(packed).decode()

@@ -1,6 +1,6 @@
 """What is known of each method's runs: model, rows, options, versions, dates, cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ _PLACES = ("trainer.default_root_dir", "seed_everything", "data.init_args.seed")
 _OPTIONS = {
     "rank": "model.init_args.lora.r",
     "alpha": "model.init_args.lora.lora_alpha",
-    "optimizer": "model.init_args.optimizer",
+    "lr": "model.init_args.optimizer.init_args.lr",
     "batch": "data.init_args.batch_size",
     "accumulated": "trainer.accumulate_grad_batches",
     "epochs": "trainer.max_epochs",
     "steps": "trainer.max_steps",
 }
-Fact = Callable[[RunFolder, Mapping[str, Any]], str]
+UNSAID = {"accumulated": "1"}  # Values that are not worth a word
 
 
 def facts_grid(runs: Mapping[str, Sequence[Run]]) -> Grid:
@@ -100,6 +100,10 @@ def _of_evaluated(run: Run) -> dict[str, str]:
     }
     if run.is_base:
         own["method"] = "none: the base model as it is"
+    # It may have been measured with the configuration of another method
+    fitted = settings_of(run.folder).get("model") if not run.is_base else None
+    if isinstance(fitted, dict) and isinstance(fitted.get("class_path"), str):
+        own["method"] = fitted["class_path"].rpartition(".")[2]
     return {**own, "parts": listed, **_of_folder(run.folder, run.commands, named=not run.is_base)}
 
 
@@ -112,15 +116,13 @@ def _of_folder(
     known = {
         title: options[key]
         for title, key in _OPTIONS.items()
-        if options.get(key, "None") not in ("None", "-1")
+        if options.get(key, "None") not in ("None", "-1", UNSAID.get(title))
     }
     fits = [each for each in commands if each["command"] == "fit"] or list(commands)
     facts = {"base model": model} if model else {}
     if named:
         facts |= {"rows": options.get("data.init_args.train") or options.get("data.class_path", "")}
-        facts |= {
-            "options": ", ".join(f"{title} {value.rpartition('.')[2]}" for title, value in known.items())
-        }
+        facts |= {"options": ", ".join(f"{title} {value}" for title, value in known.items())}
     facts |= {"seed": str(fits[-1]["seed"]) if fits and fits[-1].get("seed") is not None else ""}
     facts |= {"date": fits[-1]["start"][:10] if fits else "", "cost": _cost(folder, fits)}
     return facts | {"versions": _versions(fits[-1]) if fits else ""}

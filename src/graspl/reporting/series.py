@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from graspl.analysis.comparison import Comparison
-from graspl.analysis.fits import Measured, StudyFit, read_log
 from graspl.analysis.intervals import Interval
 from graspl.analysis.runs import Run
 from graspl.analysis.tradeoff import Rows
@@ -48,19 +47,6 @@ def series_of(comparison: Comparison) -> list[Series]:
         ends = [end for run in runs.values() if (end := _end(run, comparison.figure)) is not None]
         spectra = [each for run in runs.values() for each in _spectra(run)]
         found.append(Series(method, color, logs, ends, spectra))
-    return found
-
-
-def study_series(fits: Sequence[StudyFit], baseline: str, measured: Measured) -> list[Series]:
-    """Return a study's series: one for each method, the baseline first."""
-    methods = dict.fromkeys([baseline, *(each.method for each in fits)])
-    free, found = iter(OTHERS * len(methods)), []
-    for method in methods:
-        here = [each for each in fits if each.method == method]
-        logs = {f"{each.task or ''} {each.seed}".strip(): read_log(each, measured).rows for each in here}
-        color = NAIVE if method == baseline else next(free)
-        if logs:
-            found.append(Series(method, color, logs, tasks=len({each.task for each in here}) > 1))
     return found
 
 

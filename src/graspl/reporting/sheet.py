@@ -1,26 +1,21 @@
-"""What a page and its Markdown version say, in their order: one form for runs side by side and for a study."""
+"""What a page and its Markdown version say, in their order; `study_sheet.py` fills the same form for a study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graspl.analysis.changes import SuiteChanges, changes
 from graspl.analysis.comparison import Comparison
-from graspl.analysis.fits import Measured, StudyFit
-from graspl.analysis.removal import Removal, removal, study_removal
-from graspl.analysis.runs import read_commands
-from graspl.analysis.tradeoff import curve
+from graspl.analysis.removal import Removal, removal
 from graspl.analysis.verdicts import key_points, verdict
 from graspl.reporting.answers import Example, examples
-from graspl.reporting.beside import Beside, beside, beside_folders
+from graspl.reporting.beside import Beside, beside
 from graspl.reporting.environment import heat_map
-from graspl.reporting.grids import Grid, ends_grid, judged_grid, methods_grid, runs_grid, study_grids
-from graspl.reporting.markdown import judged_lines
+from graspl.reporting.grids import Grid, ends_grid, judged_grid, methods_grid, runs_grid
 from graspl.reporting.plots import Plot, changes_plot, spectra_plot, step_plots, tradeoff_plot
-from graspl.reporting.run_facts import commands_grid, facts_grid, folder_facts_grid, options_grid
-from graspl.reporting.series import series_of, study_series
-from graspl.runs import RunFolder
+from graspl.reporting.run_facts import commands_grid, facts_grid, options_grid
+from graspl.reporting.series import series_of
 
 MOST_MAPS = 8  # Methods with heat maps; more would be pages of them
 
@@ -94,42 +89,6 @@ def sheet_of(comparison: Comparison, directions: Sequence[Path] = ()) -> Sheet:
         facts=[grid for grid in facts if grid.rows],
         notes=[f"{comparison.rho_left_out}."] if comparison.rho_left_out else [],
         files={run.name: str(run.folder.path) for run in runs},
-    )
-
-
-def study_sheet(found: Mapping[str, Any], fits: Sequence[StudyFit], measured: Measured, out: Path) -> Sheet:
-    """Return what there is to say about a study.
-
-    Args:
-        found: of `graspl.analysis.study.comparison_of`, with the verdict.
-        fits: those that it was made from.
-        measured: which scores stand for adherence and spill-over.
-        out: the study's folder.
-    """
-    series = study_series(fits, found["baseline"], measured)
-    folders: dict[str, list[Path]] = {}
-    for each in fits:
-        folders.setdefault(each.method, []).append(each.folder)
-    names = [f"{each.method}, {f'{each.task}, ' if each.task else ''}seed {each.seed}" for each in fits]
-    facts = [
-        folder_facts_grid(folders),
-        options_grid({name: RunFolder(each[0]) for name, each in folders.items()}),
-        commands_grid({out.name: read_commands(RunFolder(out))}),
-    ]
-    spilt = [curve(rows) for each in series for rows in each.logs.values()]
-    failed = [f"failed: {name}: {why}" for name, why in found.get("failed", {}).items()]
-    return Sheet(
-        title="graspl compare",
-        removal=study_removal(found),
-        beside=beside_folders([each.folder for each in fits], names),
-        tradeoff=tradeoff_plot(series, "spillover" if any(spilt) else "kl"),
-        points=[line.strip() for line in found.get("verdict", [])],
-        figures=study_grids(found),
-        steps=step_plots(series),
-        judged_lines=judged_lines(found),
-        facts=[grid for grid in facts if grid.rows],
-        notes=failed,
-        files={"study": str(out)},
     )
 
 
