@@ -7,7 +7,6 @@ import sys
 import tempfile
 import warnings
 from contextlib import nullcontext
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -140,7 +139,8 @@ def _plan(base, rows, folder):
     assert shape.frozen_numbers == sum(each.numel() for each in model.parameters())
     adapted = peft.get_peft_model(model, _lora(base).to_peft())
     assert shape.adapter_numbers == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
-    streams = model(input_ids=torch.zeros(1, 2, dtype=torch.long), output_hidden_states=True).hidden_states
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    streams = model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
     assert shape.hidden == streams[-1].shape[-1]
     footprint(shape, Layout("single"), directions=6)
 
@@ -190,7 +190,7 @@ def _grasp(base, rows, folder):
     )  # fmt: skip
     trainer = train(module, rows=rows, folder=folder)
     batch = batch_of(trainer)
-    changes = merged_changes(module, base)
+    changes = merged_changes(save(module, folder / "adapter"), base)
     assert changes
     modules = dict(module.model.get_base_model().named_modules())
     [hidden] = {each.D.shape[0] for each in module.directions_in_use.layers.values()}
@@ -202,31 +202,25 @@ def _grasp(base, rows, folder):
         layer = numbered[1]
         assert layer in module.directions_in_use.layers, f"nothing is held in {layer}"
         D = module.directions_in_use.layers[layer].D[:, :2]
-        # Two directions: one alone may come through a random matrix by chance
-        if all(comes_through(module, batch, modules[layer], modules[name], d) for d in D.mT):
+        # Several directions: one alone may come through a trained matrix by chance
+        pushes = torch.cat([D, torch.nn.functional.normalize(torch.randn(hidden, 4), dim=0).to(D)], dim=1)
+        if all(comes_through(module, batch, modules[layer], modules[name], push) for push in pushes.mT):
             leak = float((D.mT @ change).norm() / change.norm())
             assert leak < 1e-3, (name, leak)
 
 
-def merged_changes(module, base):
-    """Return what PEFT's merge adds to each weight, (out, in), by the module's name."""
-    before = {
-        name: each.clone()
-        for name, each in transformers.AutoModelForCausalLM.from_pretrained(base).named_parameters()
-    }
-    merged = dict(deepcopy(module.model).merge_and_unload().named_parameters())
+def merged_changes(saved, base):
+    """Return what PEFT's merge of a saved adapter adds to each weight, (out, in), by the module's name."""
+    plain, other = (transformers.AutoModelForCausalLM.from_pretrained(base) for _ in range(2))
+    before = dict(plain.named_parameters())
+    merged = dict(peft.PeftModel.from_pretrained(other, saved).merge_and_unload().named_parameters())
     found = {}
     for name, each in merged.items():
         change = each.detach() - before[name]
         if name.endswith(".weight") and change.ndim == 2 and change.norm() > 0:
-            transposed = before[name].shape != change.shape or _is_conv1d(module, name)
+            transposed = type(plain.get_submodule(name.removesuffix(".weight"))).__name__ == "Conv1D"
             found[name.removesuffix(".weight")] = change.mT if transposed else change
     return found
-
-
-def _is_conv1d(module, name):
-    layer = module.model.get_base_model().get_submodule(name.removesuffix(".weight"))
-    return type(layer.get_base_layer()).__name__ == "Conv1D" if hasattr(layer, "get_base_layer") else False
 
 
 @torch.no_grad()
@@ -254,7 +248,7 @@ def comes_through(module, batch, layer, pushed, direction):
             each.remove()
     moved = (streams[1] - streams[0])[batch["attention_mask"].bool()]
     along = (moved @ direction).mean() / moved.norm(dim=-1).mean().clamp_min(1e-12)
-    return abs(float(along)) > 0.5
+    return float(along) > 0.5
 
 
 def _validate(base, rows, folder):
