@@ -238,7 +238,7 @@ def loop(kept, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path / "loop")
     # New fits would take their time, and read no other files
     monkeypatch.setattr(
-        "graspl.studies.workers.run_fits", lambda fits, jobs: ((each, "not run") for each in fits)
+        "graspl.studies.workers.run_fits", lambda fits, **_: ((each, "not run") for each in fits)
     )
     return found
 

@@ -311,7 +311,7 @@ def test_every_kind_of_file(loop, run, tmp_path, monkeypatch, name):
     shutil.copytree(loop, tmp_path / "loop")
     monkeypatch.chdir(tmp_path / "loop")
     monkeypatch.setattr(
-        "graspl.studies.workers.run_fits", lambda fits, jobs: ((each, "not run") for each in fits)
+        "graspl.studies.workers.run_fits", lambda fits, **_: ((each, "not run") for each in fits)
     )
     file, whole = tmp_path / "loop" / name, (loop / name).read_bytes()
     ways = mangled(whole)

@@ -28,7 +28,7 @@ from graspl.runs import (
 from graspl.studies.methods import Method, configs_of, merged
 from graspl.studies.plan import Fit, plan_fits
 from graspl.studies.tuning import Tuning, plan_trials, tune
-from graspl.studies.workers import run_missing
+from graspl.studies.workers import Processes, run_missing
 
 
 def compare(
@@ -81,7 +81,7 @@ def compare(
         measured: which scores stand for adherence and spill-over, and which others are compared.
         kept: a folder with one small record a fit, `<kept>/<task>/<method>_<seed>.json`. A fit with a record is not run
             again, so that a study can be continued on another machine.
-        jobs: fits at a time, each in its own process.
+        jobs: fits at a time, each in its own process and, where there are several, on GPUs of its own.
         fast: run only fast_methods and fast_seeds, without tuning.
         fast_methods: methods that `fast` runs; all where empty.
         fast_seeds: seeds that `fast` runs.
@@ -109,12 +109,12 @@ def compare(
     with claimed(out, "out"), RunFacts(out).command("compare", [*seeds]):
         chosen, failed = {}, {}
         if tuning is not None:
-            chosen, failed = tune(trials, levels, relative_to, jobs, out)
+            chosen, failed = tune(trials, levels, relative_to, Processes(jobs), out)
             Lineage(RunFolder(out)).record(
                 [RunFolder(out).tuning], _read_of([each for trial in trials for each in trial.fits])
             )
         fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks, kept)
-        failed |= run_missing(fits, jobs, "fits")
+        failed |= run_missing(fits, Processes(jobs), "fits")
         failed |= _unsound([each for each in fits if each.name not in failed])
         done = _done(fits, failed)
         found = comparison_of(

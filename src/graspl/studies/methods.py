@@ -80,6 +80,14 @@ def merged(config: Config, more: Config) -> dict[str, Any]:
     return both
 
 
+def settings_of_trainer(config: Any) -> Mapping[str, Any]:
+    """Return the trainer's settings in a configuration, or in the file that it names for them."""
+    trainer = config.get("trainer") if isinstance(config, Mapping) else None
+    if isinstance(trainer, str) and Path(trainer).is_file():
+        trainer = parse_yaml(Path(trainer).read_text(encoding="utf-8"))
+    return trainer if isinstance(trainer, Mapping) else {}
+
+
 def with_settings(config: Config, settings: Settings, origin: str) -> dict[str, Any]:
     """Return a configuration with other values at dotted keys; a number is a place in a list, a missing key is added."""
     changed: Any = dict(config)

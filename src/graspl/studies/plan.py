@@ -23,7 +23,7 @@ from graspl.runs import (
 )
 from graspl.studies.inputs import inputs_of
 from graspl.studies.kept import keep, recorded_in
-from graspl.studies.methods import merged
+from graspl.studies.methods import merged, settings_of_trainer
 
 SEED = "{seed}"  # In a configuration, stands for the fit's seed, alone or within a text
 TASK = "{task}"  # In a configuration, stands for the name of the fit's task
@@ -59,6 +59,11 @@ class Fit(StudyFit):
     def log(self) -> Path:
         """The file with the fit's output."""
         return self.folder.with_suffix(".log")
+
+    def trainer(self) -> Mapping[str, Any]:
+        """Return the settings of its trainer."""
+        shared = parse_yaml(self.base.read_text(encoding="utf-8"))
+        return merged(settings_of_trainer(shared), settings_of_trainer(self.config))
 
     def fingerprint(self) -> str:
         """Return a hexadecimal SHA-256 of configuration and seed."""

@@ -12,7 +12,7 @@ from graspl.runs import Lineage, RunFolder, parse_yaml, write_text_atomic
 from graspl.studies.methods import Method, merged
 from graspl.studies.plan import Fit
 from graspl.studies.shipped import shipped_configs
-from graspl.studies.workers import Step
+from graspl.studies.steps import Step
 
 BASE, NAIVE, GRASP = "base", "naive", "grasp"
 

@@ -13,7 +13,7 @@ from graspl.errors import GrasplError
 from graspl.runs import RunFolder, write_json_atomic
 from graspl.studies.methods import Method, Settings, merged, with_settings
 from graspl.studies.plan import TUNING, Fit, sources_in
-from graspl.studies.workers import run_missing
+from graspl.studies.workers import Engine, run_missing
 
 
 @dataclass
@@ -94,13 +94,13 @@ def settings_of(method: str, tune: Mapping[str, Sequence[Any]], tuning: Tuning) 
 
 
 def tune(
-    trials: Sequence[Trial], levels: Sequence[float], baseline: str | None, jobs: int, out: Path
+    trials: Sequence[Trial], levels: Sequence[float], baseline: str | None, engine: Engine, out: Path
 ) -> tuple[dict[str, Settings | None], dict[str, str]]:
     """Run the trials, write `tuning.json`, and return the settings by method and the reasons by name of failed fits.
 
     Levels are of adherence, or shares of the baseline's gain where one is named. Settings are None where every trial failed.
     """
-    failed = run_missing([each for trial in trials for each in trial.fits], jobs, "trials")
+    failed = run_missing([each for trial in trials for each in trial.fits], engine, "trials")
     if baseline is not None:
         fits = [each for trial in trials if trial.method == baseline for each in trial.fits]
         levels = relative_levels(levels, [_log(each) for each in fits if each.name not in failed])

@@ -2,62 +2,60 @@
 
 import logging
 import os
-import sys
 import time
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_all_start_methods, get_context, parent_process
-from pathlib import Path
 from threading import Thread
 from typing import Any, Protocol, TypeVar
 
-from graspl.errors import GrasplError, users_mistake
+from graspl.errors import GrasplError
+from graspl.studies.gpus import VISIBLE, shared_out
 from graspl.studies.plan import Fit
+from graspl.studies.steps import Step, end_apart, make_quiet, run_step
 
 log = logging.getLogger(__name__)
-
-
-class Step(Protocol):
-    """One fit or validation, as a worker runs it; `graspl.studies.plan.Fit` is one."""
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        ...
-
-    @property
-    def log(self) -> Path:
-        """The file with its output."""
-        ...
-
-    def is_done(self) -> bool:
-        """Whether it ended well."""
-        ...
-
-    def prepare(self) -> list[str]:
-        """Write what it needs, and return the arguments of `graspl` that run it."""
-        ...
-
-    def mark_done(self, seconds: float) -> None:
-        """Record that it ended well, after so many seconds."""
-        ...
-
-
 S = TypeVar("S", bound=Step)
+Run = Callable[[Sequence[Fit]], Iterator[tuple[Fit, str | None]]]
 
 
-def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
+class Engine(Protocol):
+    """What runs a study's fits."""
+
+    def prepared(self, fits: Sequence[Fit]) -> Run:
+        """Return a function that runs some of these fits and yields each when it ends, with None or why it failed.
+
+        Raises:
+            GrasplError: a fit asks for more than there is.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Worker processes of this machine, each with GPUs of its own where there are some."""
+
+    jobs: int = 1  # Fits at a time
+
+    def prepared(self, fits: Sequence[Fit]) -> Run:
+        """Return a function that runs some of these fits, see `Engine`."""
+        shares = shared_out(fits, self.jobs)
+        return partial(run_fits, jobs=shares.jobs, gpus=shares.sets)
+
+
+def run_missing(fits: Sequence[Fit], engine: Engine, what: str) -> dict[str, str]:
     """Run the fits that are not done, log the progress, and return the reason by name of each fit that failed."""
     missing = [each for each in fits if not each.is_done()]
     log.info("%d %s, %d of them done already", len(fits), what, len(fits) - len(missing))
     if missing:
         log.info("the output of each fit is beside its folder, e.g. %s", missing[0].log)
+    run = engine.prepared(missing)
     # Fits that others are made from come first
     waves = [[each for each in missing if bool(each.made_from) is last] for last in (False, True)]
-    ended = (result for wave in waves if wave for result in run_fits(wave, jobs=jobs))
+    ended = (result for wave in waves if wave for result in run(wave))
     failed, began = {}, time.monotonic()
     for done, (each, error) in enumerate(ended, start=1):
         left = (time.monotonic() - began) / done * (len(missing) - done) / 60
@@ -68,8 +66,14 @@ def run_missing(fits: Sequence[Fit], jobs: int, what: str) -> dict[str, str]:
     return failed
 
 
-def run_fits(fits: Sequence[S], *, jobs: int) -> Iterator[tuple[S, str | None]]:
-    """Run fits in worker processes and yield each when it ends, with None or the reason why it failed."""
+def run_fits(fits: Sequence[S], *, jobs: int, gpus: Sequence[str] = ()) -> Iterator[tuple[S, str | None]]:
+    """Run fits in worker processes and yield each when it ends, with None or the reason why it failed.
+
+    Args:
+        fits: in the order in which they begin.
+        jobs: worker processes.
+        gpus: CUDA_VISIBLE_DEVICES of each of them; where empty, all see what this process sees.
+    """
     import torch
 
     # What torch would take here: fewer where OMP_NUM_THREADS or the process' own cores allow fewer
@@ -77,8 +81,13 @@ def run_fits(fits: Sequence[S], *, jobs: int) -> Iterator[tuple[S, str | None]]:
     # Forked from a process that has only imported: this one's torch threads would be in an unknown state
     context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     context.set_forkserver_preload(["graspl.training_cli"])
-    with ProcessPoolExecutor(jobs, context, _start, (threads, dict(os.environ))) as pool:
-        running = {pool.submit(_run, fit): fit for fit in fits}
+    sets = None
+    if gpus:
+        sets = context.SimpleQueue()
+        for each in gpus:
+            sets.put(each)
+    with ProcessPoolExecutor(jobs, context, _start, (threads, dict(os.environ), sets)) as pool:
+        running = {pool.submit(run_step, fit): fit for fit in fits}
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
@@ -92,17 +101,12 @@ def run_fits(fits: Sequence[S], *, jobs: int) -> Iterator[tuple[S, str | None]]:
             raise
 
 
-def _start(threads: int, environment: dict[str, str]) -> None:
-    import lightning.pytorch  # noqa: F401 - its import sets the level of its loggers
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
+def _start(threads: int, environment: dict[str, str], gpus: Any) -> None:
     os.environ.update(environment)
+    if gpus is not None:  # Before anything uses CUDA: each process takes a set, and none is put back
+        os.environ[VISIBLE] = gpus.get()
     Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    disable_progress_bar()
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    make_quiet(threads)
 
 
 def _end_with_parent() -> None:
@@ -110,23 +114,5 @@ def _end_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
+        end_apart()
         os._exit(1)
-
-
-def _run(fit: Step) -> str | None:
-    """Run one fit with its output in its log, and return the reason if it failed."""
-    from graspl.training_cli import GrasplCLI
-
-    sys.argv = ["graspl", *fit.prepare()]
-    with fit.log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
-        logger = logging.getLogger("graspl")
-        logger.handlers, logger.propagate = [logging.StreamHandler(file)], False
-        logger.setLevel(logging.INFO)
-        began = time.monotonic()
-        try:
-            GrasplCLI()
-            fit.mark_done(time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001 - the log has the traceback
-            traceback.print_exc()
-            return users_mistake(error) or f"{type(error).__name__}: {error}; see {fit.log}"
-    return None
