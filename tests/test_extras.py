@@ -30,6 +30,7 @@ APART = {
     "lm_eval": ["tests/evaluation/test_harness_suite.py"],
 }
 """Extras with the tests that need them, whose own requirements differ from constraints.txt."""
+ON_RAY = ["tests/studies/test_ray.py"]
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -59,7 +60,7 @@ def environment(tmp_path_factory):
 
 def test_every_extra_that_a_page_names_can_be_imported(environment):
     named = {extra for extra in EXTRAS for command in INSTALLS if f"[{extra}]" in command} - {*APART}
-    assert named >= {"qlora", "judges"}
+    assert named >= {"qlora", "judges", "ray"}
     for extra in named:
         for requirement in map(Requirement, EXTRAS[extra]):
             done = subprocess.run(
@@ -100,9 +101,10 @@ def test_a_command_in_four_bits_does_what_it_says(command, environment, tmp_path
     )
 
 
-def test_four_bits_are_tested_where_they_are_installed(environment):
+@pytest.mark.parametrize("files", [IN_FOUR_BITS, ON_RAY], ids=["in four bits", "on Ray"])
+def test_what_needs_an_extra_is_tested_where_it_is_installed(files, environment):
     done = subprocess.run(
-        [environment / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *IN_FOUR_BITS],
+        [environment / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *files],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]

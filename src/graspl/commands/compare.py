@@ -1,6 +1,9 @@
 """`graspl compare`: methods by seeds, with intervals."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +24,18 @@ from graspl.runs import (
     Lineage,
     RunFacts,
     RunFolder,
-    claimed,
     write_json_atomic,
     write_text_atomic,
 )
+from graspl.studies.claims import alone
+from graspl.studies.cluster import Ray, ray_engine
 from graspl.studies.methods import Method, configs_of, merged
+from graspl.studies.parts import Part, Study, run_part
 from graspl.studies.plan import Fit, plan_fits
 from graspl.studies.tuning import Tuning, plan_trials, tune
-from graspl.studies.workers import Processes, run_missing
+from graspl.studies.workers import Engine, Processes, run_missing
+
+log = logging.getLogger(__name__)
 
 
 def compare(
@@ -50,6 +57,9 @@ def compare(
     measured: Measured = Measured(),  # noqa: B008 - never changed
     kept: Path | None = None,
     jobs: PositiveInt = 1,
+    engine: Literal["processes", "ray"] = "processes",
+    ray: Ray = Ray(),  # noqa: B008 - never changed
+    part: str | None = None,
     fast: bool = False,
     fast_methods: Sequence[str] = (),
     fast_seeds: Sequence[int] = (0, 1),
@@ -82,6 +92,11 @@ def compare(
         kept: a folder with one small record a fit, `<kept>/<task>/<method>_<seed>.json`. A fit with a record is not run
             again, so that a study can be continued on another machine.
         jobs: fits at a time, each in its own process and, where there are several, on GPUs of its own.
+        engine: what runs the fits: `processes` of this machine, or `ray`, on this machine or many; the nodes must share the
+            study's folder.
+        ray: the cluster, and what each fit gets of it.
+        part: run only this part of the fits, e.g. 3/8, beside processes that run the others, and make no table. The same
+            command without it makes the table.
         fast: run only fast_methods and fast_seeds, without tuning.
         fast_methods: methods that `fast` runs; all where empty.
         fast_seeds: seeds that `fast` runs.
@@ -90,31 +105,37 @@ def compare(
     Raises:
         GrasplError: the plan is impossible, another process runs the study, or every fit failed.
     """
-    methods = {**methods, **more_methods}
+    methods, mine = {**methods, **more_methods}, _part(part, engine)
     if not levels:
         raise GrasplError("levels: names none; give at least one level of adherence")
     if fast:
-        for name in fast_methods:
-            _require({"fast_methods": name}, methods)
-        methods, seeds, tuning = {name: methods[name] for name in fast_methods or methods}, fast_seeds, None
+        methods, seeds, tuning = _fast(methods, fast_methods), fast_seeds, None
         norm_baseline, reference = (name if name in methods else None for name in (norm_baseline, reference))
     _require({"baseline": baseline, "norm_baseline": norm_baseline, "reference": reference}, methods)
     if base_model is not None:
         over = merged(over, {"model": {"init_args": {"base_model": base_model}}})
     known = {name: Method.parse(name, given, shared, over) for name, given in methods.items()}
     relative_to = baseline if levels_of == "baseline" else None
-    plan_fits(fit, configs_of(known, {}), seeds, out, tasks, kept)  # find mistakes before anything runs
+    plan = partial(plan_fits, fit, seeds=seeds, out=out, tasks=tasks, kept=kept)
+    plan(configs_of(known, {}))  # find mistakes before anything runs
     trials = [] if tuning is None else plan_trials(fit, known, tuning, seeds, out, baseline=relative_to)
+    if mine is not None:
+        study = Study(out, known, trials, levels, relative_to, plan, seeds)
+        return _shown_part(run_part(mine, study, jobs))
     # From here on fits are removed and begun again: two processes would remove what the other is writing
-    with claimed(out, "out"), RunFacts(out).command("compare", [*seeds]):
+    with (
+        alone(out),
+        RunFacts(out).command("compare", [*seeds]),
+        _running_on(engine, jobs, ray, out) as runner,
+    ):
         chosen, failed = {}, {}
         if tuning is not None:
-            chosen, failed = tune(trials, levels, relative_to, Processes(jobs), out)
+            chosen, failed = tune(trials, levels, relative_to, runner, out)
             Lineage(RunFolder(out)).record(
                 [RunFolder(out).tuning], _read_of([each for trial in trials for each in trial.fits])
             )
-        fits = plan_fits(fit, configs_of(known, chosen), seeds, out, tasks, kept)
-        failed |= run_missing(fits, Processes(jobs), "fits")
+        fits = plan(configs_of(known, chosen))
+        failed |= run_missing(fits, runner, "fits")
         failed |= _unsound([each for each in fits if each.name not in failed])
         done = _done(fits, failed)
         found = comparison_of(
@@ -130,6 +151,40 @@ def compare(
         found["needs"] = {name: each.needs for name, each in known.items() if each.needs}
         found["verdict"] = study_verdict(found)
         return _written(found, out, done, measured)
+
+
+def _part(text: str | None, engine: str) -> Part | None:
+    if text is not None and engine == "ray":
+        raise GrasplError("part: Ray shares the fits out by itself; leave out --part or --engine ray")
+    return None if text is None else Part.parse(text)
+
+
+@contextmanager
+def _running_on(engine: str, jobs: int, ray: Ray, out: Path) -> Iterator[Engine]:
+    if engine == "processes":
+        yield Processes(jobs)
+        return
+    if jobs != 1:
+        log.warning("jobs: has no effect with Ray, which runs as many fits as the cluster has room for")
+    with ray_engine(ray, out) as tasks:
+        yield tasks
+
+
+def _shown_part(found: dict[str, Any]) -> Shown:
+    """Say how far the study is, and what comes next."""
+    if found["of"] == "trials":
+        then = "run every part again for the fits, once all trials are done"
+    else:
+        then = "run the same command without --part for the table, once all are done"
+    failed = [f"failed: {name}: {why}" for name, why in found["failed"].items()]
+    state = f"part {found['part']}: {found['done']} of {found['total']} {found['of']} of the study are done"
+    return Shown(found, [*failed, f"{state}; {then}"])
+
+
+def _fast(methods: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    for name in names:
+        _require({"fast_methods": name}, methods)
+    return {name: methods[name] for name in names or methods}
 
 
 def _done(fits: Sequence[Fit], failed: dict[str, str]) -> list[Fit]:

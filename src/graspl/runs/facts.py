@@ -3,8 +3,8 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -30,10 +30,11 @@ class RunFacts:
 
     Args:
         folder: the run folder, or a study's.
+        alone: keeps it for this process while it changes the record, where commands run there side by side.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, RunFolder(folder).facts
+    def __init__(self, folder: Path, alone: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self.folder, self.path, self._alone = folder, RunFolder(folder).facts, alone
 
     @contextmanager
     def command(self, name: str, seed: Any = None) -> Iterator[None]:
@@ -51,22 +52,25 @@ class RunFacts:
         lock = self._lock(entry["id"])
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            with self._alone():  # Others that begin look whether the lock is held
+                lock.acquire()
         except OSError as error:
             raise GrasplError(
                 f"{self.folder}: cannot be written ({error.strerror}); choose another folder"
             ) from error
         try:
-            self._begin(entry)
+            with self._alone():
+                self._begin(entry)
             yield
         except BaseException as error:
-            with suppress(GrasplError):  # The command's own error counts
+            with suppress(GrasplError), self._alone():  # The command's own error counts
                 self._end(entry, *_how(error))
             if not existed and isinstance(error, GrasplError):
                 self._remove_if_alone(lock)
             raise
         else:
-            self._end(entry, "complete", None)
+            with self._alone():
+                self._end(entry, "complete", None)
         finally:
             Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()

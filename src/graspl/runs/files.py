@@ -225,7 +225,7 @@ def read_numbers(path: Path) -> list[dict[str, float]]:
 
 
 @contextmanager
-def claimed(folder: Path, option: str = "trainer.default_root_dir") -> Iterator[None]:
+def claimed(folder: Path, option: str = "trainer.default_root_dir", *, wait: float = 0.0) -> Iterator[None]:
     """Make a folder and keep it for this process within the block; the claim ends with the process, however it ends.
 
     What a process that was killed left under temporary names, in it or one level below, is removed.
@@ -233,12 +233,13 @@ def claimed(folder: Path, option: str = "trainer.default_root_dir") -> Iterator[
     Args:
         folder: whose files no other process is to write.
         option: by which the user gave it, for messages.
+        wait: seconds for which another process may still have it.
 
     Raises:
         GrasplError: another process has the folder, or it cannot be written.
     """
     path = folder / ".claimed"
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=wait)
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

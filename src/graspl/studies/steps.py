@@ -14,11 +14,14 @@ from typing import Any, Protocol, TextIO
 
 from graspl.errors import GrasplError, users_mistake
 from graspl.runs import parse_yaml
+from graspl.studies.claims import fit_claimed
 from graspl.studies.gpus import devices_of
 from graspl.studies.methods import merged, settings_of_trainer
+from graspl.studies.plan import Fit
 
 CONFIG = "--config="
 ERROR = "graspl: error: "  # So does the command line begin what it says of a mistake
+ELSEWHERE = "another process runs it"
 GRACE = 60.0  # Seconds that a fit on several devices has to end by itself after an interrupt
 _apart: list["subprocess.Popen[bytes]"] = []  # Those that run now
 
@@ -82,6 +85,22 @@ def run_step(step: Step) -> str | None:
             traceback.print_exc()
             return users_mistake(error) or f"{type(error).__name__}: {error}; see {step.log}"
     return None
+
+
+def run_claimed(fit: Fit, wait: float = 0.0) -> str | None:
+    """Run a fit that other processes may run too, unless one of them has it or has done it.
+
+    Args:
+        fit: the fit.
+        wait: seconds for which another process may still have it.
+
+    Returns:
+        `ELSEWHERE` where another process has it; else as `run_step`.
+    """
+    with fit_claimed(fit.folder, wait) as ours:
+        if not ours:
+            return ELSEWHERE
+        return None if fit.is_done() else run_step(fit)
 
 
 def on_several_devices(arguments: Sequence[str]) -> bool:

@@ -101,12 +101,24 @@ def tune(
     Levels are of adherence, or shares of the baseline's gain where one is named. Settings are None where every trial failed.
     """
     failed = run_missing([each for trial in trials for each in trial.fits], engine, "trials")
+    levels, found = scored(trials, levels, baseline, failed)
+    write_json_atomic(out / "tuning.json", {"levels": levels, "methods": found})
+    return settings_in(found), failed
+
+
+def scored(
+    trials: Sequence[Trial], levels: Sequence[float], baseline: str | None, failed: Mapping[str, str]
+) -> tuple[Sequence[float], dict[str, Any]]:
+    """Return the levels of adherence, and what `choose` makes of the trials there."""
     if baseline is not None:
         fits = [each for trial in trials if trial.method == baseline for each in trial.fits]
         levels = relative_levels(levels, [_log(each) for each in fits if each.name not in failed])
-    found = choose(trials, levels, failed)
-    write_json_atomic(out / "tuning.json", {"levels": levels, "methods": found})
-    return {name: each["chosen"] for name, each in found.items()}, failed
+    return levels, choose(trials, levels, failed)
+
+
+def settings_in(found: Mapping[str, Any]) -> dict[str, Settings | None]:
+    """Return the settings that were chosen, by method."""
+    return {name: each["chosen"] for name, each in found.items()}
 
 
 def choose(trials: Sequence[Trial], levels: Sequence[float], failed: Mapping[str, str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from graspl.errors import GrasplError
 from graspl.studies.gpus import VISIBLE, shared_out
 from graspl.studies.plan import Fit
-from graspl.studies.steps import Step, end_apart, make_quiet, run_step
+from graspl.studies.steps import ELSEWHERE, Step, end_apart, make_quiet, run_claimed, run_step
 
 log = logging.getLogger(__name__)
 S = TypeVar("S", bound=Step)
@@ -39,11 +39,13 @@ class Processes:
     """Worker processes of this machine, each with GPUs of its own where there are some."""
 
     jobs: int = 1  # Fits at a time
+    beside_others: bool = False  # Whether other processes run fits of the same study
 
     def prepared(self, fits: Sequence[Fit]) -> Run:
         """Return a function that runs some of these fits, see `Engine`."""
         shares = shared_out(fits, self.jobs)
-        return partial(run_fits, jobs=shares.jobs, gpus=shares.sets)
+        claims = {"run": run_claimed} if self.beside_others else {}
+        return partial(run_fits, jobs=shares.jobs, gpus=shares.sets, **claims)
 
 
 def run_missing(fits: Sequence[Fit], engine: Engine, what: str) -> dict[str, str]:
@@ -59,20 +61,23 @@ def run_missing(fits: Sequence[Fit], engine: Engine, what: str) -> dict[str, str
     failed, began = {}, time.monotonic()
     for done, (each, error) in enumerate(ended, start=1):
         left = (time.monotonic() - began) / done * (len(missing) - done) / 60
-        state = "done" if error is None else f"failed: {error}"
+        state = "done" if error is None else error if error == ELSEWHERE else f"failed: {error}"
         log.info("[%d/%d, %.0f min left] %s: %s", done, len(missing), left, each.name, state)
-        if error is not None:
+        if error not in (None, ELSEWHERE):
             failed[each.name] = error
     return failed
 
 
-def run_fits(fits: Sequence[S], *, jobs: int, gpus: Sequence[str] = ()) -> Iterator[tuple[S, str | None]]:
+def run_fits(
+    fits: Sequence[S], *, jobs: int, gpus: Sequence[str] = (), run: Callable[[S], str | None] = run_step
+) -> Iterator[tuple[S, str | None]]:
     """Run fits in worker processes and yield each when it ends, with None or the reason why it failed.
 
     Args:
         fits: in the order in which they begin.
         jobs: worker processes.
         gpus: CUDA_VISIBLE_DEVICES of each of them; where empty, all see what this process sees.
+        run: what a process does with each.
     """
     import torch
 
@@ -87,7 +92,7 @@ def run_fits(fits: Sequence[S], *, jobs: int, gpus: Sequence[str] = ()) -> Itera
         for each in gpus:
             sets.put(each)
     with ProcessPoolExecutor(jobs, context, _start, (threads, dict(os.environ), sets)) as pool:
-        running = {pool.submit(run_step, fit): fit for fit in fits}
+        running = {pool.submit(run, fit): fit for fit in fits}
         try:
             for future in as_completed(running):
                 yield running[future], future.result()
