@@ -1,10 +1,12 @@
 """A study on a real Ray cluster of this machine, one node of which is lost midway. `make extras` installs Ray and runs it."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,10 @@ def started(study, tmp_path):
     """Return a function that starts a study with a few more steps than usual, so that there is a midway."""
     given = study(without=["broken"], seeds=[0])
     base = yaml.safe_load((tmp_path / "fit.yaml").read_text())
-    base["trainer"] |= {"max_steps": 60, "val_check_interval": 4}
-    (tmp_path / "fit.yaml").write_text(yaml.safe_dump(base))
 
-    def start(*more):
+    def start(*more, steps=60):
+        base["trainer"] |= {"max_steps": steps, "val_check_interval": 4}
+        (tmp_path / "fit.yaml").write_text(yaml.safe_dump(base))
         command = [sys.executable, "-m", "graspl", *given, *more]
         return subprocess.Popen(
             command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -45,19 +47,19 @@ def cluster():
         made.shutdown()
 
 
-def node_that_runs(cluster, fit):
-    """Return the node whose worker holds the claim of a fit."""
+def stopped_on(cluster, fit):
+    """Stop the worker that runs a fit where it is, and return its node and its process; None where the fit has just ended."""
     claim = str(fit.with_name(f".{fit.name}.claimed"))
     for node in cluster.worker_nodes:
         (raylet,) = node.all_processes["raylet"]
         for worker in (
             Path(f"/proc/{raylet.process.pid}/task/{raylet.process.pid}/children").read_text().split()
         ):
-            if claim in [
-                str(each.readlink()) for each in Path(f"/proc/{worker}/fd").glob("*") if each.is_symlink()
-            ]:
-                return node
-    raise AssertionError(f"no worker has {claim}")
+            with suppress(OSError):  # A file or the process is gone by now
+                if claim in [str(each.readlink()) for each in Path(f"/proc/{worker}/fd").glob("*")]:
+                    os.kill(int(worker), signal.SIGSTOP)
+                    return (node, int(worker)) if fit in fits_under_way(fit.parents[1]) else None
+    return None
 
 
 def fits_under_way(folder):
@@ -84,9 +86,20 @@ def commands_in(folder):
 def test_a_study_that_loses_a_node_has_the_table_of_undisturbed_processes(started, cluster, tmp_path):
     tasks = started("--engine", "ray", "--ray.address", cluster.address, "--out", "ray")
     folder = tmp_path / "ray"
-    wait_until(tasks, lambda: fits_under_way(folder))
-    (lost, *_) = fits_under_way(folder)
-    cluster.remove_node(node_that_runs(cluster, lost), allow_graceful=False)
+    found = []
+
+    def stopped():
+        for each in fits_under_way(folder):
+            found[:] = (each, stopped_on(cluster, each))
+            if found[1] is not None:
+                return True
+        return False
+
+    wait_until(tasks, stopped)
+    lost, (node, worker) = found
+    cluster.remove_node(node, allow_graceful=False)
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL)
     said = tasks.communicate(timeout=200)
     assert tasks.returncode == 0, said
     # One fit was begun again, and went on from its checkpoint
@@ -110,7 +123,7 @@ def test_a_study_that_loses_a_node_has_the_table_of_undisturbed_processes(starte
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_an_interrupt_ends_the_fits_on_ray_too(started, cluster, tmp_path):
-    tasks = started("--engine", "ray", "--ray.address", cluster.address, "--out", "ray")
+    tasks = started("--engine", "ray", "--ray.address", cluster.address, "--out", "ray", steps=5000)
     folder = tmp_path / "ray"
     wait_until(tasks, lambda: fits_under_way(folder))
     (under_way, *_) = fits_under_way(folder)
