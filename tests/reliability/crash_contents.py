@@ -8,6 +8,7 @@
 - `run.json`: the last command and how it ended; those that were killed stand before it.
 - `judged.json`: without `usage`, which counts what this command asked.
 - `directions.safetensors`: tensors and metadata, which safetensors writes in any order.
+- the page of a study: without moments and seconds.
 - records of a study's fits: without date, machine and seconds. The logs of its fits are left out, and so is
   `study_done.json`, for which a record stands.
 - the cache of replies: its rows.
@@ -29,6 +30,8 @@ from graspl.runs import Lineage, RunFolder
 
 VOLATILE = {"judged.json": ("usage",), "record": ("date", "machine", "seconds")}
 LEFT_OUT = re.compile(r"metrics(\.part\d+)?\.csv|.*\.log|study_done\.json")
+PAGE = "comparison.html"
+MOMENTS = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|\d+ s, ")  # When a command ran, and for how long
 LOG = re.compile(r"(^|/)metrics(\.part\d+)?\.csv$")
 RANDOM = re.compile(
     r"(?<=/tmp/tmp)[a-z0-9_]{8}|(?<=/\.tmp)[A-Za-z0-9]{6}|\.[a-z0-9_]{8}(?=/|$)"
@@ -98,7 +101,9 @@ def _said(path: Path) -> Any:
         with safe_open(path, "pt") as file:
             return file.metadata(), {name: _plain(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     if path.name in ("lineage.json", "run.json"):
-        return _recorded(json.loads(path.read_text()), path.parent.parent)
+        return _recorded(json.loads(path.read_text()), path.parent)
+    if path.name == PAGE:
+        return MOMENTS.sub("", path.read_text())
     kind = "record" if path.parent.name == "kept" else path.name
     if kind in VOLATILE:
         content = _without(json.loads(path.read_text()), VOLATILE[kind])
@@ -124,7 +129,7 @@ def _plain(content: Any) -> Any:
     return [_plain(value) for value in content] if isinstance(content, list | tuple) else content
 
 
-def _recorded(record: dict[str, Any], beside: Path) -> Any:
+def _recorded(record: dict[str, Any], folder: Path) -> Any:
     if "commands" in record:
         return record["status"], record["commands"][-1]["command"], record["commands"][-1]["status"]
     entries = record["results"]
@@ -134,7 +139,9 @@ def _recorded(record: dict[str, Any], beside: Path) -> Any:
     for entry in kept.values():
         fits = entry.get("made_from", {}).get("fit", {})
         for name in fits:  # A record tells its own date and seconds
-            fits[name] = [each["sha256"] == _digest(beside / name) for each in fits[name].values()]
+            fits[name] = [each["sha256"] == _digest(folder.parent / name) for each in fits[name].values()]
+        if PAGE in entry.get("files", {}):
+            entry["files"][PAGE] = entry["files"][PAGE]["sha256"] == _digest(folder / PAGE)
     kept |= {"judged.json": sorted(kept.get("judged.json", {}))}
     return _without(kept, ("changed", "settings", "given"))
 
