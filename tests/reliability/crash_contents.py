@@ -104,14 +104,16 @@ def _said(path: Path) -> Any:
         return _recorded(json.loads(path.read_text()), path.parent)
     if path.name == PAGE:
         return MOMENTS.sub("", path.read_text())
-    kind = "record" if path.parent.name == "kept" else path.name
-    if kind in VOLATILE:
-        content = _without(json.loads(path.read_text()), VOLATILE[kind])
-        if kind == "record":
-            content["figures"]["rows"] = [
-                row for row in content["figures"]["rows"] if "train/loss" not in row
-            ]
+    return _of_result(path)
+
+
+def _of_result(path: Path) -> Any:
+    if path.parent.name == "kept":
+        content = _without(json.loads(path.read_text()), VOLATILE["record"])
+        content["figures"]["rows"] = [row for row in content["figures"]["rows"] if "train/loss" not in row]
         return content
+    if path.name in VOLATILE:
+        return _without(json.loads(path.read_text()), VOLATILE[path.name])
     return path.read_bytes()
 
 
