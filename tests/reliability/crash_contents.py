@@ -8,7 +8,7 @@
 - `run.json`: the last command and how it ended; those that were killed stand before it.
 - `judged.json`: without `usage`, which counts what this command asked.
 - `directions.safetensors`: tensors and metadata, which safetensors writes in any order.
-- the page of a study: without moments and seconds.
+- the page of a study: without the facts of its runs, of which `run.json` is the source.
 - records of a study's fits: without date, machine and seconds. The logs of its fits are left out, and so is
   `study_done.json`, for which a record stands.
 - the cache of replies: its rows.
@@ -31,7 +31,9 @@ from graspl.runs import Lineage, RunFolder
 VOLATILE = {"judged.json": ("usage",), "record": ("date", "machine", "seconds")}
 LEFT_OUT = re.compile(r"metrics(\.part\d+)?\.csv|.*\.log|study_done\.json")
 PAGE = "comparison.html"
-MOMENTS = re.compile(r"\d{4}-\d\d-\d\dT[\d:+]+|\d+ s, ")  # When a command ran, and for how long
+FACTS = re.compile(
+    r'<h2 id="run-facts">.*?(?=<script|</main>)', re.DOTALL
+)  # Which commands ran, when, and for how long
 LOG = re.compile(r"(^|/)metrics(\.part\d+)?\.csv$")
 RANDOM = re.compile(
     r"(?<=/tmp/tmp)[a-z0-9_]{8}|(?<=/\.tmp)[A-Za-z0-9]{6}|\.[a-z0-9_]{8}(?=/|$)"
@@ -103,7 +105,7 @@ def _said(path: Path) -> Any:
     if path.name in ("lineage.json", "run.json"):
         return _recorded(json.loads(path.read_text()), path.parent)
     if path.name == PAGE:
-        return MOMENTS.sub("", path.read_text())
+        return FACTS.sub("", path.read_text())
     return _of_result(path)
 
 
