@@ -11,7 +11,7 @@ from graspl.training_help import training_help
 TARGET = Path(__file__).with_name("commands.md")
 HEAD = """# Commands
 
-What `graspl COMMAND --help` shows, command by command. Each option can also stand in a YAML file (`--config FILE`), where
+What `--help` shows, command by command. Each option can also stand in a YAML file (`--config FILE`), where
 what comes later wins, and in an environment variable: `GRASPL_FIT__TRAINER__MAX_STEPS` for `--trainer.max_steps` of a fit.
 `graspl fit --help-all` lists every option of a fit, most of them Lightning's.
 

@@ -140,8 +140,7 @@ def _plan(base, rows, folder):
     adapted = peft.get_peft_model(model, _lora(base).to_peft())
     assert shape.adapter_numbers == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
     ids = torch.zeros(1, 2, dtype=torch.long)
-    streams = model(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
-    assert shape.hidden == streams[-1].shape[-1]
+    assert shape.hidden == model.base_model(input_ids=ids, use_cache=False)[0].shape[-1]
     footprint(shape, Layout("single"), directions=6)
 
 

@@ -79,7 +79,7 @@ def test_a_stale_run_is_left_out_of_a_report(evaluated, graspl):
     assert code == 0
     assert "other/evaluation.json: was made from another adapter" in err
     assert "the run is left out" in err
-    assert "other" not in out
+    assert not any(line.startswith("other") for line in out.splitlines())
 
 
 def test_a_run_that_was_moved_is_still_sound(evaluated, graspl):
@@ -271,16 +271,16 @@ def test_rho_columns(evaluated, graspl):
     """Figures along different directions are never put in one column."""
     shutil.copytree("run", "other")
     out = ok(graspl("report", "run", "other"))
-    assert "rho_mean" in out
+    assert "rho mean" in out
     more = [each for each in evaluated if "default_root_dir" not in each]
     ok(graspl("fit", *more, "--trainer.default_root_dir=third", "--seed_everything=3"))
     ok(graspl("validate", "--config", "third/config.yaml"))
     out = ok(graspl("report", "run", "third", "--out", "apart"))
-    assert "rho_mean" not in out
+    assert "rho mean" not in out
     assert "rho is left out: run and third were measured along different directions; validate all with" in out
     assert json.loads(Path("apart/summary.json").read_text())["run"]["rho_mean"] is None
     ok(graspl("validate", "--config", "third/config.yaml", "--model.directions=run/directions.safetensors"))
-    assert "rho_mean" in ok(graspl("report", "run", "third", "--out", "together"))
+    assert "rho mean" in ok(graspl("report", "run", "third", "--out", "together"))
 
 
 def test_tmpdir(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from conftest import CHAT_ROWS, make_model, make_tokenizer
 
 from graspl.adapters import load_base_model, load_tokenizer
-from graspl.data import read_conversations, trial
+from graspl.data import limits, read_conversations
 from graspl.data.tokens import with_chat_template
 from graspl.errors import GrasplError
 from graspl.runs import parse_yaml
@@ -39,7 +39,7 @@ LOOPS = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% 
     ids=["doubled string", "long string", "loops", "power"],
 )
 def test_without_end_templates(template, says, monkeypatch):
-    monkeypatch.setattr(trial, "SECONDS", 1)
+    monkeypatch.setattr(limits, "SECONDS", 1)
     with pytest.raises(GrasplError, match=f"the chat template of .* {says}"):
         with_chat_template(make_tokenizer(template))
 

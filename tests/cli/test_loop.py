@@ -56,6 +56,7 @@ def test_the_whole_loop(graspl, chat_options, model_folder, kind, tmp_path):
         "matched",
         "matched_figure",
         "matched_shares",
+        "removal",
         "verdict",
         "headline",
         "report",

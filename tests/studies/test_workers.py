@@ -46,6 +46,14 @@ def instead(monkeypatch, tmp_path):
     return put
 
 
+@pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt: a shell starts what runs in the background with that signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def apart(log):
     with log.open("a", encoding="utf-8") as output:
         steps.run_apart(["fit"], output, log)
@@ -67,7 +75,7 @@ def test_a_fit_in_processes_of_its_own_says_why_it_failed(instead, tmp_path, scr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no groups of processes")
-def test_an_interrupt_reaches_every_process_of_a_fit(instead, tmp_path):
+def test_an_interrupt_reaches_every_process_of_a_fit(instead, tmp_path, interruptible, soon):
     log = tmp_path / "fit.log"
     instead(
         f"sh -c 'trap \"touch {tmp_path}/told; exit 1\" INT; touch {tmp_path}/began; while :; do sleep 0.05; done'"
