@@ -137,10 +137,10 @@ def _plan(base, rows, folder):
     shape = model_shape(base, _lora(base))
     model = transformers.AutoModelForCausalLM.from_pretrained(base)
     assert shape.frozen_numbers == sum(each.numel() for each in model.parameters())
-    adapted = peft.get_peft_model(model, _lora(base).to_peft())
-    assert shape.adapter_numbers == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
     ids = torch.zeros(1, 2, dtype=torch.long)
     assert shape.hidden == model.base_model(input_ids=ids, use_cache=False)[0].shape[-1]
+    adapted = peft.get_peft_model(model, _lora(base).to_peft())
+    assert shape.adapter_numbers == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
     footprint(shape, Layout("single"), directions=6)
 
 
