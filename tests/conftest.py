@@ -187,6 +187,14 @@ def soon():
 
 
 @pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt: a shell starts what runs in the background with that signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
 def write_rows(tmp_path):
     """Return a function that writes rows as JSON lines and returns the file."""
 

@@ -122,7 +122,7 @@ def test_a_study_that_loses_a_node_has_the_table_of_undisturbed_processes(starte
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_an_interrupt_ends_the_fits_on_ray_too(started, cluster, tmp_path):
+def test_an_interrupt_ends_the_fits_on_ray_too(interruptible, started, cluster, tmp_path):
     tasks = started("--engine", "ray", "--ray.address", cluster.address, "--out", "ray", steps=5000)
     folder = tmp_path / "ray"
     wait_until(tasks, lambda: fits_under_way(folder))

@@ -46,14 +46,6 @@ def instead(monkeypatch, tmp_path):
     return put
 
 
-@pytest.fixture
-def interruptible():
-    """Let SIGINT interrupt: a shell starts what runs in the background with that signal ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def apart(log):
     with log.open("a", encoding="utf-8") as output:
         steps.run_apart(["fit"], output, log)
