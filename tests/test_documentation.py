@@ -144,7 +144,23 @@ def test_a_name_beside_a_source_file_is_in_it(page):
 )
 def test_the_links_of_a_page_outside_the_site_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_cell_of_the_comparison_links_to_the_page_that_shows_it():
+    section = README.read_text().partition("## Beside other tools\n")[2].partition("\n## ")[0]
+    head, _, *rows = [line[1:-1].split("|") for line in section.splitlines() if line.startswith("|")]
+    sites = {
+        "TRL": "https://huggingface.co/docs/trl/", "axolotl": "https://docs.axolotl.ai/docs/",
+        "LitGPT": "https://github.com/Lightning-AI/litgpt/", "inspect_ai": "https://inspect.aisi.org.uk/",
+    }  # fmt: skip
+    assert head == ["", "graspl", *sites]
+    assert len(rows) >= 8
+    for name, ours, *theirs in rows:
+        links = [re.fullmatch(r"\[[^\]]+\]\(([^)]+)\)", cell)[1] for cell in (ours, *theirs)]
+        assert links[0].startswith(("docs/", "tests/")), name
+        assert all(link.startswith(site) for link, site in zip(links[1:], sites.values(), strict=True)), name
+    assert any(ours.startswith("[no]") for _, ours, *_ in rows), "a comparison that we always win is none"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
