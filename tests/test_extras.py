@@ -28,6 +28,8 @@ IN_FOUR_BITS = ["tests/adapters/test_four_bits.py", "tests/distributed/test_shar
 APART = {
     "inspect": ["tests/exporting/test_inspect_log.py"],
     "lm_eval": ["tests/evaluation/test_harness_suite.py"],
+    "trackio": ["tests/callbacks/test_trackers.py"],
+    "wandb": ["tests/callbacks/test_trackers.py"],
 }
 """Extras with the tests that need them, whose own requirements differ from constraints.txt."""
 ON_RAY = ["tests/studies/test_ray.py"]

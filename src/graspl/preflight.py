@@ -13,7 +13,7 @@ from graspl.local import check_local_model, check_rows_file
 # First words of the options of fit and validate
 GROUPS = (
     "config", "seed_everything", "trainer", "model", "data", "checkpoint", "save_adapter", "identify", "save_evaluation",
-    "generations", "interrupt", "ckpt_path", "weights_only", "print_config", "help", "help-all",
+    "log_to", "generations", "interrupt", "ckpt_path", "weights_only", "print_config", "help", "help-all",
 )  # fmt: skip
 CLASSES = {
     "model": "--model graspl.methods.LoRALitModule (naive fit), --model graspl.methods.GRASPLitModule",

@@ -26,6 +26,8 @@ OPTIONS = {
     "lightning_utilities": "trainer",
     "jsonargparse": "trainer",
 }
+COMPLAINTS = MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError
+TRACKERS = ("wandb", "trackio")  # Their errors are of classes of their own
 # Of the trainer's options, those that change what is learnt; of the data's and the model's, those that do not.
 FIXED = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 ONLY_EVALUATION = (
@@ -148,7 +150,7 @@ def told_in_one_line() -> Iterator[None]:
     """Turn a library's complaint about an option into a GrasplError that names the option."""
     try:
         yield
-    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+    except Exception as error:
         option = None if users_mistake(error) else _option(error)
         if option is None:
             raise
@@ -157,6 +159,10 @@ def told_in_one_line() -> Iterator[None]:
 
 def _option(error: Exception) -> str | None:
     """Return the option that an error is about, or None where no known library raised it."""
+    if type(error).__module__.partition(".")[0] in TRACKERS:
+        return "log_to"
+    if not isinstance(error, COMPLAINTS):
+        return None
     # In the library's own code: an error that graspl or a model raises is a defect, and keeps its traceback
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     module = f"{frame.f_globals.get('__name__')}."

@@ -30,6 +30,7 @@ from graspl.callbacks import (
 )
 from graspl.callbacks.console import with_console
 from graspl.callbacks.record import record_log, recorded
+from graspl.callbacks.trackers import Tracker, check_tracker, make_tracker
 from graspl.errors import GrasplError, shorten
 from graspl.hints import names_of, with_fix
 from graspl.methods.lora import LoRALitModule
@@ -117,6 +118,8 @@ class GrasplCLI(LightningCLI):
         parser.add_lightning_class_args(SaveEvaluation, "save_evaluation")
         parser.add_lightning_class_args(SaveGenerations, "generations")
         parser.add_lightning_class_args(SaveOnInterrupt, "interrupt")
+        about = "tracker that gets every figure too; metrics.csv is always written"
+        parser.add_argument("--log_to", type=Tracker | None, default=None, help=about)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Read the command line; what is wrong with it is told with a fix, and so is a broken checkpoint, read next."""
@@ -140,6 +143,7 @@ class GrasplCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         find_run(config)
         check_options(config)
+        check_tracker(config.log_to)
         if self.config.subcommand == "fit" and config.checkpoint.filename is None:
             # Named by epoch and step: a fit that goes on writes over what one that was killed left, instead of beside it
             config.checkpoint.enable_version_counter = False
@@ -190,6 +194,9 @@ class GrasplCLI(LightningCLI):
             trainer.strategy.checkpoint_io = WholeCheckpoints() if given is None else given
         if log and log not in trainer.loggers:  # Reports read it, whatever loggers are named
             trainer.loggers = [*trainer.loggers, log]
+        tracker = self._get(self.config, "log_to")
+        if tracker and not config.fast_dev_run:
+            trainer.loggers = [*trainer.loggers, make_tracker(tracker, self.run)]
         if config.fast_dev_run:
             kept = [callback for callback in trainer.callbacks if not isinstance(callback, ModelCheckpoint)]  # type: ignore[attr-defined]
             trainer.callbacks = kept  # type: ignore[attr-defined]

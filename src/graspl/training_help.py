@@ -22,12 +22,12 @@ BOTH = (
         "model", "CLASS", "graspl.methods.LoRALitModule (naive fit), graspl.methods.GRASPLitModule, or a YAML"
     ),
     Option("model.base_model", "NAME", "folder or hub name of the model"),
-    Option("model.directions", "FILE", "directions of graspl identify; a GRASP fit finds them itself"),
     Option("model.load_in_4bit", "BOOL", "keep the frozen weights in four bits (QLoRA)", False),
     Option("data", "CLASS", "graspl.data.ChatDataModule for rows of your own, a task of yours, or a YAML"),
     Option("data.train", "FILE", "rows to train on; look at them with graspl data"),
     Option("data.unrelated", "FILE", "rows on other topics, to measure spill-over"),
     Option("trainer.default_root_dir", "FOLDER", "the run folder, for all results", "runs/default"),
+    Option("log_to", "NAME", "tensorboard, trackio or wandb; metrics.csv is written all the same"),
     Option("trainer.accelerator", "NAME", "auto, cpu, gpu or mps", "auto"),
 )
 FIT = (
@@ -47,6 +47,7 @@ FIT = (
     Option("ckpt_path", "PATH", "go on with a run: last"),
 )
 VALIDATE = (
+    Option("model.directions", "FILE", "directions to measure along; the run folder's own by default"),
     Option("model.adapter", "FOLDER", "PEFT folder to evaluate; the run folder's own by default"),
     Option("data.eval_batch_size", "N", "rows or questions in a batch", 32),
     Option("data.only_suites", "LIST", "names of the suites to evaluate; all by default"),

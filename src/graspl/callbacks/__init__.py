@@ -11,8 +11,9 @@ from graspl.callbacks.cost import MeasureCost
 from graspl.callbacks.evaluation import SaveEvaluation, SaveGenerations
 from graspl.callbacks.interrupt import SaveOnInterrupt
 from graspl.callbacks.log import RowsLogger
+from graspl.callbacks.trackers import TrackioLogger
 
 __all__ = [
     "ConsoleProgress", "JudgeAnswers", "MeasureCost", "RowsLogger", "SaveAdapter", "SaveCheckpoints", "SaveDirections",
-    "SaveEvaluation", "SaveGenerations", "SaveOnInterrupt", "ShortSummary", "WholeCheckpoints",
+    "SaveEvaluation", "SaveGenerations", "SaveOnInterrupt", "ShortSummary", "TrackioLogger", "WholeCheckpoints",
 ]  # fmt: skip

@@ -50,7 +50,9 @@ def results_parts(trainer: Any, seconds: float) -> list[Any]:
     table = results_table(metrics, ended)
     lines = []
     if ended is not None and run.config.exists() and not trainer.fast_dev_run:
-        lines = [f"figures: {run.path / 'metrics.csv'}", f"next: graspl validate --config {run.config}"]
+        # A fit of fewer steps than trainer.log_every_n_steps logs none
+        lines = [f"figures: {run.metrics}"] if run.metrics.exists() else []
+        lines.append(f"next: graspl validate --config {run.config}")
     return [*([table] if table else []), *lines]
 
 

@@ -41,6 +41,7 @@ class RunFolder:
             self.path / "comparison.json"
         )  # In a study's folder; `.csv`, `.md`, `.svg` and `.html` lie beside it
         self.tuning = self.path / "tuning.json"  # In a study's folder: its trials
+        self.logs = self.path / "logs"  # What TensorBoard or W&B keeps, with `--log_to`
         self.own_text = self.path / "own_text.jsonl"  # What the base model wrote before training
 
     def is_used(self) -> bool:
@@ -52,7 +53,7 @@ class RunFolder:
 
         In a run folder that is all but the configuration, checkpoints and records; in another what graspl may write there.
         """
-        others = {self.config, self.checkpoints, self.lineage, self.facts}
+        others = {self.config, self.checkpoints, self.lineage, self.facts, self.logs}
         others |= {self.path / name for name in STUDY}
         found = sorted(self.path.iterdir()) if self.path.is_dir() else []
         if not (self.is_used() or self.evaluation.exists()):
