@@ -95,3 +95,33 @@ def test_a_fit_in_four_bits_goes_on_where_it_was(graspl, model_folder, write_row
     )
     for name, tensor in whole.items():
         torch.testing.assert_close(rest[name], tensor, msg=name)
+
+
+@pytest.mark.slow
+def test_a_null_space_in_four_bits_is_that_of_the_weights_they_stand_for(
+    graspl, model_folder, write_rows, tmp_path
+):
+    """A reads what it would read in a model of these weights in full, and stays as it began while B learns."""
+    from peft.utils.integrations import dequantize_module_weight
+    from transformers import AutoModelForCausalLM
+
+    rows, text = write_rows(CHAT_ROWS), write_rows(CHAT_ROWS[::-1] * 4, "text.jsonl")
+    start = ["--model.start=graspl.starts.NullSpaceStart", "--model.lora.r=4", f"--data.text={text}"]
+    saved = fitted(graspl, "short", model_folder, rows, *start)
+    longer = fitted(graspl, "longer", model_folder, rows, *start, "--trainer.max_steps=4")
+    full, base = (
+        AutoModelForCausalLM.from_pretrained(model_folder),
+        load_base_model(str(model_folder), load_in_4bit=True),
+    )
+    for name, module in base.named_modules():
+        if type(module).__name__ == "Linear4bit":
+            full.get_submodule(name).weight.data = dequantize_module_weight(module).float()
+    full.save_pretrained(tmp_path / "full")
+    make_tokenizer().save_pretrained(tmp_path / "full")
+    whole = fitted(graspl, "whole", tmp_path / "full", rows, *start, "--model.load_in_4bit=false")
+    for name in (each for each in saved if "lora_A" in each):
+        torch.testing.assert_close(longer[name], saved[name], rtol=0, atol=0)
+        B = name.replace("lora_A", "lora_B")
+        assert not torch.equal(longer[B], saved[B])
+        ours, theirs = (torch.linalg.qr(each[name].double().T)[0] for each in (saved, whole))
+        torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, rtol=0, atol=1e-3, msg=name)

@@ -91,7 +91,7 @@ STARTS = {
         for kind in ("contrastive", "gradient")
     },
     "b-alone": [
-        "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.PlainStart", "--model.start.train_A=false",
+        "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.FrozenStart",
     ],
 }  # fmt: skip
 # FSDP1's flat model cannot write

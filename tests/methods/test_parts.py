@@ -22,7 +22,7 @@ from graspl.errors import GrasplError
 from graspl.methods import GRASPLitModule, LoRALitModule, ThrowAwayFit
 from graspl.methods.parts import parts_of
 from graspl.penalties import FeaturePenalty, KLPenalty, OrthogonalityPenalty
-from graspl.starts import DirectionsStart, PlainStart
+from graspl.starts import DirectionsStart, FrozenStart
 from graspl.transforms import Scale, Subtract
 
 
@@ -100,7 +100,7 @@ def test_every_edit_needs_directions_in_a_fit(edit):
 
 
 def test_directions_that_no_part_uses_are_refused(fit):
-    parts = {"penalties": [KLPenalty()], "transforms": [Scale()], "start": PlainStart(train_A=False)}
+    parts = {"penalties": [KLPenalty()], "transforms": [Scale()], "start": FrozenStart()}
     for each in ({}, parts):
         with pytest.raises(GrasplError, match=r"model\.directions: no part uses ThrowAwayFit") as error:
             fit(directions=ThrowAwayFit(), **each)
@@ -144,10 +144,10 @@ def test_the_parts_are_named(model_folder):
     assert parts_of(LoRALitModule(base_model=base)) == {}
     module = LoRALitModule(
         base_model=base, penalties=[KLPenalty()], edits=[Ablate(), Cut()], transforms=[Scale()],
-        start=PlainStart(train_A=False),
+        start=FrozenStart(),
     )  # fmt: skip
     assert parts_of(module) == {
-        "penalties": ["KLPenalty"], "edits": ["Ablate", "Cut"], "transforms": ["Scale"], "start": ["PlainStart"],
+        "penalties": ["KLPenalty"], "edits": ["Ablate", "Cut"], "transforms": ["Scale"], "start": ["FrozenStart"],
     }  # fmt: skip
     assert parts_of(GRASPLitModule(base_model=base)) == {
         "constraints": ["ActivationConstraint", "ResidualConstraint"]

@@ -7,7 +7,7 @@ from fits import adam, factors, save
 from graspl.adapters import LoraOptions, read_adapter
 from graspl.directions import Directions
 from graspl.errors import GrasplError
-from graspl.starts import DirectionsStart, PlainStart
+from graspl.starts import DirectionsStart, FrozenStart
 
 SAME = {"optimizer": adam, "lora": LoraOptions(r=2)}
 
@@ -58,7 +58,7 @@ def test_it_needs_directions(fit):
 def test_a_start_is_not_shared_between_modules(model_folder):
     from graspl.methods import LoRALitModule
 
-    start = PlainStart(train_A=False)
+    start = FrozenStart()
     module = LoRALitModule(base_model=str(model_folder()), start=start)
     assert module.start is not start
     assert not module.start.train_A

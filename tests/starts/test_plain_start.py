@@ -6,9 +6,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from graspl.adapters import read_adapter
-from graspl.starts import PlainStart
+from graspl.starts import FrozenStart, PlainStart
 
-B_ALONE = {"optimizer": adam, "start": PlainStart(train_A=False)}
+B_ALONE = {"optimizer": adam, "start": FrozenStart()}
 
 
 def As(module):

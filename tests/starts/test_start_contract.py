@@ -1,14 +1,17 @@
 """What every start must do; a new one is added to STARTS and gets all of these."""
 
+from functools import partial
+
 import pytest
 import torch
 from fits import every_factor, kinds_of, parts, same
 
 import graspl.starts
-from graspl.starts import DirectionsStart, NullSpaceStart, PlainStart, Start
+from graspl.starts import DirectionsStart, FrozenStart, NullSpaceStart, PlainStart, Start
 
 STARTS = [
     PlainStart,
+    FrozenStart,
     DirectionsStart,
     NullSpaceStart,
     lambda **options: NullSpaceStart(kind="gradient", **options),
@@ -36,18 +39,26 @@ def test_every_start_is_in_the_list():
     assert {type(make()) for make in parts(STARTS)} >= kinds_of(graspl.starts, Start)
 
 
-@pytest.mark.parametrize("make", parts(STARTS))
-@pytest.mark.parametrize("train_A", [True, False])
+def each_way(makes):
+    """Return starts with A trained and with A frozen; those without the option only as they are."""
+    for make in makes:
+        if make in (PlainStart, FrozenStart):
+            yield pytest.param(make, make().train_A, id=make.__name__)
+        else:
+            for train_A in (True, False):
+                yield partial(make, train_A=train_A), train_A
+
+
+@pytest.mark.parametrize(("make", "train_A"), list(each_way(STARTS)))
 def test_the_model_begins_as_the_base_model(make, train_A, begun):
-    module = begun(make(train_A=train_A), lr=0.0)
+    module = begun(make(), lr=0.0)
     assert all(not site.B.any() for site in module.sites)
     assert all(torch.linalg.matrix_rank(site.A.detach()) == site.A.shape[0] for site in module.sites)
 
 
-@pytest.mark.parametrize("make", parts(STARTS))
-@pytest.mark.parametrize("train_A", [True, False])
+@pytest.mark.parametrize(("make", "train_A"), list(each_way(STARTS)))
 def test_A_moves_only_where_it_is_trained_and_B_always(make, train_A, begun):
-    start, trained = begun(make(train_A=train_A), lr=0.0), begun(make(train_A=train_A))
+    start, trained = begun(make(), lr=0.0), begun(make())
     for before, after in zip(start.sites, trained.sites, strict=True):
         assert torch.equal(before.A, after.A) != train_A
         assert after.B.any()

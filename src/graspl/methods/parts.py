@@ -17,7 +17,7 @@ def parts_of(module: Any) -> dict[str, list[str]]:
     """
     found = {kind: [type(each).__name__ for each in getattr(module, kind, [])] for kind in KINDS}
     start = type(module.start).__name__
-    found["start"] = [start] if start != "PlainStart" or not module.start.train_A else []
+    found["start"] = [start] if start != "PlainStart" else []
     if getattr(module, "constrain", "always") == "in_doubt":
         found["constraints_in_doubt"] = found.pop("constraints")
     return {kind: names for kind, names in found.items() if names}

@@ -6,6 +6,6 @@ This room may import `graspl.host` and below. Start reading in `base.py`; a new 
 from graspl.starts.base import Start
 from graspl.starts.directions import DirectionsStart
 from graspl.starts.null_space import NullSpaceStart
-from graspl.starts.plain import PlainStart
+from graspl.starts.plain import FrozenStart, PlainStart
 
-__all__ = ["DirectionsStart", "NullSpaceStart", "PlainStart", "Start"]
+__all__ = ["DirectionsStart", "FrozenStart", "NullSpaceStart", "PlainStart", "Start"]

@@ -1,6 +1,7 @@
-"""The usual start of LoRA."""
+"""The usual start of LoRA, and the same with A frozen."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from graspl.host import Host
 from graspl.starts.base import Start
@@ -8,14 +9,27 @@ from graspl.starts.base import Start
 
 @dataclass
 class PlainStart(Start):
-    """A is random and B is zero, as PEFT makes them.
+    """A is random and B is zero, as PEFT makes them; both are trained.
+
+    It has no options. It is the default, and jsonargparse hands options of a default on to the class that replaces it.
 
     Source:
-        LoRA, arXiv:2106.09685. A random A that stays frozen is LoRA-FA, arXiv:2308.03303.
+        LoRA, arXiv:2106.09685.
     """
 
-    train_A: bool = True
-    """Whether A is trained; False trains B alone."""
+    def begin(self, host: Host) -> None:
+        """Leave the factors as they are."""
+
+
+@dataclass
+class FrozenStart(Start):
+    """A is random and stays as it is, B is zero and is trained.
+
+    Source:
+        LoRA-FA, arXiv:2308.03303.
+    """
+
+    train_A: ClassVar[bool] = False
 
     def begin(self, host: Host) -> None:
         """Leave the factors as they are."""
