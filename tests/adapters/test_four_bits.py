@@ -124,4 +124,5 @@ def test_a_null_space_in_four_bits_is_that_of_the_weights_they_stand_for(
         B = name.replace("lora_A", "lora_B")
         assert not torch.equal(longer[B], saved[B])
         ours, theirs = (torch.linalg.qr(each[name].double().T)[0] for each in (saved, whole))
-        torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, rtol=0, atol=1e-3, msg=name)
+        shared = (ours.T @ theirs).square().sum() / ours.shape[1]  # 1 where they span the same
+        assert shared > 0.999, name
