@@ -1,6 +1,6 @@
 """How long a newcomer waits: `python benchmarks/first_run.py [MODEL TRAIN TEXT]`.
 
-Without arguments `graspl demo` is timed; with a Transformers folder, rows to learn and unlabelled text, `graspl try` on these.
+Without arguments `graspl demo` is timed; with a Transformers folder, rows to learn and text, `graspl try` on these.
 The command runs in a pseudo-terminal of 80 columns, from a new folder and with nothing loaded. Noted are the seconds to the
 first line, to the first figure (a loss) and to the end, when the report lies there. `results/first_run.json` keeps one entry
 for each command.

@@ -30,8 +30,9 @@ class GRASPLitModule(LoRALitModule):
         constraints: what is held; None takes `graspl.constraints.default_constraints()`.
         exact: project every step too; without it only the gradient is projected, and reliance creeps in.
         directions: a directions file, or how to find them; None takes `ThrowAwayFit()`, which finds them in this fit.
-        constrain: `in_doubt` looks for directions, and holds them, only where the start does not predict that it is enough
-            alone; those of a file are held in any case. It needs a start that predicts, `graspl.starts.NullSpaceStart`.
+        constrain: `in_doubt` asks the start, before training, whether it will be enough alone. Where it will, A stays as it
+            began and nothing is held. Where it may not, A is trained too, and directions are found and held; those of a file
+            are held in any case. It needs a start that predicts, `graspl.starts.NullSpaceStart`.
         **kwargs: as in LoRALitModule.
 
     Source:
@@ -52,6 +53,12 @@ class GRASPLitModule(LoRALitModule):
         self.constraints = self.held.constraints
         self.exact, self.constrain = exact, constrain
         self._asks = constrain == "in_doubt" and not isinstance(self.directions, str)
+        self._keeps_A = False
+
+    @property
+    def trains_A(self) -> bool:
+        """Whether the optimizer has A as well as B; in doubt that is decided too late for it, so it has both."""
+        return self.start.train_A or self.constrain == "in_doubt"
 
     def configure_optimizers(self) -> Any:
         """Project every step of the optimizer, in exact mode."""
@@ -70,6 +77,7 @@ class GRASPLitModule(LoRALitModule):
         plain = [p.detach().clone() for p in self._factors()] if self._asks else []
         super().on_train_start()
         if plain and not self._in_doubt(plain):
+            self._keeps_A = not self.start.train_A
             return
         assert self.model is not None, "configure_model comes first"
         assert self.directions_in_use is not None, "LoRALitModule finds directions first"
@@ -112,6 +120,9 @@ class GRASPLitModule(LoRALitModule):
         rider = Rider(self.sums.take())
         self.held.project_gradients(self.sites, rider)
         self.sums.finish(self, rider.value if rider.arrived else total(rider.value))
+        if self._keeps_A:  # An optimizer passes over what has no gradient, with weight decay too
+            for site in self.sites:
+                site.A.grad = None
 
     def teardown(self, stage: str) -> None:
         """Leave the model without hooks."""

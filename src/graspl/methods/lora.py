@@ -101,6 +101,11 @@ class LoRALitModule(LightningModule):
         """The directions found within the fit; None where they come from a file or are not found yet."""
         return None if isinstance(self.directions, str) else self.directions_in_use
 
+    @property
+    def trains_A(self) -> bool:
+        """Whether the optimizer has A as well as B."""
+        return self.start.train_A
+
     def setup(self, stage: str) -> None:
         """Read the directions file and check the parts, before the base model is loaded."""
         check_parts(self, stage)

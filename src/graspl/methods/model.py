@@ -78,7 +78,7 @@ def build_model(module: Any) -> tuple[PeftModel, list[Site]]:
         shard_frozen(model, module.trainer.strategy.root_device)
     sites = lora_sites(model)
     for site in sites:
-        site.A.requires_grad_(module.start.train_A)
+        site.A.requires_grad_(module.trains_A)
     return model, sites
 
 
