@@ -90,6 +90,12 @@ STARTS = {
         ]
         for kind in ("contrastive", "gradient")
     },
+    # The default where its null space is likely to hold
+    "not-in-doubt": [
+        "--model=graspl.methods.GRASPLitModule", "--model.constrain=in_doubt",
+        "--model.start=graspl.starts.NullSpaceStart", f"--model.lora.r={K}", "--data.text=text.jsonl",
+        "--trainer.callbacks+=worker.FindsNoDoubt",
+    ],
     "b-alone": [
         "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.FrozenStart",
     ],
@@ -249,6 +255,13 @@ def test_a_rival_that_needs_whole_weights_is_sharded_too(runs, kind):
 @pytest.mark.parametrize("kind", STARTS)
 def test_a_fit_of_b_alone_is_that_of_one_process(runs, kind, strategy):
     assert_equal(weights(runs / f"one-{kind}"), weights(runs / f"{strategy}-{kind}"), moved=1e-3)
+
+
+@pytest.mark.parametrize("strategy", ["one", *STRATEGIES])
+def test_where_there_is_no_doubt_A_stays_as_the_null_space_has_it(runs, strategy):
+    ours, alone = weights(runs / f"{strategy}-not-in-doubt"), weights(runs / "one-null-space-contrastive")
+    for name, tensor in alone.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("strategy", [each for each in STRATEGIES if each != "fsdp1"])
