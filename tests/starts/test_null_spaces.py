@@ -295,6 +295,22 @@ def test_the_response_is_measured_by_hand_and_kept(part_fit, tmp_path):
     assert found.sites[site.name].starts == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.parametrize("train_A", [False, True])
+def test_it_measures_whether_A_stayed(train_A, part_fit, tmp_path, caplog):
+    """By the adapter's own numbers, not by the option."""
+    caplog.set_level("INFO")
+    adam_alone = partial(torch.optim.Adam, lr=1e-2)
+    module = part_fit(start=NullSpaceStart(limit=30, train_A=train_A), optimizer=adam_alone, max_steps=1)
+    began = {site.name: site.A.detach().clone() for site in module.sites}
+    module = part_fit(start=NullSpaceStart(limit=30, train_A=train_A), optimizer=adam_alone, max_steps=4)
+    kept = json.loads((tmp_path / "null_space.json").read_text())
+    # B is zero at first, so A has no gradient in the first step, and without weight decay it stays
+    moved = [float((s.A.detach() - began[s.name]).norm() / began[s.name].norm()) for s in module.sites]
+    assert kept["A moved"] == pytest.approx(max(moved), rel=1e-5)
+    assert (kept["A moved"] > 0) is train_A
+    assert ("A has moved" in caplog.text) is train_A
+
+
 @pytest.mark.parametrize(
     ("typical", "outlook"), [(0.2, "likely to hold"), (0.4, "in doubt"), (0.6, "not likely to hold")]
 )
@@ -349,6 +365,8 @@ def test_a_fit_that_goes_on_ends_as_if_it_had_never_stopped(kind, fit, write_row
     resumed, _ = fit(lightning={"max_steps": 4, "ckpt_path": str(tmp_path / "half.ckpt")}, **given)
     assert same(every_factor(whole), every_factor(resumed))
     assert (tmp_path / "null_space.json").exists() == (kind != "random")
+    if kind != "random":
+        assert json.loads((tmp_path / "null_space.json").read_text())["A moved"] is None
 
 
 def test_without_text_it_is_refused_before_the_first_step(fit):

@@ -85,6 +85,7 @@ class NullSpaceStart(Start):
 
     def __post_init__(self) -> None:
         self.read: dict[str, Responses] = {}
+        self._began: dict[str, Tensor] = {}
 
     @property
     def predicts(self) -> bool:
@@ -99,6 +100,10 @@ class NullSpaceStart(Start):
     @torch.no_grad()
     def begin(self, host: Host) -> None:
         """Set A of every site."""
+        self._begin(host)
+        self._began = {site.name: site.A.detach().cpu().clone() for site in host.whole_sites()}
+
+    def _begin(self, host: Host) -> None:
         if self.kind == "random":
             generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
             for site in host.sites:
@@ -128,6 +133,12 @@ class NullSpaceStart(Start):
     @torch.no_grad()
     def end(self, host: Host) -> None:
         """Measure how the finished update responds to general text that was not read; log it and keep it in the folder."""
+        moved = self._moved(host)
+        if moved:
+            log.info(
+                "null space: A has moved, by up to %.1f %% of its length: nothing bounds what it reacts to",
+                100 * moved,
+            )
         if self.kind == "random":
             return
         measured = {}
@@ -141,7 +152,22 @@ class NullSpaceStart(Start):
             measured[name] = {**found.plain(), **told}
         if host.trainer.is_global_zero:
             folder = RunFolder(Path(host.trainer.default_root_dir))
-            write_json_atomic(folder.null_space, {"kind": self.kind, "ridge": self.ridge, **measured})
+            write_json_atomic(
+                folder.null_space, {"kind": self.kind, "ridge": self.ridge, "A moved": moved, **measured}
+            )
+
+    def _moved(self, host: Host) -> float | None:
+        """Return by how much of its length A has moved from where it began, the largest over sites; None if nobody knows.
+
+        That is measured, whatever the options say; a fit that went on from a checkpoint does not know where A began.
+        """
+        sites = host.whole_sites()
+        if not self._began:
+            return None
+        return max(
+            float((site.A.detach().cpu() - began).norm() / began.norm())
+            for site, began in ((site, self._began[site.name]) for site in sites)
+        )
 
     def _texts(self, host: Host) -> dict[str, "_Text"]:
         """Return the general text to read, tokenized, by where it comes from; every process must call it."""
