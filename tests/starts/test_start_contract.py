@@ -41,12 +41,13 @@ def test_every_start_is_in_the_list():
 
 def each_way(makes):
     """Return starts with A trained and with A frozen; those without the option only as they are."""
-    for make in makes:
+    for make in parts(makes):
         if make in (PlainStart, FrozenStart):
             yield pytest.param(make, make().train_A, id=make.__name__)
         else:
             for train_A in (True, False):
-                yield partial(make, train_A=train_A), train_A
+                made = partial(make, train_A=train_A)
+                yield pytest.param(made, train_A, id=f"{make.__name__}-{train_A}")
 
 
 @pytest.mark.parametrize(("make", "train_A"), list(each_way(STARTS)))

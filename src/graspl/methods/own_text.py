@@ -56,6 +56,10 @@ class OwnText:
 
     @staticmethod
     def _written(host: Host, count: int) -> list[list[Message]]:
+        log.info(
+            "own text: the base model writes %d questions and answers first; on a CPU that takes minutes",
+            count,
+        )
         rows = own_conversations(host, host.trainer.datamodule.train_rows(), count)
         if host.trainer.is_global_zero:
             write_json_lines_atomic(_file(host), ({"messages": row.messages} for row in rows))

@@ -117,6 +117,7 @@ class NullSpaceStart(Start):
         text = [row for name in texts for row in texts[name].read]
         every = data.train_conversations()
         rows = every[: self.limit]
+        log.info("null space: reading %d rows of the task and %d of general text", len(rows), len(text))
         for sites in self._groups(host.sites, first_readers(host, rows[0], host.sites)):
             general, task = (
                 moments_of(host, each, sites, widest=self.widest, tokens=self.tokens) for each in (text, rows)
