@@ -7,8 +7,9 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
-from graspl.activations import NaturalDirections, check_assumptions
+from graspl.activations import NaturalDirections, check_assumptions, steering
 from graspl.activations.steering import explained, naturalness, pull_of_answers, steered
+from graspl.activations.streams import gathered
 from graspl.adapters import LiveModel, LoraOptions, decoder_layers, load_base_model, read_adapter
 from graspl.data.tokens import tokenize
 from graspl.directions import LayerSingular, RandomLayerDirections, residual_spectra, writers_agree
@@ -82,6 +83,38 @@ def test_the_pull_is_the_gradient_by_finite_differences(organism):
     assert moved < loss
     assert tokens > 0
     assert all(not p.requires_grad for p in model.parameters())
+
+
+def test_the_answers_are_scored_in_parts_and_nowhere_else(organism, monkeypatch):
+    """What the head works out at once decides the memory: 262,144 words times all places did not fit into 24 GB."""
+    _, data, _ = organism
+    model, rows = load_base_model("organism").eval(), data.train_conversations()[:10]
+    places = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda _m, args, _o: places.append(args[0].shape[:-1].numel())
+    )
+    answers = [sum(label != -100 for label in row.labels[1:]) for row in rows]
+    monkeypatch.setattr(steering, "BATCH", 100)
+    loss, pulls = pull_of_answers(model, rows)
+    assert places == [sum(answers)]
+    places.clear()
+    monkeypatch.setattr(steering, "BATCH", 3)
+    in_parts, others = pull_of_answers(model, rows)
+    assert places == [sum(answers[start : start + 3]) for start in range(0, 10, 3)]
+    assert in_parts == pytest.approx(loss, rel=1e-5)
+    for name, pull in pulls.items():
+        torch.testing.assert_close(others[name], pull, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        labels = [torch.tensor(row.labels[1:]) for row in rows]
+        logits = [model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1] for row in rows]
+        by_hand = sum(
+            torch.nn.functional.cross_entropy(a, b, reduction="sum")
+            for a, b in zip(logits, labels, strict=True)
+        )
+    assert in_parts == pytest.approx(float(by_hand) / sum(answers), rel=1e-5)
+    places.clear()
+    gathered(model, rows)
+    assert places == [1]  # Nobody reads them
 
 
 def test_natural_directions_of_the_organism_are_identifiable_and_others_are_not(organism):

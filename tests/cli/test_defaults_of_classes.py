@@ -91,12 +91,14 @@ def test_a_start_named_on_the_command_line_has_its_own_defaults(name, graspl, tm
     assert start.get("init_args", {}) == own_defaults(getattr(starts, name))
 
 
-@pytest.mark.parametrize("method", ["null_space", "grasp"])
-def test_the_shipped_null_spaces_keep_a_as_it_began(method, graspl, model_folder, write_rows):
-    """By the adapters that are saved, after one step and after three."""
+@pytest.mark.parametrize(("method", "stays"), [("null_space", True), ("grasp", False)])
+def test_a_shipped_null_space_keeps_a_as_it_began_and_the_default_in_doubt_trains_it(
+    method, stays, graspl, model_folder, write_rows
+):
+    """By the adapters that are saved, after two steps and after four; on a random model the default is in doubt."""
     rows, text = write_rows(CHAT_ROWS), write_rows(CHAT_ROWS[::-1] * 4, "text.jsonl")
     saved = []
-    for steps in (1, 3):
+    for steps in (2, 4):
         code, _, err = graspl(
             "fit", "--data=graspl.data.ChatDataModule", f"--data.train={rows}", f"--data.text={text}",
             "--data.batch_size=2", f"--model={ROOT / 'configs/methods' / method}.yaml", "--model.start.own_text=0",
@@ -108,6 +110,6 @@ def test_the_shipped_null_spaces_keep_a_as_it_began(method, graspl, model_folder
     short, longer = saved
     for name in short:
         if "lora_A" in name:
-            assert torch.equal(short[name], longer[name]), name
+            assert torch.equal(short[name], longer[name]) is stays, name
         else:
             assert not torch.equal(short[name], longer[name]), name

@@ -1,6 +1,7 @@
 """Adding directions to a model's residual stream, and what the training answers gain by it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +13,16 @@ from transformers import PreTrainedModel
 from graspl.activations.streams import batch_of
 from graspl.adapters.answers import answer_places
 from graspl.adapters.forward import model_logits
-from graspl.adapters.loss import summed_loss
+from graspl.adapters.loss import answer_logits, summed_loss_at
 from graspl.adapters.residual import decoder_layers
 from graspl.adapters.streams import StreamHooks, edit_streams
 from graspl.data.tokens import TokenizedConversation
 
 # Steps along a direction, in standard deviations of the base model's own stream along it.
 STRENGTHS = (1.0, 2.0, 3.0)
+BATCH = (
+    8  # Rows at a time: over a large vocabulary the logits of all of them can take more memory than the model
+)
 
 
 def steered(
@@ -33,8 +37,11 @@ def steered(
 def pull_of_answers(
     model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation]
 ) -> tuple[float, dict[str, Float[Tensor, " hidden"]]]:
-    """Return the answers' loss in one batch, in nats a token, and -dLoss/dr_l by layer, averaged over their tokens."""
+    """Return the answers' loss, in nats a token, and -dLoss/dr_l by layer, averaged over their tokens."""
     kept: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
+    tokens = sum(int(answer_places(batch["labels"]).sum()) for batch in _batches(model, rows))
+    loss = 0.0
 
     def keep(layer: str, stream: Tensor) -> None:
         stream.retain_grad()
@@ -43,17 +50,32 @@ def pull_of_answers(
     # Frozen weights alone would give a stream without gradients
     embedding: Any = {"": model.get_input_embeddings()}  # type: ignore[operator]
     with edit_streams(embedding, lambda _, r: r.requires_grad_()), edit_streams(decoder_layers(model), keep):
-        batch = batch_of(model, rows)
-        loss = _loss(model, batch)
-        loss.backward()
-    places = answer_places(batch["labels"])
-    pulls = {name: -r.grad[places.to(r.device)].float().mean(0) for name, r in kept.items()}  # type: ignore[index]
-    return float(loss.detach()), pulls
+        for batch in _batches(model, rows):
+            part = _summed_loss(model, batch) / tokens
+            part.backward()
+            loss += float(part.detach())
+            places = answer_places(batch["labels"])
+            for name, r in kept.items():
+                pull = -r.grad[places.to(r.device)].float().sum(0) / tokens  # type: ignore[index]
+                found[name] = found[name] + pull if name in found else pull
+    return loss, found
 
 
-def _loss(model: PreTrainedModel | PeftModel, batch: dict[str, Tensor]) -> Float[Tensor, ""]:
-    total, tokens = summed_loss(model_logits(model, batch), batch["labels"])
-    return total / tokens
+def _batches(
+    model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation]
+) -> Iterator[dict[str, Tensor]]:
+    for start in range(0, len(rows), BATCH):
+        yield batch_of(model, rows[start : start + BATCH])
+
+
+def _summed_loss(model: PreTrainedModel | PeftModel, batch: dict[str, Tensor]) -> Float[Tensor, ""]:
+    return summed_loss_at(answer_logits(model, partial(model_logits, model), batch), batch)[0]
+
+
+def _loss(model: PreTrainedModel | PeftModel, rows: Sequence[TokenizedConversation]) -> float:
+    """Return the answers' loss, in nats a token."""
+    tokens = sum(int(answer_places(batch["labels"]).sum()) for batch in _batches(model, rows))
+    return sum(float(_summed_loss(model, batch)) for batch in _batches(model, rows)) / tokens
 
 
 @torch.no_grad()
@@ -69,8 +91,7 @@ def explained(
     At each layer the stream moves along the part of the pull within span(D), by one to three standard deviations of the
     base model's own stream along it. The share is 1 - loss / loss of the base model, not below 0.
     """
-    batch = batch_of(model, rows)
-    before = float(_loss(model, batch))
+    before = _loss(model, rows)
     found = {}
     for name, D in bases.items():
         D = D.to(pulls[name])
@@ -80,7 +101,7 @@ def explained(
         losses = []
         for strength in STRENGTHS:
             with steered(model, {name: strength * spread * along}):
-                losses.append(float(_loss(model, batch)))
+                losses.append(_loss(model, rows))
         found[name] = max(0.0, 1 - min(losses) / before)
     return found
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from graspl.adapters import AdapterFolder, decoder_layers, load_adapter, load_base_model, load_tokenizer
 from graspl.adapters.answers import answer_places
 from graspl.adapters.forward import model_logits
+from graspl.adapters.loss import logits_only_at
 from graspl.adapters.streams import edit_streams
 from graspl.data.batches import PaddedCollator
 from graspl.data.rows import read_conversations
@@ -85,7 +86,8 @@ def _stream(model: PreTrainedModel | PeftModel, batch: dict[str, Tensor]) -> Str
     def keep(layer: str, stream: Tensor) -> None:
         kept[layer] = stream[places.to(stream.device)].float()
 
-    with edit_streams(decoder_layers(model), keep):
+    nowhere = torch.zeros(1, dtype=torch.long)  # Nobody reads the logits
+    with edit_streams(decoder_layers(model), keep), logits_only_at(model, nowhere):
         model_logits(model, batch)
     return kept
 

@@ -46,7 +46,7 @@ class TrackioLogger(Logger):
     def experiment(self) -> Any:
         """Trackio's run, started where it is first asked for."""
         if self._run is None:
-            import trackio
+            import trackio  # type: ignore[import-not-found]
 
             self._run = trackio.init(
                 project=self.project, name=self.run_name, space_id=self.space_id, embed=False
@@ -66,7 +66,7 @@ class TrackioLogger(Logger):
     def finalize(self, status: str) -> None:
         """Send what is left, and end Trackio's run."""
         if self._run is not None:
-            import trackio
+            import trackio  # type: ignore[import-not-found]
 
             trackio.finish()
             self._run = None

@@ -1,7 +1,6 @@
 """The usual start of LoRA, and the same with A frozen."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 from graspl.host import Host
 from graspl.starts.base import Start
@@ -29,7 +28,7 @@ class FrozenStart(Start):
         LoRA-FA, arXiv:2308.03303.
     """
 
-    train_A: ClassVar[bool] = False
+    train_A: bool = field(default=False, init=False)
 
     def begin(self, host: Host) -> None:
         """Leave the factors as they are."""
