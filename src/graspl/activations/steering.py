@@ -20,9 +20,8 @@ from graspl.data.tokens import TokenizedConversation
 
 # Steps along a direction, in standard deviations of the base model's own stream along it.
 STRENGTHS = (1.0, 2.0, 3.0)
-BATCH = (
-    8  # Rows at a time: over a large vocabulary the logits of all of them can take more memory than the model
-)
+# Rows at a time: over a large vocabulary the logits of all of them can take more memory than the model.
+BATCH = 8
 
 
 def steered(

@@ -1,7 +1,6 @@
 """Experiment trackers by name, for `--log_to`: `metrics.csv` is written all the same."""
 
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -18,7 +17,7 @@ PROJECT = "graspl"
 class TrackioLogger(Logger):
     """Logs to Trackio, which keeps its figures on this machine or in a Hugging Face Space.
 
-    Lightning has no logger for it. Names a `space_id` or the variable `TRACKIO_SPACE_ID` to log to a Space.
+    Lightning has no logger for it. Give a `space_id`, or set the variable `TRACKIO_SPACE_ID`, to log to a Space.
 
     Args:
         project: Trackio's project.
@@ -85,7 +84,7 @@ def make_tracker(name: Tracker, run: RunFolder) -> Logger:
         name: `tensorboard`, `trackio` or `wandb`.
         run: TensorBoard's and W&B's files go to its folder `logs`.
     """
-    title = Path(run.path).resolve().name
+    title = run.path.resolve().name
     if name == "trackio":
         return TrackioLogger(name=title)
     run.logs.mkdir(parents=True, exist_ok=True)

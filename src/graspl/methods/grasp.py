@@ -76,8 +76,9 @@ class GRASPLitModule(LoRALitModule):
         """Set the start, find the directions, and bind the constraints to the adapter, where they are needed."""
         plain = [p.detach().clone() for p in self._factors()] if self._asks else []
         super().on_train_start()
-        if plain and not self._in_doubt(plain):
-            self._keeps_A = not self.start.train_A
+        alone = bool(plain) and not self._in_doubt(plain)
+        self._keeps_A = alone and not self.start.train_A
+        if alone:
             return
         assert self.model is not None, "configure_model comes first"
         assert self.directions_in_use is not None, "LoRALitModule finds directions first"
