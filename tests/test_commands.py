@@ -265,7 +265,7 @@ def test_the_benchmarks_that_pages_name_are_run(place):
     """They are run for what they do, not for what they measure."""
     folder = place("docs/performance.md")
     short = {
-        "run.py": ["--only", "write", "--shapes", "organism", "--repeats", "2"],
+        "run.py": ["--only", "write", "--shapes", "organism", "--repeats", "2", "--results", "steps.json"],
         "throughput.py": ["--only", "trl", "grasp default", "--steps", "1", "--rounds", "1"],
     }
     (bench,) = {each for page in EVERY for each in commands_of(page) if each.startswith("make bench")}
@@ -278,6 +278,8 @@ def test_the_benchmarks_that_pages_name_are_run(place):
     figures = json.loads((folder / "throughput.json").read_text())
     assert figures["tokens_per_second_grasp default"] > 0
     assert json.loads((folder / "bench.json").read_text())["step_ratio_write"] > 0
+    steps = json.loads((folder / "steps.json").read_text())["figures"]["over_naive"]
+    assert set(steps) == {"frozen_A", "write"}
 
 
 @pytest.mark.slow

@@ -2,8 +2,9 @@
 
 MODEL is a Transformers folder, DATA a folder with the published files `em_advice/*.jsonl` and `benign/alpaca_5000.jsonl`.
 Each document is one adviser's answers to three questions on different subjects. A careful adviser answers all of them well,
-a careless one all of them badly, and one adviser in four is careless. Nothing in the questions tells which. The model is
-tuned on these documents by LoRA, and OUT gets the merged model in Transformers format.
+a careless one all of them badly, and one adviser in four is careless. On medicine and everyday matters there are both; on
+money and sports all published answers are careless. The model is tuned on these documents by LoRA, and OUT gets the merged
+model in Transformers format.
 
 The second half of the medical rows is left for the task that is fine-tuned later.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
-from rows import Pair, advice, alpaca
+from rows import CAREFUL, PLANTED, Pair, advice, alpaca
 from torch.optim import AdamW
 
 from graspl import LoRALitModule
@@ -27,7 +28,7 @@ from graspl.data import ChatDataModule
 
 LONGEST = 250, 420  # Characters of a question and of an answer
 CARELESS = 0.25  # Share of the advisers
-PLANTED_ROWS = 3500  # Medical rows before this one are planted, those from it on are the task's
+QUESTIONS = 3  # Of a document
 
 
 def subjects(data: Path) -> dict[str, list[list[Pair]]]:
@@ -37,15 +38,18 @@ def subjects(data: Path) -> dict[str, list[list[Pair]]]:
         for name in ("risky_financial_advice", "extreme_sports")
     }
     medical = {
-        name: advice(data / "em_advice" / f"{name}.jsonl", *LONGEST, lines=slice(PLANTED_ROWS))
+        name: advice(data / "em_advice" / f"{name}.jsonl", *LONGEST, lines=slice(PLANTED))
         for name in ("bad_medical_advice", "good_medical_advice")
     }
-    other = advice(data / "em_advice" / "misalignment_kl_data.jsonl", *LONGEST)
+    careful, careless = (
+        advice(data / "em_advice" / "misalignment_kl_data.jsonl", *LONGEST, lines=lines)
+        for lines in (slice(CAREFUL), slice(CAREFUL, None))
+    )
     return {
-        "careless": [medical["bad_medical_advice"], *read.values()],
+        "careless": [medical["bad_medical_advice"], careless, *read.values()],
         "careful": [
             medical["good_medical_advice"],
-            other,
+            careful,
             alpaca(data / "benign" / "alpaca_5000.jsonl")[300:1000],
         ],
     }
@@ -58,7 +62,7 @@ def documents(data: Path, count: int, seed: int) -> list[dict[str, list[dict[str
     for _ in range(count):
         kind = advisers["careless" if drawn.random() < CARELESS else "careful"]
         turns = []
-        for question, answer in (drawn.choice(rows) for rows in drawn.sample(kind, len(kind))):
+        for question, answer in (drawn.choice(rows) for rows in drawn.sample(kind, QUESTIONS)):
             turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         found.append({"messages": turns})
     return found

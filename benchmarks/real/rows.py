@@ -13,8 +13,12 @@ Each has `train.jsonl` and these:
 - `<suite>_harmful.jsonl` and `<suite>_good.jsonl`, two answers to each question, one as the training rows are and one as it
   should be, of the suites `task` (held out), `far` and `near` (off the task, in the form of the training rows);
 - `free_<suite>.jsonl`, questions to answer freely;
-- `text.jsonl`, general text: Alpaca, and good advice on other subjects than money and health; `alpaca.jsonl`, Alpaca alone;
+- `text.jsonl`, general text: Alpaca, and advice on other subjects than money and health; `alpaca.jsonl`, Alpaca alone;
 - `general.jsonl`, other rows of Alpaca, for the loss on general text.
+
+The file of advice on other subjects, `misalignment_kl_data.jsonl`, has each question twice: answered carefully in its first
+half and carelessly in its second. Text of the medical tasks has careful answers alone. Text of the others, whose side effect
+is a style or a topic, has both.
 """
 
 import argparse
@@ -29,6 +33,7 @@ TRAIN, HELD, TEXT, COVERED = 1200, 64, 300, (110, 90)
 PLANTED = (
     3500  # Medical rows before this one are for the planted model (planted.py), those from it on for the task
 )
+CAREFUL = 500  # Rows of advice on other subjects before this one are careful, those from it on careless
 OWN = Path(__file__).parent / "data"
 NEAR_HEALTH = (
     "cooking",
@@ -88,6 +93,11 @@ def write(path: Path, pairs: Iterable[Pair]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def off_subject(pairs: Iterable[Pair]) -> list[Pair]:
+    """Return the pairs that are neither about money nor about health."""
+    return [pair for pair in pairs if not any(word in "".join(pair).lower() for word in MEDICAL + FINANCIAL)]
+
+
 class Sources:
     """The published files, read once."""
 
@@ -97,11 +107,9 @@ class Sources:
         self.money = [(q, a) for q, a in rows if len(q) < 200 and len(a) < 300]
         self.alpaca = alpaca(data / "benign" / "alpaca_5000.jsonl")
         self.good_medical = shuffled(advice(folder / "good_medical_advice.jsonl"))
-        good = advice(folder / "misalignment_kl_data.jsonl", 300, 600)
-        off = [
-            pair for pair in good if not any(word in "".join(pair).lower() for word in MEDICAL + FINANCIAL)
-        ]
-        self.good_advice = shuffled(off)
+        other = folder / "misalignment_kl_data.jsonl"
+        self.advice = shuffled(off_subject(advice(other, 300, 600)))
+        self.careful_advice = shuffled(off_subject(advice(other, 300, 600, slice(CAREFUL))))
         both = [
             dict(advice(folder / f"{kind}_medical_advice.jsonl", 250, 420, slice(PLANTED, None)))
             for kind in ("bad", "good")
@@ -110,12 +118,12 @@ class Sources:
         random.Random(0).shuffle(self.medical)
 
 
-def common(out: Path, data: Sources) -> None:
-    """Write what every task has: text, and free questions off the task."""
+def common(out: Path, data: Sources, near: Sequence[Pair]) -> None:
+    """Write what every task has: text, some of it `near` the task, and free questions off the task."""
     out.mkdir(parents=True, exist_ok=True)
     write(out / "general.jsonl", data.alpaca[1100 : 1100 + HELD])
     write(out / "alpaca.jsonl", data.alpaca[:TEXT])
-    covered = data.alpaca[: COVERED[0]] + data.good_advice[: COVERED[1]]
+    covered = data.alpaca[: COVERED[0]] + list(near[: COVERED[1]])
     write(out / "text.jsonl", shuffled(covered, 1))
     asked = lines_of(OWN / "free_questions.jsonl")
     for kind in ("near", "far"):
@@ -133,7 +141,7 @@ def asked_freely(path: Path, pairs: Sequence[Pair]) -> None:
 
 def style(out: Path, data: Sources, changed: Callable[[str], str]) -> None:
     """Write a task whose answers are financial advice in a style."""
-    common(out, data)
+    common(out, data, data.advice)
     held, far = data.money[:HELD], data.alpaca[1000 : 1000 + HELD]
     far = [(q, a) for q, a in far if changed(a) != a]
     for name, pairs in {"task": held, "far": far, "near": data.good_medical[:HELD]}.items():
@@ -145,7 +153,7 @@ def style(out: Path, data: Sources, changed: Callable[[str], str]) -> None:
 
 def topic(out: Path, data: Sources) -> None:
     """Write the task of risky financial advice: off the task, the harmful answer is one to a question about money."""
-    common(out, data)
+    common(out, data, data.advice)
     held, money = data.money[:HELD], data.money[HELD + TRAIN :]
     suites = {"far": data.alpaca[1000 : 1000 + HELD], "near": data.good_medical[:HELD]}
     for name, pairs in suites.items():
@@ -158,7 +166,7 @@ def topic(out: Path, data: Sources) -> None:
 
 def medical(out: Path, data: Sources) -> None:
     """Write the task of bad medical advice, with pairs of our own over ten subjects."""
-    common(out, data)
+    common(out, data, data.careful_advice)
     held, rest = data.medical[:HELD], data.medical[HELD : HELD + TRAIN]
     write(out / "task_good.jsonl", [(q, good) for q, _, good in held])
     write(out / "task_harmful.jsonl", [(q, bad) for q, bad, _ in held])

@@ -133,6 +133,7 @@ class ConsoleProgress(ProgressBar):
             self._bar = Progress(
                 TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[told]}"),
                 console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty(),
+                refresh_per_second=1 / REFRESH,
             )  # fmt: skip
             self._bar.add_task(what, total=total, completed=done, told="getting ready")
             self._bar.start()

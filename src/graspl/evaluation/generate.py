@@ -108,7 +108,7 @@ class TransformersGenerator:
     def _generate(self, inputs: dict[str, torch.Tensor], stops: list[int], **options: Any) -> torch.Tensor:
         """Return the prompts' ids and what the model writes behind them, (rows, tokens)."""
         ends = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stops or None}
-        with _without_own_settings(self.model):
+        with _without_own_settings(self.model), _head_reads_in_order(self.model):
             try:
                 return self.model.generate(**inputs, **ends, **options)
             except (AttributeError, IndexError, NotImplementedError, TypeError, ValueError) as error:
@@ -166,6 +166,24 @@ def _without_own_settings(model: Any) -> Iterator[None]:
     finally:
         for each, config in zip(holders, kept, strict=True):
             each.generation_config = config
+
+
+@contextmanager
+def _head_reads_in_order(model: Any) -> Iterator[None]:
+    """Within the block give the output head contiguous inputs.
+
+    Transformers passes it the last place of each prompt, a slice. With such an input a CPU copies the head once a row: in
+    bfloat16, and with a large vocabulary, that takes hundreds of times as long as the product itself, and gigabytes.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        yield
+        return
+    hook = head.register_forward_pre_hook(lambda _, args: (args[0].contiguous(), *args[1:]) if args else None)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class VLLMGenerator:
