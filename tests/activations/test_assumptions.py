@@ -7,7 +7,8 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 
-from graspl.activations import NaturalDirections, check_assumptions, steering
+from graspl.activations import NaturalDirections, assumptions, check_assumptions, steering
+from graspl.activations.assumptions import spread_out
 from graspl.activations.steering import explained, naturalness, pull_of_answers, steered
 from graspl.activations.streams import gathered
 from graspl.adapters import LiveModel, LoraOptions, decoder_layers, load_base_model, read_adapter
@@ -138,6 +139,24 @@ def test_natural_directions_of_the_organism_are_identifiable_and_others_are_not(
     assert check_assumptions(live, NaturalDirections(k=8)(live), rows=rows, text=kind).verdict == "not"
     without = check_assumptions(adapter, NaturalDirections(text=text, k=8)(adapter), rows=rows)
     assert without.verdict == "doubtful"
+
+
+def test_of_a_deep_model_layers_are_steered_that_are_spread_from_end_to_end(organism, monkeypatch):
+    adapter, data, text = organism
+    rows = data.train_conversations()[:8]
+    texts = [tokenize(data.tokenizer, row.messages) for row in data.text_rows()]
+    directions = NaturalDirections(text=text, k=8)(adapter)
+    every = check_assumptions(adapter, directions, rows=rows, text=texts)
+    monkeypatch.setattr(assumptions, "STEERED", 2)
+    some = check_assumptions(adapter, directions, rows=rows, text=texts)
+    names = list(directions.layers)
+    assert len(names) > 2
+    gains = {name: check.explained for name, check in some.layers.items() if check.explained is not None}
+    assert gains == {name: every.layers[name].explained for name in (names[0], names[-1])}
+    assert {name: check.naturalness for name, check in some.layers.items()} == {
+        name: check.naturalness for name, check in every.layers.items()
+    }
+    assert spread_out(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
 
 
 def test_the_weights_figures_are_those_of_their_definitions(organism):

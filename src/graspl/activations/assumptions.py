@@ -26,6 +26,7 @@ NATURAL = 0.5
 # Below the first the directions do not hold the factor, from the second on they do. Development organisms.
 EXPLAINED = (0.75, 0.87)
 ROWS = 64  # Training rows that are steered
+STEERED = 8  # Layers that are steered, from the first to the last: at each the rows are run three times
 
 Verdict = Literal["identifiable", "doubtful", "not"]
 
@@ -44,7 +45,8 @@ class LayerCheck(NamedTuple):
     rest_rank: float  # Effective rank of the spectrum without its first value (exp of the entropy)
     overlap: float | None  # Share of the update that lies along the directions, ||D^T dW||_F^2 / ||dW||_F^2
     naturalness: float | None  # How far the directions are the base model's own, 0..1; None without text
-    # Share of the answers' loss that natural steps along the directions remove, 0..1; None without rows.
+    # Share of the answers' loss that natural steps along the directions remove, 0..1; None without rows, and at layers
+    # that were not steered.
     explained: float | None
 
 
@@ -129,7 +131,15 @@ def _ask_model(
         if not rows:
             return natural, {}
         _, pulls = pull_of_answers(model, rows[:ROWS])
-        return natural, explained(model, rows[:ROWS], pulls, bases, stream)
+        asked = {name: bases[name] for name in spread_out(list(bases), STEERED)}
+        return natural, explained(model, rows[:ROWS], pulls, asked, stream)
+
+
+def spread_out(names: Sequence[str], count: int) -> list[str]:
+    """Return so many of the names, evenly spread and with both ends; all where there are no more."""
+    if len(names) <= count:
+        return list(names)
+    return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
 
 
 def _verdict(natural: Mapping[str, float], gains: Mapping[str, float]) -> tuple[Verdict, str]:
