@@ -16,11 +16,12 @@ from record import record
 from graspl.analysis.fits import kept_log
 from graspl.runs import read_json, write_json_atomic
 
+LOSS = "general/{}loss"  # To a third digit: its bound is 0.02
 SCORES = {
     "task margin": "task/{}margin",
     "far margin": "far/{}margin",
     "near margin": "near/{}margin",
-    "loss on general text": "general/{}loss",
+    "loss on general text": LOSS,
 }
 ANSWERS = {
     "task answers": "free_task/{}judged",
@@ -43,7 +44,7 @@ def _row(step: int, rows: Sequence[dict[str, float]], side: str) -> dict[str, An
     def mean(name: str) -> float:
         return fmean(row[f"val/{name.format(side)}"] for row in rows)
 
-    scores = {title: round(mean(name), 2) for title, name in SCORES.items()}
+    scores = {title: round(mean(name), 3 if name == LOSS else 2) for title, name in SCORES.items()}
     rates = {title: {"percent": round(100 * mean(name))} for title, name in ANSWERS.items()}
     return {"step": step, **scores, **rates}
 

@@ -5,7 +5,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 
 from graspl import __version__
 
@@ -43,6 +44,16 @@ def loading(*, also_in_files: bool) -> Iterator[None]:
         yield
     finally:
         print(CLEAR_LINE, end="", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Leave out within the block what is written to standard error: libraries whose progress bars have no switch.
+
+    Errors are raised as always, and log handlers that were made before the block still write.
+    """
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        yield
 
 
 class StderrHandler(logging.Handler):

@@ -24,10 +24,11 @@ def packed(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_the_model_is_the_one_that_the_file_holds(packed):
+def test_the_model_is_the_one_that_the_file_holds(packed, capfd):
     file, held = packed
     assert torch.equal(load_base_model(str(file)).eval()(input_ids=IDS).logits, held(input_ids=IDS).logits)
     tokenizer = load_tokenizer(str(file))
+    assert "%|" not in capfd.readouterr().err  # Transformers' bar
     assert tokenizer.chat_template == TEMPLATE
     text = "how do i open the file <end>"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text

@@ -125,7 +125,7 @@ def test_the_figures_are_those_of_the_harness_own_command(
 
 @needed
 @pytest.mark.filterwarnings("ignore")  # The harness's own
-def test_model_mode_and_random_states_are_left_as_they_were(tasks):
+def test_model_mode_and_random_states_are_left_as_they_were(tasks, capfd):
     suite, model, tokenizer = LMEvalTasks([tasks[0]], limit=4), make_model("llama").train(), make_tokenizer()
     with files_read() as read:
         assert suite.read() == [suite]
@@ -133,6 +133,7 @@ def test_model_mode_and_random_states_are_left_as_they_were(tasks):
     torch.manual_seed(5), random.seed(5), np.random.seed(5)
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     found = suite.measure(model, tokenizer)
+    assert "%|" not in capfd.readouterr().err  # The harness's bars
     assert found.keys() == {"acc", "acc_stderr", "acc_norm", "acc_norm_stderr", "brier_score", "num_items"}
     assert found["num_items"] == 4
     assert model.training

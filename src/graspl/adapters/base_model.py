@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from graspl.adapters.claims import check_claims, read_config
 from graspl.errors import GrasplError, foreign, reason_of
 from graspl.local import as_loaded, check_local_model, is_gguf
+from graspl.quiet import without_bars
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,8 @@ def load_base_model(
     if load_in_4bit:
         options |= _nf4(dtype)
     try:
-        with warnings.catch_warnings(), _without_load_report():
+        quiet = without_bars() if packed else nullcontext()
+        with warnings.catch_warnings(), _without_load_report(), quiet:
             warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
             # Transformers' types do not know of the second value
             loading: Any = AutoModelForCausalLM.from_pretrained(

@@ -13,6 +13,7 @@ import torch
 from graspl.data.suites.base import ModelSuite
 from graspl.data.tables import note_read
 from graspl.errors import GrasplError, foreign
+from graspl.quiet import without_bars
 from graspl.ranges import NonNegativeInt, PositiveInt
 
 
@@ -72,7 +73,8 @@ class LMEvalTasks(ModelSuite):
 
         tasks, manager = self._found
         fix = "see whether lm_eval's own command measures it"
-        with _as_it_was(model), foreign(f"tasks: {', '.join(self.tasks)}", "the harness fails", fix):
+        tried = foreign(f"tasks: {', '.join(self.tasks)}", "the harness fails", fix)
+        with _as_it_was(model), without_bars(), tried:
             wrapped = HFLM(pretrained=model, tokenizer=deepcopy(tokenizer), batch_size=self.batch_size)
             found: Any = simple_evaluate(
                 wrapped,
