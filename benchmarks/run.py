@@ -6,6 +6,7 @@ Timings of two things that are compared come from one process, interleaved, so t
 import argparse
 import random
 import resource
+import shlex
 import statistics
 import sys
 import time
@@ -314,7 +315,7 @@ def main() -> None:
         if not options.only:
             figures["extra_memory_share"] = extra_memory_share(steps)
     if options.results:
-        command = f"python benchmarks/run.py --results {options.results}"
+        command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
         figures_of_steps = table_of(ratios, options.repeats)
         write_json_atomic(options.results, record(command, this_machine(), [0], figures_of_steps, NOTE))
     for name in (*names, FROZEN):
