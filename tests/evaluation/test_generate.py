@@ -52,7 +52,7 @@ def test_samples_are_drawn_again_with_the_seed_and_no_other_state_moves(generato
 
 @pytest.mark.parametrize("adapted", [False, True])
 def test_the_head_never_reads_a_slice(monkeypatch, adapted):
-    """With one a CPU copies the whole head for each row, half a minute a batch in bfloat16 for Gemma's."""
+    """With one a CPU copies the whole head for each row."""
     model = make_model("llama")
     if adapted:
         model = get_peft_model(model, LoraOptions(r=2).to_peft())

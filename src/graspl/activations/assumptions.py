@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -137,9 +138,8 @@ def _ask_model(
 
 def spread_out(names: Sequence[str], count: int) -> list[str]:
     """Return so many of the names, evenly spread and with both ends; all where there are no more."""
-    if len(names) <= count:
-        return list(names)
-    return [names[round(place * (len(names) - 1) / (count - 1))] for place in range(count)]
+    places = torch.linspace(0, len(names) - 1, min(count, len(names))).round().tolist()
+    return [names[int(place)] for place in places]
 
 
 def _verdict(natural: Mapping[str, float], gains: Mapping[str, float]) -> tuple[Verdict, str]:
