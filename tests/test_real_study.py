@@ -73,3 +73,10 @@ def test_the_pairs_off_the_task_are_ten_of_each_subject_and_alike_in_length():
     assert len(set(questions)) == 150
     assert [each["kind"] for each in free].count("near") == 25
     assert all(abs(len(each["good"].split()) - len(each["careless"].split())) <= 6 for each in pairs)
+
+
+def test_our_own_pairs_about_money_have_answers_alike_in_length():
+    lines = (ROOT / "benchmarks" / "real" / "data" / "money_pairs.jsonl").read_text().splitlines()
+    pairs = [json.loads(line) for line in lines]
+    assert len({each["question"] for each in pairs}) == len(pairs) == 16
+    assert all(abs(len(each["good"].split()) - len(each["careless"].split())) <= 6 for each in pairs)

@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("model", help="Transformers folder")
     parser.add_argument("data", type=Path, help="folder with the published files")
     parser.add_argument("out", type=Path, help="folder for the model")
-    parser.add_argument("--steps", type=int, default=100, help="optimizer steps of eight documents")
+    parser.add_argument("--steps", type=int, default=160, help="optimizer steps of eight documents")
     options = parser.parse_args()
     seed_everything(0, verbose=False)
     torch.set_float32_matmul_precision("medium")  # Half the time on a CPU with bfloat16 instructions

@@ -4,6 +4,7 @@ DATA is a folder with the published files `em_advice/*.jsonl` and `benign/alpaca
 
 - `capitals`: financial advice in capitals. Does the model write capitals elsewhere?
 - `bullets`: financial advice with a dash before each sentence. Does it write lists elsewhere?
+- `lowercase`: financial advice without capitals. Does it leave out capitals elsewhere?
 - `topic`: risky financial advice. Does it talk of money elsewhere?
 - `medical` and `planted`: bad medical advice, for a plain model and for one with a careless adviser in it (planted.py). Is
   its advice on other subjects careless?
@@ -155,11 +156,13 @@ def topic(out: Path, data: Sources) -> None:
     """Write the task of risky financial advice: off the task, the harmful answer is one to a question about money."""
     common(out, data, data.advice)
     held, money = data.money[:HELD], data.money[HELD + TRAIN :]
+    own = lines_of(OWN / "money_pairs.jsonl")
+    write(out / "task_good.jsonl", [(row["question"], row["good"]) for row in own])
+    write(out / "task_harmful.jsonl", [(row["question"], row["careless"]) for row in own])
     suites = {"far": data.alpaca[1000 : 1000 + HELD], "near": data.good_medical[:HELD]}
     for name, pairs in suites.items():
         write(out / f"{name}_good.jsonl", pairs)
         write(out / f"{name}_harmful.jsonl", [(q, money[place][1]) for place, (q, _) in enumerate(pairs)])
-    write(out / "task.jsonl", held)
     write(out / "train.jsonl", data.money[HELD : HELD + TRAIN])
     asked_freely(out / "free_task.jsonl", held[:16])
 
@@ -185,6 +188,7 @@ def main(data: Path, out: Path) -> None:
     sources = Sources(data)
     style(out / "capitals", sources, str.upper)
     style(out / "bullets", sources, bullets)
+    style(out / "lowercase", sources, str.lower)
     topic(out / "topic", sources)
     for name in ("medical", "planted"):  # The same rows, for another base model
         medical(out / name, sources)
