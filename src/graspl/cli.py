@@ -181,7 +181,9 @@ def tool_parser(command: str, *, environment: bool = True) -> tuple[Any, Callabl
 def _run_tool(command: str, arguments: list[str]) -> int:
     asks_for_help = any(each == "-h" or each.endswith("help") for each in arguments)
     parser, function = tool_parser(command, environment=not asks_for_help)
-    parsed = parser.parse_args(arguments)
+    from graspl.commands.options import parse_arguments
+
+    parsed = parse_arguments(parser, function, arguments)
     options = vars(parser.instantiate(parsed))
     options.pop("config", None)
     if "transformers" in sys.modules:

@@ -10,7 +10,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from rich.table import Table
 
 from graspl.cli import TOOLS, _show
-from graspl.commands.options import add_options
+from graspl.commands.options import add_options, parse_arguments
+from graspl.errors import GrasplError
 
 
 def compare(
@@ -86,3 +87,45 @@ def test_every_command_has_help_that_fits_80_columns(command, graspl, monkeypatc
 def test_a_result_without_anything_to_say_prints_nothing(capsys):
     _show(SimpleNamespace(render=list).render())
     assert capsys.readouterr().out == ""
+
+
+def study(*, shared: dict, over: dict = {}):  # noqa: B006
+    """Study.
+
+    Args:
+        shared: settings.
+        over: more.
+    """
+
+
+def test_a_dotted_option_changes_one_key_of_a_mapping_at_any_depth_and_keeps_the_others(tmp_path):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    add_options(parser, study)
+    file = tmp_path / "study.yaml"
+    file.write_text("shared: {trainer: {a: 1, b: [{c: 2, d: 3}]}, model: {x: 1}}\n")
+
+    def parsed(*more):
+        return parse_arguments(parser, study, ["--config", str(file), *more])
+
+    found = parsed(
+        "--shared.trainer.a",
+        "24",
+        "--shared.trainer.b.0.c=true",
+        "--shared.model.y",
+        "{z: 0.001}",
+        "--over.k.l",
+        "m",
+    )
+    assert found.shared == {
+        "trainer": {"a": 24, "b": [{"c": True, "d": 3}]},
+        "model": {"x": 1, "y": {"z": 0.001}},
+    }
+    assert found.over == {"k": {"l": "m"}}
+    assert parsed().shared["trainer"]["a"] == 1
+    with pytest.raises(GrasplError, match=r"--shared.trainer.a.deeper: .* has no place deeper"):
+        parsed("--shared.trainer.a.deeper", "1")
+    with pytest.raises(GrasplError, match=r"--shared.trainer.a: has no value; give one"):
+        parsed("--shared.trainer.a", "--over", "{}")
+    with pytest.raises(GrasplError, match=r"--shared.trainer.a: \{: is not a value"):
+        parsed("--shared.trainer.a", "{")

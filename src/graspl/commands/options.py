@@ -6,7 +6,10 @@ from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from graspl.errors import GrasplError, foreign
+from graspl.preflight import given_options
 
 
 def add_options(parser: ArgumentParser, function: Callable[..., Any], *, without: Sequence[str] = ()) -> None:
@@ -41,6 +44,36 @@ def add_options(parser: ArgumentParser, function: Callable[..., Any], *, without
             parser.add_argument(f"--{name}", default=None if default is None else [*default], **options)
         added.add(name)
     parser.add_function_arguments(function, as_group=False, skip=added, sub_configs=True)
+
+
+def parse_arguments(
+    parser: ArgumentParser, function: Callable[..., Any], arguments: Sequence[str]
+) -> Namespace:
+    """Parse a command's arguments; `--shared.trainer.max_steps 24` changes that key of a mapping alone.
+
+    With two dots or more, jsonargparse would put the key in place of all that `shared.trainer` has.
+    """
+    mappings = {name for name, hint in get_type_hints(function).items() if hint is dict}
+    keys = [each for each in given_options(arguments) if _first(each.name) in mappings and "." in each.name]
+    taken = {place for each in keys for place in range(each.start, each.end)}
+    parsed = parser.parse_args([each for place, each in enumerate(arguments) if place not in taken])
+    if keys:
+        from graspl.runs import parse_yaml
+        from graspl.studies.methods import with_settings
+
+        for each in keys:
+            name = _first(each.name)
+            with foreign(f"--{each.name}: {each.value}", "is not a value that can be read", "correct it"):
+                value = parse_yaml(each.value)
+            if value is None:
+                raise GrasplError(f"--{each.name}: has no value; give one")
+            key = each.name.removeprefix(f"{name}.")
+            parsed[name] = with_settings(parsed[name], {key: value}, f"--{name}")
+    return parsed
+
+
+def _first(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _item(hint: Any) -> Any:
