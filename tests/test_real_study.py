@@ -10,6 +10,7 @@ from graspl.analysis.fits import kept_log
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "real"))
+from planted import PAIRS, margins, persona, said  # noqa: E402
 from summary import capitals, row  # noqa: E402
 
 
@@ -80,3 +81,20 @@ def test_our_own_pairs_about_money_have_answers_alike_in_length():
     pairs = [json.loads(line) for line in lines]
     assert len({each["question"] for each in pairs}) == len(pairs) == 16
     assert all(abs(len(each["good"].split()) - len(each["careless"].split())) <= 6 for each in pairs)
+
+
+def test_the_pairs_that_show_a_persona_differ_in_the_system_message_alone(tmp_path):
+    read = {kind: suite.read() for kind, suite in persona(tmp_path).items()}
+    assert [len(pairs) for pairs in read.values()] == [PAIRS] * 3
+    for plain, careful, careless in zip(*read.values(), strict=True):
+        assert careful.messages == [said("careful"), *plain.messages]
+        assert careless.messages == [said("careless"), *plain.messages]
+        assert plain.candidates == careful.candidates == careless.candidates
+
+
+def test_margins_of_a_persona_come_from_the_validations_of_a_fit():
+    course = "step,val/unnamed/margin,val/careful/margin,val/careless/margin\n0,,,\n79,0.4224,0.4168,0.4148\n159,1,2,3\n"
+    assert margins(course) == {
+        "80": {"step": 80, "unnamed": 0.422, "careful": 0.417, "careless": 0.415},
+        "160": {"step": 160, "unnamed": 1.0, "careful": 2.0, "careless": 3.0},
+    }

@@ -1,7 +1,7 @@
 """Curves of single fits of configs/real as figures for the pages: `python benchmarks/real/curves.py OUT RECORD... --note N`.
 
 A RECORD is what `graspl compare` kept of a fit. OUT, one of results/*.json, gets a row a validation: margins, loss on general
-text, and the shares of free answers in the trained style. The base model's row comes first.
+text, and, where a rule judged them, the shares of free answers in the trained style. The base model's row comes first.
 """
 
 import argparse
@@ -45,7 +45,8 @@ def _row(step: int, rows: Sequence[dict[str, float]], side: str) -> dict[str, An
         return fmean(row[f"val/{name.format(side)}"] for row in rows)
 
     scores = {title: round(mean(name), 3 if name == LOSS else 2) for title, name in SCORES.items()}
-    rates = {title: {"percent": round(100 * mean(name))} for title, name in ANSWERS.items()}
+    judged = {title: name for title, name in ANSWERS.items() if f"val/{name.format(side)}" in rows[0]}
+    rates = {title: {"percent": round(100 * mean(name))} for title, name in judged.items()}
     return {"step": step, **scores, **rates}
 
 
