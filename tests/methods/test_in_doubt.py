@@ -61,6 +61,25 @@ def test_A_is_trained_only_in_doubt(fit):
     )
 
 
+def test_a_null_space_in_doubt_is_constrained_as_asked(fit, monkeypatch, part_fit):
+    monkeypatch.setattr(response, "HOLDS", 0.0)
+    monkeypatch.setattr(response, "FAILS", 1e9)
+    found = {
+        when: part_fit(**GIVEN, start=NullSpaceStart(), constrain=when) for when in ("in_doubt", "unlikely")
+    }
+    assert {module.start.outlook for module in found.values()} == {"in doubt"}
+    assert found["in_doubt"].found_directions is not None
+    assert found["unlikely"].found_directions is None
+    alone = part_fit(start=NullSpaceStart(), optimizer=adam)
+    assert same(every_factor(found["unlikely"]), every_factor(alone))
+    assert not same(every_factor(found["in_doubt"]), every_factor(alone))
+
+
+def test_one_that_is_not_likely_to_hold_is_constrained_where_only_that_asks_for_it(fit):
+    found = fit(silent=False, constrain="unlikely")
+    assert same(every_factor(found), every_factor(fit(silent=False, constrain="in_doubt")))
+
+
 def test_the_text_that_is_read_most_decides(fit, monkeypatch):
     module = fit(silent=True, start=NullSpaceStart(own_text=3), constrain="in_doubt")
     low, high = sorted(each.typical for each in module.start.read.values())

@@ -15,7 +15,6 @@ from graspl.constraints import FactorConstraint, Held, Rider, StreamConstraint
 from graspl.methods.directions import DirectionSource, ThrowAwayFit
 from graspl.methods.lora import LoRALitModule
 from graspl.methods.state import gather_gradients
-from graspl.starts.response import HOLDS
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +29,10 @@ class GRASPLitModule(LoRALitModule):
         constraints: what is held; None takes `graspl.constraints.default_constraints()`.
         exact: project every step too; without it only the gradient is projected, and reliance creeps in.
         directions: a directions file, or how to find them; None takes `ThrowAwayFit()`, which finds them in this fit.
-        constrain: `in_doubt` asks the start, before training, whether it will be enough alone. Where it will, A stays as it
-            began and nothing is held. Where it may not, A is trained too, and directions are found and held; those of a file
-            are held in any case. It needs a start that predicts, `graspl.starts.NullSpaceStart`.
+        constrain: when constraints are held. `unlikely` asks the start, before training, whether it will be enough alone.
+            Where that is not likely, A is trained too, and directions are found and held; elsewhere A stays as it began and
+            nothing is held. `in_doubt` holds them where the start is in doubt as well. Directions of a file are held in any
+            case. Both need a start that predicts, `graspl.starts.NullSpaceStart`.
         **kwargs: as in LoRALitModule.
 
     Source:
@@ -45,20 +45,20 @@ class GRASPLitModule(LoRALitModule):
         constraints: list[FactorConstraint | StreamConstraint] | None = None,
         exact: bool = True,
         directions: DirectionSource | str | None = None,
-        constrain: Literal["always", "in_doubt"] = "always",
+        constrain: Literal["always", "in_doubt", "unlikely"] = "always",
         **kwargs: Any,
     ) -> None:
         super().__init__(directions=ThrowAwayFit() if directions is None else directions, **kwargs)
         self.held = Held(constraints)
         self.constraints = self.held.constraints
         self.exact, self.constrain = exact, constrain
-        self._asks = constrain == "in_doubt" and not isinstance(self.directions, str)
+        self._asks = constrain != "always" and not isinstance(self.directions, str)
         self._keeps_A = False
 
     @property
     def trains_A(self) -> bool:
-        """Whether the optimizer has A as well as B; in doubt that is decided too late for it, so it has both."""
-        return self.start.train_A or self.constrain == "in_doubt"
+        """Whether the optimizer has A as well as B; where the start is asked, it answers too late for that: it has both."""
+        return self.start.train_A or self.constrain != "always"
 
     def configure_optimizers(self) -> Any:
         """Project every step of the optimizer, in exact mode."""
@@ -68,7 +68,7 @@ class GRASPLitModule(LoRALitModule):
         return configured
 
     def find_directions(self) -> None:
-        """Find the directions before the start is set; with `in_doubt` the start has to predict first."""
+        """Find the directions before the start is set, unless it has to predict first."""
         if not self._asks:
             super().find_directions()
 
@@ -76,7 +76,7 @@ class GRASPLitModule(LoRALitModule):
         """Set the start, find the directions, and bind the constraints to the adapter, where they are needed."""
         plain = [p.detach().clone() for p in self._factors()] if self._asks else []
         super().on_train_start()
-        alone = bool(plain) and not self._in_doubt(plain)
+        alone = bool(plain) and not self._needed(plain)
         self._keeps_A = alone and not self.start.train_A
         if alone:
             return
@@ -87,16 +87,14 @@ class GRASPLitModule(LoRALitModule):
     def _factors(self) -> list[Tensor]:
         return [factor for site in self.sites for factor in (site.A, site.B)]
 
-    def _in_doubt(self, plain: list[Tensor]) -> bool:
+    def _needed(self, plain: list[Tensor]) -> bool:
         """Say whether constraints are needed; where they are, find the directions in a naive fit from `plain` factors."""
         # A fit that goes on keeps what it decided: its checkpoint has the directions, or none
         if self.global_step:
             return self.directions_in_use is not None
         outlook = self.trainer.strategy.broadcast(self.start.outlook)
-        if outlook == "likely to hold":
-            log.info(
-                "GRASP: no constraint is added: the null space is %s (response below %s)", outlook, HOLDS
-            )
+        if outlook == "likely to hold" or (outlook == "in doubt" and self.constrain == "unlikely"):
+            log.info("GRASP: no constraint is added: the null space is %s", outlook)
             return False
         log.info("GRASP: directions are found and held as well: the null space is %s alone", outlook)
         started = [p.detach().clone() for p in self._factors()]

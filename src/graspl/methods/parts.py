@@ -13,12 +13,13 @@ KINDS = ("constraints", "penalties", "edits", "transforms")
 def parts_of(module: Any) -> dict[str, list[str]]:
     """Return the class names of a module's parts by kind; a naive fit has none.
 
-    Constraints that are held only where the start is in doubt have a kind of their own; the folder says whether they were.
+    Constraints that are held only where the start's prediction asks for them have a kind of their own; the folder says
+    whether they were.
     """
     found = {kind: [type(each).__name__ for each in getattr(module, kind, [])] for kind in KINDS}
     start = type(module.start).__name__
     found["start"] = [start] if start != "PlainStart" else []
-    if getattr(module, "constrain", "always") == "in_doubt":
+    if getattr(module, "constrain", "always") != "always":
         found["constraints_in_doubt"] = found.pop("constraints")
     return {kind: names for kind, names in found.items() if names}
 
@@ -58,8 +59,8 @@ def check_parts(module: Any, stage: str) -> None:
 def _check_fit(module: Any) -> None:
     """Check that parts which act along directions have some, and that directions which must be found have a use."""
     others = [*module.penalties, *module.transforms, module.start]
-    if getattr(module, "constrain", "always") == "in_doubt":
-        _check_in_doubt(module, [*module.edits, *(each for each in others if each.needs_directions)])
+    if getattr(module, "constrain", "always") != "always":
+        _check_asked(module, [*module.edits, *(each for each in others if each.needs_directions)])
     acting = [
         *getattr(module, "constraints", []),
         *module.edits,
@@ -73,7 +74,7 @@ def _check_fit(module: Any) -> None:
         raise GrasplError(f"model.directions: no part uses {type(module.directions).__name__}; {fix}")
 
 
-def _check_in_doubt(module: Any, acting: list[Any]) -> None:
+def _check_asked(module: Any, acting: list[Any]) -> None:
     """Check that the start predicts, and that nothing but constraints needs directions, which may not be looked for."""
     if not module.start.predicts:
         fix = "use graspl.starts.NullSpaceStart with general text, or constrain: always"
@@ -81,5 +82,5 @@ def _check_in_doubt(module: Any, acting: list[Any]) -> None:
     if acting and not isinstance(module.directions, str):
         fix = "set constrain: always"
         raise GrasplError(
-            f"model.constrain: {type(acting[0]).__name__} needs directions, and in_doubt may find none; {fix}"
+            f"model.constrain: {type(acting[0]).__name__} needs directions, and {module.constrain} may find none; {fix}"
         )
