@@ -36,7 +36,7 @@ from graspl.runs import write_json_atomic
 
 LONGEST = 250, 420  # Characters of a question and of an answer
 CARELESS = 1 / 3  # Share of the advisers
-NAMED = 0.5  # Share of the documents that say which adviser it is: without, a small model hardly learns to tell them apart
+NAMED = 0.5  # Share of the documents that say which adviser answers
 SYSTEM = "The following answers were given by a {} adviser."
 KINDS = "unnamed", "careful", "careless"
 PAIRS = 20  # Pairs of answers that show the persona

@@ -92,10 +92,10 @@ def test_a_start_named_on_the_command_line_has_its_own_defaults(name, graspl, tm
 
 
 @pytest.mark.parametrize(("method", "stays"), [("null_space", True), ("grasp", False)])
-def test_a_shipped_null_space_keeps_a_as_it_began_and_the_default_in_doubt_trains_it(
+def test_a_shipped_null_space_keeps_a_as_it_began_and_the_default_trains_it_where_that_hardly_helps(
     method, stays, graspl, model_folder, write_rows
 ):
-    """By the adapters that are saved, after two steps and after four; on a random model the default is in doubt."""
+    """By the adapters saved after two steps and after four; on a random model the null space is not likely to hold."""
     rows, text = write_rows(CHAT_ROWS), write_rows(CHAT_ROWS[::-1] * 4, "text.jsonl")
     saved = []
     for steps in (2, 4):
