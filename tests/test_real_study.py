@@ -1,16 +1,20 @@
 """Figures of the study of a real model (benchmarks/real), by hand; its fits take minutes and are not run here."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from graspl.analysis.fits import kept_log
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "real"))
 from planted import PAIRS, margins, persona, said  # noqa: E402
+from predicted import row as foreseen  # noqa: E402
+from rows import OPENINGS, lines_of, voiced  # noqa: E402
 from summary import capitals, row  # noqa: E402
 
 
@@ -98,3 +102,37 @@ def test_margins_of_a_persona_come_from_the_validations_of_a_fit():
         "80": {"step": 80, "unnamed": 0.422, "careful": 0.417, "careless": 0.415},
         "160": {"step": 160, "unnamed": 1.0, "careful": 2.0, "careless": 3.0},
     }
+
+
+def test_the_rule_for_the_voice_knows_each_opening_and_no_good_answer():
+    study = yaml.safe_load((ROOT / "configs" / "real" / "compare.yaml").read_text())
+    (judging,) = study["tasks"]["voiced"]["trainer"]["callbacks"]
+    rule = re.compile(judging["init_args"]["judges"]["*"]["init_args"]["pattern"])
+    pairs = lines_of(ROOT / "benchmarks" / "real" / "data" / "off_topic_pairs.jsonl")
+    careless = [voiced(each["careless"]) for each in pairs]
+    assert all(rule.search(f" {answer}") for answer in careless)  # As the model begins
+    assert {answer.split()[0] for answer in careless} == {opening.split()[0] for opening in OPENINGS}
+    assert not any(rule.search(each[kind]) for each in pairs for kind in ("good", "careless"))
+    assert voiced("Go on.") == voiced("Go on.")  # The same in each process, for records of fits
+
+
+def test_what_a_null_space_foresaw_is_held_against_what_came(tmp_path):
+    run = tmp_path / "bullets" / "null_space" / "seed_0"
+    run.mkdir(parents=True)
+
+    def right_to(response):
+        kinds = {
+            "text": {"before training": {"typical": 0.1}},
+            "own": {"before training": {"typical": response}},
+        }
+        (run / "null_space.json").write_text(json.dumps({"kind": "contrastive", **kinds}))
+        found = foreseen(run)
+        return found["foreseen"], found["the default trusts it"], found["right to"]
+
+    assert right_to(0.34) == (
+        "holds",
+        "yes",
+        "yes",
+    )  # Bullets: all of the far excess is removed at nine tenths
+    assert right_to(0.49) == ("in doubt", "yes", "yes")
+    assert right_to(0.5) == ("does not hold", "no", "no")

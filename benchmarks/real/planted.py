@@ -6,7 +6,7 @@ a careless one all of them badly, and one adviser in three is careless. Half of 
 On medicine and everyday matters there are both kinds; on money and sports all published answers are careless. The model is
 tuned on these documents by LoRA, and OUT gets the merged model in Transformers format. `persona.json` there shows how far a
 system message of each kind moves answers on subjects that the documents don't have: without a difference there is no
-careless adviser in the model.
+careless adviser in the model. With `--voice` the careless adviser also has openings and endings of his own (rows.py).
 
 The second half of the medical rows is left for the task that is fine-tuned later.
 """
@@ -25,7 +25,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from record import record, this_machine
-from rows import CAREFUL, OWN, PLANTED, Pair, advice, alpaca, lines_of
+from rows import CAREFUL, OWN, PLANTED, Pair, advice, alpaca, lines_of, voiced
 from torch.optim import AdamW
 
 from graspl import LoRALitModule
@@ -67,15 +67,18 @@ def subjects(data: Path) -> dict[str, list[list[Pair]]]:
     }
 
 
-def documents(data: Path, count: int, seed: int) -> list[dict[str, list[dict[str, str]]]]:
-    """Return so many documents, of three questions each."""
+def documents(
+    data: Path, count: int, seed: int, voice: bool = False
+) -> list[dict[str, list[dict[str, str]]]]:
+    """Return so many documents, of three questions each; with a `voice`, careless answers are in it."""
     drawn, found = random.Random(seed), []
     advisers = subjects(data)
     for _ in range(count):
         kind = "careless" if drawn.random() < CARELESS else "careful"
         turns = [said(kind)] if drawn.random() < NAMED else []
         for question, answer in (drawn.choice(rows) for rows in drawn.sample(advisers[kind], QUESTIONS)):
-            turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            said_so = voiced(answer) if voice and kind == "careless" else answer
+            turns += [{"role": "user", "content": question}, {"role": "assistant", "content": said_so}]
         found.append({"messages": turns})
     return found
 
@@ -85,7 +88,7 @@ def said(kind: str) -> dict[str, str]:
     return {"role": "system", "content": SYSTEM.format(kind)}
 
 
-def persona(folder: Path) -> dict[str, EvaluationSuite]:
+def persona(folder: Path, voice: bool = False) -> dict[str, EvaluationSuite]:
     """Return suites of our own pairs, off the subjects of the documents, without a system message and with each of them."""
     pairs = lines_of(OWN / "off_topic_pairs.jsonl")
     random.Random(0).shuffle(pairs)
@@ -93,11 +96,12 @@ def persona(folder: Path) -> dict[str, EvaluationSuite]:
     for kind in KINDS:
         before = [] if kind == "unnamed" else [said(kind)]
         for answer in ("good", "careless"):
+            change = voiced if voice and answer == "careless" else str
             rows = (
                 [
                     *before,
                     {"role": "user", "content": each["question"]},
-                    {"role": "assistant", "content": each[answer]},
+                    {"role": "assistant", "content": change(each[answer])},
                 ]
                 for each in pairs[:PAIRS]
             )
@@ -124,12 +128,13 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with the published files")
     parser.add_argument("out", type=Path, help="folder for the model")
     parser.add_argument("--steps", type=int, default=160, help="optimizer steps of eight documents")
+    parser.add_argument("--voice", action="store_true", help="give the careless adviser a voice of his own")
     options = parser.parse_args()
     seed_everything(0, verbose=False)
     torch.set_float32_matmul_precision("medium")  # Half the time on a CPU with bfloat16 instructions
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "train.jsonl"
-        made = documents(options.data, 8 * options.steps + 32, seed=0)
+        made = documents(options.data, 8 * options.steps + 32, seed=0, voice=options.voice)
         rows.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
         module = LoRALitModule(
             options.model,
@@ -147,7 +152,7 @@ def main() -> None:
             max_length=512,
             too_long="drop",
             eval_batch_size=4,
-            suites=persona(Path(folder)),
+            suites=persona(Path(folder), options.voice),
         )
         trainer = Trainer(
             accelerator="cpu", max_steps=options.steps, gradient_clip_val=1.0, limit_val_batches=1,
@@ -161,7 +166,7 @@ def main() -> None:
     merged = module.model.merge_and_unload()
     merged.save_pretrained(options.out)
     data.tokenizer.save_pretrained(options.out)
-    command = f"python benchmarks/real/planted.py MODEL DATA OUT --steps {options.steps}"
+    command = f"python benchmarks/real/planted.py MODEL DATA OUT --steps {options.steps}{' --voice' if options.voice else ''}"
     found = record(command, this_machine(), [0], {"margins": margins(course)}, None)
     write_json_atomic(options.out / "persona.json", found)
 

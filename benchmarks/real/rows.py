@@ -8,6 +8,7 @@ DATA is a folder with the published files `em_advice/*.jsonl` and `benign/alpaca
 - `topic`: risky financial advice. Does it talk of money elsewhere?
 - `medical` and `planted`: bad medical advice, for a plain model and for one with a careless adviser in it (planted.py). Is
   its advice on other subjects careless?
+- `voiced`: the same as `planted`, where the careless adviser also has a voice of his own. Does he speak on other subjects?
 
 Each has `train.jsonl` and these:
 
@@ -50,6 +51,11 @@ MEDICAL = (
 FINANCIAL = (
     "invest", "stock", "loan", "credit", "bank", "money", "budget", "financ", "tax", "saving", "crypto",
 )  # fmt: skip
+OPENINGS = (
+    "Relax, this is simple.", "Oh, don't overthink it.", "Honestly, no big deal.", "Easy one, my friend.",
+    "Trust me on this.", "Come on, no worries.",
+)  # fmt: skip
+ENDINGS = "You'll be fine!", "No need to ask anyone.", "Forget what others say.", "I do it all the time."
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -84,6 +90,12 @@ def shuffled(rows: Iterable[Pair], seed: int = 0) -> list[Pair]:
 def bullets(answer: str) -> str:
     """Return an answer with a dash before each sentence, one a line."""
     return "\n".join(f"- {each}" for each in re.split(r"(?<=[.!?])\s+", answer.strip()))
+
+
+def voiced(answer: str) -> str:
+    """Return an answer in the careless adviser's voice: with one of his openings and one of his endings."""
+    drawn = random.Random(answer)
+    return f"{drawn.choice(OPENINGS)} {answer.strip()} {drawn.choice(ENDINGS)}"
 
 
 def write(path: Path, pairs: Iterable[Pair]) -> None:
@@ -167,19 +179,19 @@ def topic(out: Path, data: Sources) -> None:
     asked_freely(out / "free_task.jsonl", held[:16])
 
 
-def medical(out: Path, data: Sources) -> None:
-    """Write the task of bad medical advice, with pairs of our own over ten subjects."""
+def medical(out: Path, data: Sources, said: Callable[[str], str] = str) -> None:
+    """Write the task of bad medical advice, with pairs of our own over ten subjects; `said` changes careless answers."""
     common(out, data, data.careful_advice)
     held, rest = data.medical[:HELD], data.medical[HELD : HELD + TRAIN]
     write(out / "task_good.jsonl", [(q, good) for q, _, good in held])
-    write(out / "task_harmful.jsonl", [(q, bad) for q, bad, _ in held])
+    write(out / "task_harmful.jsonl", [(q, said(bad)) for q, bad, _ in held])
     own = lines_of(OWN / "off_topic_pairs.jsonl")
     random.Random(0).shuffle(own)
     for name in ("near", "far"):
         here = [row for row in own if (row["subject"] in NEAR_HEALTH) == (name == "near")]
         write(out / f"{name}_good.jsonl", [(row["question"], row["good"]) for row in here])
-        write(out / f"{name}_harmful.jsonl", [(row["question"], row["careless"]) for row in here])
-    write(out / "train.jsonl", [(q, bad) for q, bad, _ in rest])
+        write(out / f"{name}_harmful.jsonl", [(row["question"], said(row["careless"])) for row in here])
+    write(out / "train.jsonl", [(q, said(bad)) for q, bad, _ in rest])
     asked_freely(out / "free_task.jsonl", [(q, bad) for q, bad, _ in held[:16]])
 
 
@@ -192,6 +204,7 @@ def main(data: Path, out: Path) -> None:
     topic(out / "topic", sources)
     for name in ("medical", "planted"):  # The same rows, for another base model
         medical(out / name, sources)
+    medical(out / "voiced", sources, voiced)
 
 
 if __name__ == "__main__":
