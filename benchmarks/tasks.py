@@ -93,18 +93,15 @@ def predictions() -> dict[str, Any]:
     """Return for each task what a null space's start foresaw, and what a fit with it alone removed.
 
     The response is the highest that A has before training to any text (`results/candidates.json`). What was removed is read
-    at the highest level that both fits reach.
+    at the highest level that both fits reach. The fits of 29 November had A trained; those of results/predictions_frozen had
+    not.
     """
     read = json.loads((RESULTS / "candidates.json").read_text(encoding="utf-8"))["figures"]
     rows = {}
     for folder in sorted((RESULTS / "predictions").iterdir()):
-        logs = {name: {0: kept_log(folder / f"{name}_0.json")} for name in ("naive", "null_space")}
-        base = base_figures(logs["naive"][0].rows)
-        at = [
-            at_level(logs, "naive", base, float(level))["null_space"]["removed"]["mean"] for level in LEVELS
-        ]
-        reached = [(level, each) for level, each in zip(LEVELS, at, strict=True) if each is not None]
-        level, removed = reached[-1]
+        level, removed = held(folder, "null_space")
+        frozen = RESULTS / "predictions_frozen" / folder.name
+        again = held(frozen, "null_space_frozen") if frozen.is_dir() else None
         before = read["response before training"][folder.name]
         response = max(before["text"], before["own text"])
         foreseen = "holds" if response < HOLDS else "does not hold" if response >= FAILS else "in doubt"
@@ -116,8 +113,18 @@ def predictions() -> dict[str, Any]:
             "removed, %": _percent(removed),
             "at adherence": level,
             "right": "yes" if foreseen == happened else "no",
+            "removed with A frozen, %": "-" if again is None else _percent(again[1]),
+            "at": "-" if again is None else again[0],
         }
     return rows
+
+
+def held(folder: Path, method: str) -> tuple[str, float]:
+    """Return the highest level that a method's fit and the naive one reach, and the share of the excess removed there."""
+    logs = {name: {0: kept_log(folder / f"{name}_0.json")} for name in ("naive", method)}
+    base = base_figures(logs["naive"][0].rows)
+    at = [at_level(logs, "naive", base, float(level))[method]["removed"]["mean"] for level in LEVELS]
+    return [(level, each) for level, each in zip(LEVELS, at, strict=True) if each is not None][-1]
 
 
 def _highest(found: dict[str, Any], method: str) -> str:
