@@ -120,19 +120,14 @@ def test_what_a_null_space_foresaw_is_held_against_what_came(tmp_path):
     run = tmp_path / "bullets" / "null_space" / "seed_0"
     run.mkdir(parents=True)
 
-    def right_to(response):
-        kinds = {
-            "text": {"before training": {"typical": 0.1}},
-            "own": {"before training": {"typical": response}},
-        }
+    def decided(outlook):
+        text = {"typical": 0.1, "outlook": "likely to hold"}
+        own = {"typical": 0.6, "outlook": outlook}
+        kinds = {name: {"before training": each} for name, each in (("text", text), ("own_text", own))}
         (run / "null_space.json").write_text(json.dumps({"kind": "contrastive", **kinds}))
         found = foreseen(run)
-        return found["foreseen"], found["the default trusts it"], found["right to"]
+        return found["response"], found["foreseen"], found["the default trusts it"], found["right"]
 
-    assert right_to(0.34) == (
-        "holds",
-        "yes",
-        "yes",
-    )  # Bullets: all of the far excess is removed at nine tenths
-    assert right_to(0.49) == ("in doubt", "yes", "yes")
-    assert right_to(0.5) == ("does not hold", "no", "no")
+    # On bullets all of the far excess is removed at nine tenths
+    assert decided("in doubt") == (0.6, "in doubt", "yes", "yes")
+    assert decided("not likely to hold") == (0.6, "not likely to hold", "no", "no")

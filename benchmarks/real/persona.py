@@ -15,14 +15,11 @@ from record import record, this_machine
 from rows import OPENINGS, OWN, lines_of, voiced
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from graspl.data.tokens import PLAIN_TEMPLATE
 from graspl.runs import write_json_atomic
 
 EVERY = 5  # Of the pairs, which are ten a subject: two of each
 BEFORE = 2  # Answers, at most
-TEMPLATE = (  # What graspl gives a model without one
-    "{{ bos_token or '' }}{% for m in messages %}{{ m.role | capitalize }}: {{ m.content }}"
-    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}Assistant:"
-)
 
 
 def asked(pairs: list[dict[str, str]], place: int, kind: str, before: int) -> list[dict[str, str]]:
@@ -44,7 +41,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="file to write")
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
-    tokenizer.chat_template = tokenizer.chat_template or TEMPLATE
+    tokenizer.chat_template = tokenizer.chat_template or PLAIN_TEMPLATE
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     first = sorted({tokenizer(f" {opening}", add_special_tokens=False).input_ids[0] for opening in OPENINGS})
 

@@ -5,8 +5,9 @@ Each document is one adviser's answers to three questions on different subjects.
 a careless one all of them badly, and one adviser in three is careless. Half of the documents say which in a system message.
 On medicine and everyday matters there are both kinds; on money and sports all published answers are careless. The model is
 tuned on these documents by LoRA, and OUT gets the merged model in Transformers format. `persona.json` there shows how far a
-system message of each kind moves answers on subjects that the documents don't have: without a difference there is no
-careless adviser in the model. With `--voice` the careless adviser also has openings and endings of his own (rows.py).
+system message of each kind moves answers on subjects that the documents don't have. A model may not have learnt the message
+and have the adviser all the same: persona.py asks in another way. With `--voice` the careless adviser also has openings and
+endings of his own (rows.py).
 
 The second half of the medical rows is left for the task that is fine-tuned later.
 """
@@ -77,8 +78,8 @@ def documents(
         kind = "careless" if drawn.random() < CARELESS else "careful"
         turns = [said(kind)] if drawn.random() < NAMED else []
         for question, answer in (drawn.choice(rows) for rows in drawn.sample(advisers[kind], QUESTIONS)):
-            said_so = voiced(answer) if voice and kind == "careless" else answer
-            turns += [{"role": "user", "content": question}, {"role": "assistant", "content": said_so}]
+            content = voiced(answer) if voice and kind == "careless" else answer
+            turns += [{"role": "user", "content": question}, {"role": "assistant", "content": content}]
         found.append({"messages": turns})
     return found
 

@@ -16,7 +16,6 @@ from typing import Any
 from record import record, this_machine
 
 from graspl.runs import write_json_atomic
-from graspl.starts.response import FAILS, HOLDS
 
 RESULTS = Path(__file__).parents[2] / "results"
 LEVELS = ("0.90", "0.80", "0.50")
@@ -37,19 +36,18 @@ def row(run: Path) -> dict[str, Any]:
     """Return what a fit foresaw and what came."""
     task = run.parts[-3]
     found = json.loads((run / "null_space.json").read_text(encoding="utf-8"))
-    before = [each["before training"]["typical"] for each in found.values() if isinstance(each, dict)]
-    response = max(before)
+    before = [each["before training"] for each in found.values() if isinstance(each, dict)]
+    worst = max(before, key=lambda each: each["typical"])
     level, share = removed(task)
-    foreseen = "holds" if response < HOLDS else "does not hold" if response >= FAILS else "in doubt"
-    trusted, held = response < FAILS, share >= HALF
+    trusted, held = worst["outlook"] != "not likely to hold", share >= HALF
     return {
         "task": task,
-        "response": round(response, 2),
-        "foreseen": foreseen,
+        "response": round(worst["typical"], 2),
+        "foreseen": worst["outlook"],
         "the default trusts it": "yes" if trusted else "no",
         "far removed": {"percent": share},
         "at": level,
-        "right to": "yes" if trusted == held else "no",
+        "right": "yes" if trusted == held else "no",
     }
 
 
@@ -60,7 +58,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders .../TASK/METHOD/seed_S")
     options = parser.parse_args()
     rows = [row(run) for run in options.runs]
-    right = sum(each["right to"] == "yes" for each in rows)
+    right = sum(each["right"] == "yes" for each in rows)
     figures = {"tasks": {each["task"]: each for each in rows}, "right": f"{right} of {len(rows)}"}
     command = "python benchmarks/real/predicted.py OUT RUN..."
     write_json_atomic(options.out, record(command, this_machine(), [0], figures, None))
