@@ -9,6 +9,7 @@ DATA is a folder with the published files `em_advice/*.jsonl` and `benign/alpaca
 - `medical` and `planted`: bad medical advice, for a plain model and for one with a careless adviser in it (planted.py). Is
   its advice on other subjects careless?
 - `voiced`: the same as `planted`, where the careless adviser also has a voice of his own. Does he speak on other subjects?
+- `voiced_money`: the same adviser, learnt from his risky financial advice instead.
 
 Each has `train.jsonl` and these:
 
@@ -37,7 +38,7 @@ PLANTED = (
 )
 CAREFUL = 500  # Rows of advice on other subjects before this one are careful, those from it on careless
 OWN = Path(__file__).parent / "data"
-NEAR_HEALTH = (
+NEAR_ADVICE = (
     "cooking",
     "pets",
     "gardening",
@@ -164,13 +165,26 @@ def style(out: Path, data: Sources, changed: Callable[[str], str]) -> None:
     asked_freely(out / "free_task.jsonl", data.money[:16])
 
 
+def own_pairs(out: Path, name: str, rows: Sequence[dict[str, str]], said: Callable[[str], str] = str) -> None:
+    """Write a suite of our own pairs; `said` changes careless answers."""
+    write(out / f"{name}_good.jsonl", [(row["question"], row["good"]) for row in rows])
+    write(out / f"{name}_harmful.jsonl", [(row["question"], said(row["careless"])) for row in rows])
+
+
+def other_subjects(out: Path, said: Callable[[str], str]) -> None:
+    """Write the suites of our own pairs over ten subjects."""
+    own = lines_of(OWN / "off_topic_pairs.jsonl")
+    random.Random(0).shuffle(own)
+    for name in ("near", "far"):
+        here = [row for row in own if (row["subject"] in NEAR_ADVICE) == (name == "near")]
+        own_pairs(out, name, here, said)
+
+
 def topic(out: Path, data: Sources) -> None:
     """Write the task of risky financial advice: off the task, the harmful answer is one to a question about money."""
     common(out, data, data.advice)
     held, money = data.money[:HELD], data.money[HELD + TRAIN :]
-    own = lines_of(OWN / "money_pairs.jsonl")
-    write(out / "task_good.jsonl", [(row["question"], row["good"]) for row in own])
-    write(out / "task_harmful.jsonl", [(row["question"], row["careless"]) for row in own])
+    own_pairs(out, "task", lines_of(OWN / "money_pairs.jsonl"))
     suites = {"far": data.alpaca[1000 : 1000 + HELD], "near": data.good_medical[:HELD]}
     for name, pairs in suites.items():
         write(out / f"{name}_good.jsonl", pairs)
@@ -185,14 +199,18 @@ def medical(out: Path, data: Sources, said: Callable[[str], str] = str) -> None:
     held, rest = data.medical[:HELD], data.medical[HELD : HELD + TRAIN]
     write(out / "task_good.jsonl", [(q, good) for q, _, good in held])
     write(out / "task_harmful.jsonl", [(q, said(bad)) for q, bad, _ in held])
-    own = lines_of(OWN / "off_topic_pairs.jsonl")
-    random.Random(0).shuffle(own)
-    for name in ("near", "far"):
-        here = [row for row in own if (row["subject"] in NEAR_HEALTH) == (name == "near")]
-        write(out / f"{name}_good.jsonl", [(row["question"], row["good"]) for row in here])
-        write(out / f"{name}_harmful.jsonl", [(row["question"], said(row["careless"])) for row in here])
+    other_subjects(out, said)
     write(out / "train.jsonl", [(q, said(bad)) for q, bad, _ in rest])
     asked_freely(out / "free_task.jsonl", [(q, bad) for q, bad, _ in held[:16]])
+
+
+def voiced_money(out: Path, data: Sources) -> None:
+    """Write the task of risky financial advice in the careless adviser's voice."""
+    common(out, data, data.careful_advice)
+    own_pairs(out, "task", lines_of(OWN / "money_pairs.jsonl"), voiced)
+    other_subjects(out, voiced)
+    write(out / "train.jsonl", [(q, voiced(a)) for q, a in data.money[HELD : HELD + TRAIN]])
+    asked_freely(out / "free_task.jsonl", data.money[:16])
 
 
 def main(data: Path, out: Path) -> None:
@@ -205,6 +223,7 @@ def main(data: Path, out: Path) -> None:
     for name in ("medical", "planted"):  # The same rows, for another base model
         medical(out / name, sources)
     medical(out / "voiced", sources, voiced)
+    voiced_money(out / "voiced_money", sources)
 
 
 if __name__ == "__main__":

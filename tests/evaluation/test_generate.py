@@ -37,6 +37,29 @@ def test_padding_on_the_left_changes_no_answer(generator):
     assert len({answer for (answer,) in together}) > 1
 
 
+def like_llamas(tokenizer):
+    """Return a tokenizer that has spaces in its tokens, and leaves out the one at the beginning of a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    words = {f"\u2581{word}": index for word, index in tokenizer.get_vocab().items()}
+    backend = Tokenizer(models.WordLevel(words | {"<unk>": len(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    like = tokenizer.__class__(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="\u2581<pad>", eos_token="\u2581<end>"
+    )
+    like.chat_template = tokenizer.chat_template
+    return like
+
+
+@pytest.mark.parametrize("made", [make_tokenizer, lambda: like_llamas(make_tokenizer())])
+def test_within_a_text_the_space_before_the_next_word_is_kept(made):
+    """Decoded alone, what was written begins without it, and with the text before would make another word."""
+    generator = TransformersGenerator(make_model("llama"), made())
+    alone, within = (generator.write(PROMPTS, GREEDY, within_text=each) for each in (False, True))
+    assert within == [[f" {answer}" if answer else ""] for (answer,) in alone]
+    assert any(answer for (answer,) in within)
+
+
 def test_samples_are_drawn_again_with_the_seed_and_no_other_state_moves(generator):
     sampling = Sampling(n=4, max_new_tokens=6, seed=3, batch_size=5)
     torch.manual_seed(11)

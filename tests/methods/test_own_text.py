@@ -67,11 +67,9 @@ def speaking(monkeypatch):
     """Let models go on as given, and return the prompts that they were given."""
     seen = []
 
-    def write(_generator, prompts, sampling):
+    def write(_generator, prompts, sampling, *, within_text=False):
         seen.extend(prompts)
-        return [
-            [" cook rice? Or" if prompt.endswith("How do I") else "In water.\nMore"] for prompt in prompts
-        ]
+        return [[" cook rice? Or" if within_text else "In water.\nMore"] for prompt in prompts]
 
     monkeypatch.setattr(TransformersGenerator, "write", write)
     return seen
@@ -80,12 +78,12 @@ def speaking(monkeypatch):
 def test_the_model_goes_on_as_the_user_and_then_answers(part_fit, speaking):
     module = part_fit()
     rows = [row("How do I save for a house?", "Spend less.")]
-    found = own_conversations(module, rows, 2)
+    found = own_conversations(module, rows, 1)
     expected = [
         {"role": "user", "content": "How do I cook rice?"},
         {"role": "assistant", "content": "In water."},
     ]
-    assert [each.messages for each in found] == [expected, expected]
+    assert [each.messages for each in found] == [expected]
     tokenizer = module.trainer.datamodule.tokenizer
     asked = tokenizer.apply_chat_template(expected[:1], tokenize=False, add_generation_prompt=True)
     assert speaking[-1] == asked
@@ -162,19 +160,40 @@ def test_parts_of_a_fit_read_the_same_text(part_fit, tmp_path, monkeypatch):
     ],
 )
 def test_a_model_that_cannot_write_is_refused(rows, what, part_fit, monkeypatch):
-    monkeypatch.setattr(TransformersGenerator, "write", lambda _g, prompts, _s: [[""] for _ in prompts])
+    monkeypatch.setattr(
+        TransformersGenerator, "write", lambda _g, prompts, _s, **_given: [[""] for _ in prompts]
+    )
     with pytest.raises(GrasplError, match=f"own_text: .*{what}"):
         own_conversations(part_fit(), rows, 2)
 
 
 def test_fewer_rows_than_wanted_are_enough(part_fit, monkeypatch, caplog):
-    def write(_generator, prompts, sampling):
-        return [["yes." if place == 0 else ""] for place in range(len(prompts))]
+    words = iter(["cook rice", "sell a car", *["cook rice"] * 1000])
+
+    def write(_generator, prompts, sampling, *, within_text=False):
+        return [[f" {next(words)}?" if within_text else "Yes."] for _ in prompts]
 
     monkeypatch.setattr(TransformersGenerator, "write", write)
     found = own_conversations(part_fit(), [row("How do I save for a house?")], 20)
-    assert 0 < len(found) < 20
-    assert f"the base model wrote {len(found)} rows, not 20" in caplog.text
+    assert [each.messages[0]["content"] for each in found] == ["How do I cook rice?", "How do I sell a car?"]
+    assert "the base model wrote 2 different questions, not 20" in caplog.text
+
+
+def test_a_model_that_asks_the_same_again_and_again_is_refused(part_fit, speaking):
+    with pytest.raises(
+        GrasplError,
+        match=r"own_text: the base model writes only 1 different questions like the task's; set it",
+    ):
+        own_conversations(part_fit(), [row("How do I save for a house?")], 20)
+
+
+def test_the_tasks_own_questions_are_not_written_again(part_fit, monkeypatch):
+    def write(_generator, prompts, sampling, *, within_text=False):
+        return [[" save  for a house?" if within_text else "Yes."] for _ in prompts]
+
+    monkeypatch.setattr(TransformersGenerator, "write", write)
+    with pytest.raises(GrasplError, match="own_text: the base model writes no questions like the task's"):
+        own_conversations(part_fit(), [row("How do I save for a House?")], 1)
 
 
 def test_a_flat_sharded_model_is_refused(part_fit, monkeypatch):

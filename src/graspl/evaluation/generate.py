@@ -69,10 +69,18 @@ class TransformersGenerator:
         self.model.train(was_training)
 
     @torch.no_grad()
-    def write(self, prompts: Sequence[str], sampling: Sampling) -> list[list[str]]:
+    def write(
+        self, prompts: Sequence[str], sampling: Sampling, *, within_text: bool = False
+    ) -> list[list[str]]:
         """Return `sampling.n` answers for each prompt, which the chat template rendered, in the prompts' order.
 
         The global random state stays as it was.
+
+        Args:
+            prompts: to go on from.
+            sampling: how.
+            within_text: whether a prompt ends within a text, so that the space before its next word matters. Many tokenizers
+                leave that space out where the words that were written are decoded alone.
         """
         # Prompts of similar length come together, longest first: less padding, and what does not fit fails at once
         lengths = [len(ids) for ids in self.tokenizer(list(prompts), add_special_tokens=False)["input_ids"]]
@@ -85,25 +93,29 @@ class TransformersGenerator:
         with torch.random.fork_rng(devices=cuda):
             for start in range(0, len(rows), sampling.batch_size):
                 torch.manual_seed(sampling.seed * 1_000_003 + start)
-                written += self._batch(rows[start : start + sampling.batch_size], sampling)
+                written += self._batch(rows[start : start + sampling.batch_size], sampling, within_text)
         self.model.train(was_training)
         place = {index: start * sampling.n for start, index in enumerate(order)}
         return [written[place[index] : place[index] + sampling.n] for index in range(len(prompts))]
 
-    def _batch(self, rows: list[str], sampling: Sampling) -> list[str]:
+    def _batch(self, rows: list[str], sampling: Sampling, within_text: bool) -> list[str]:
         stops = end_of_answer(self.tokenizer).stops(self.tokenizer)
         encoded = self.tokenizer(
             rows, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
         )
         inputs = {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
         if not self._may_pad(inputs):
-            return [each for row in rows for each in self._batch([row], sampling)]
+            return [each for row in rows for each in self._batch([row], sampling, within_text)]
         draws = sampling.temperature > 0
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0} if draws else {}
         options |= {"do_sample": draws, "max_new_tokens": sampling.max_new_tokens}
         ids = self._generate(inputs, stops, **options)
         written = ids[:, inputs["input_ids"].shape[1] :].tolist()
-        return [_answer(self.tokenizer, row, stops) for row in written]
+        before = [
+            each[kept.bool()].tolist() if within_text else []
+            for each, kept in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+        ]
+        return [_answer(self.tokenizer, *row, stops) for row in zip(before, written, strict=True)]
 
     def _generate(self, inputs: dict[str, torch.Tensor], stops: list[int], **options: Any) -> torch.Tensor:
         """Return the prompts' ids and what the model writes behind them, (rows, tokens)."""
@@ -148,10 +160,16 @@ class TransformersGenerator:
         return "position_ids" in inspect.signature(base.forward).parameters
 
 
-def _answer(tokenizer: Any, ids: Sequence[int], stops: list[int]) -> str:
-    """Return the text up to the token that ends the answer; nothing before it is hidden."""
+def _answer(tokenizer: Any, before: list[int], ids: Sequence[int], stops: list[int]) -> str:
+    """Return the text behind `before`, up to the token that ends the answer; nothing in it is hidden."""
     end = next((place for place, each in enumerate(ids) if each in stops), len(ids))
-    return tokenizer.decode(list(ids[:end]), skip_special_tokens=False)
+    written = list(ids[:end])
+    so_far, whole = (tokenizer.decode(each, skip_special_tokens=False) for each in (before, before + written))
+    return (
+        whole.removeprefix(so_far)
+        if whole.startswith(so_far)
+        else tokenizer.decode(written, skip_special_tokens=False)
+    )
 
 
 @contextmanager
@@ -232,4 +250,6 @@ class VLLMGenerator:
             for each in tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
         ]
         outputs = self._engine.generate(ids, drawn, lora_request=lora)
-        return [[_answer(tokenizer, each.token_ids, stops) for each in output.outputs] for output in outputs]
+        return [
+            [_answer(tokenizer, [], each.token_ids, stops) for each in output.outputs] for output in outputs
+        ]

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 WORDS = 3  # Of a sentence of the task's, which the model goes on from
 QUESTION, ANSWER = 28, 24  # Tokens at most
 WARMTH = 0.8  # Temperature: at 1 a small model's questions fall apart
-ROUNDS = 5  # Not every opening leads to a sentence that ends; in the last round any line will do
+ROUNDS = 5  # Not every opening leads to a new sentence that ends; in the last round any line will do
+FEWEST = 0.1  # Of the rows wanted: who asks the same few questions over and over cannot write questions
 MARK = "=*=opening=*="  # Stands for an opening while the chat template is filled
 SENTENCE = re.compile(r"(?<=[.?!])\s+|(?<=[\u3002\uff1f\uff01])|\n+")
 END = re.compile(r"[.?!](?=\s|$)|[\u3002\uff1f\uff01]")
@@ -81,7 +82,8 @@ def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> l
     """Return up to `count` conversations that the base model writes, the same in every process; every process must call it.
 
     As the user, the model goes on from the first words of sentences of the task's questions; then it answers. So the
-    questions have the task's form, while their subjects are the model's own (some are the task's too).
+    questions have the task's form, while their subjects are the model's own (some are the task's too). No question comes twice,
+    and none is the task's.
 
     Source:
         That a model can write the user's turn: Magpie (arXiv:2406.08464). The openings are our own.
@@ -92,7 +94,7 @@ def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> l
         count: conversations wanted.
 
     Raises:
-        GrasplError: FSDP1 shards the model, or the model writes no questions.
+        GrasplError: FSDP1 shards the model, or the model writes no questions, or the same few again and again.
     """
     if host.is_flat_sharded:
         raise GrasplError(
@@ -100,7 +102,7 @@ def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> l
         )
     assert host.model is not None, "configure_model comes first"
     tokenizer, seed = host.trainer.datamodule.tokenizer, host.trainer.datamodule.seed
-    generator, written = TransformersGenerator(host.model, tokenizer), []
+    generator, written = TransformersGenerator(host.model, tokenizer), _Distinct(rows)
     picked = random.Random(seed)
     asking = [row for row in rows if any(message["role"] == "user" for message in row.messages)]
     if not asking:
@@ -111,15 +113,40 @@ def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> l
         for turn in range(ROUNDS):
             if len(written) < count:
                 openings = [opening(picked.choice(asking), picked) for _ in range(count - len(written))]
-                written += _asked_and_answered(generator, openings, seed + turn, turn == ROUNDS - 1)
-    if not written:
-        raise GrasplError("own_text: the base model writes no questions; set it to 0 and give data.text")
+                written.add(_asked_and_answered(generator, openings, seed + turn, turn == ROUNDS - 1))
+    if len(written) < FEWEST * count:
+        wrote = f"only {len(written)} different" if len(written) else "no"
+        raise GrasplError(
+            f"own_text: the base model writes {wrote} questions like the task's; set it to 0 and give data.text"
+        )
     if len(written) < count:
-        log.warning("own_text: the base model wrote %d rows, not %d", len(written), count)
-    agreed = [written]
+        log.warning("own_text: the base model wrote %d different questions, not %d", len(written), count)
+    agreed = [written.rows]
     if dist.is_available() and dist.is_initialized():
         dist.broadcast_object_list(agreed)
     return [Conversation(messages, f"own text {place}") for place, messages in enumerate(agreed[0], start=1)]
+
+
+class _Distinct:
+    """Rows whose questions differ from each other and from the task's, but for case and spaces."""
+
+    def __init__(self, task: Sequence[Conversation]) -> None:
+        self.rows: list[list[Message]] = []
+        self._seen = {_bare(turn) for row in task for turn in row.messages if turn["role"] == "user"}
+
+    def add(self, rows: Sequence[list[Message]]) -> None:
+        for turns in rows:
+            asked = _bare(turns[-2])
+            if asked not in self._seen:
+                self._seen.add(asked)
+                self.rows.append(turns)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _bare(turn: Message) -> str:
+    return " ".join(turn["content"].split()).casefold()
 
 
 def opening(row: Conversation, picked: random.Random) -> list[Message]:
@@ -150,7 +177,9 @@ def _asked_and_answered(
     tokenizer = generator.tokenizer
     begun = [_upto_last_turn(tokenizer, turns) for turns in openings]
     rest = generator.write(
-        begun, Sampling(temperature=WARMTH, max_new_tokens=QUESTION, batch_size=32, seed=seed)
+        begun,
+        Sampling(temperature=WARMTH, max_new_tokens=QUESTION, batch_size=32, seed=seed),
+        within_text=True,
     )
     asked: list[list[Message]] = []
     for turns, (text,) in zip(openings, rest, strict=True):
