@@ -82,8 +82,8 @@ def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> l
     """Return up to `count` conversations that the base model writes, the same in every process; every process must call it.
 
     As the user, the model goes on from the first words of sentences of the task's questions; then it answers. So the
-    questions have the task's form, while their subjects are the model's own (some are the task's too). No question comes twice,
-    and none is the task's.
+    questions have the task's form, while their subjects are the model's own (some are the task's too). No question comes
+    twice, and none is the task's.
 
     Source:
         That a model can write the user's turn: Magpie (arXiv:2406.08464). The openings are our own.
