@@ -18,6 +18,10 @@ class NonFiniteAdapterError(GrasplError):
     """A LoRA factor holds NaN or inf; the message names the site."""
 
 
+class TooFewQuestionsError(GrasplError):
+    """The base model writes no questions like the task's, or the same few again and again."""
+
+
 TURNS = (
     "LRE",
     "RLE",

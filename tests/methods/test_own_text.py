@@ -152,19 +152,36 @@ def test_parts_of_a_fit_read_the_same_text(part_fit, tmp_path, monkeypatch):
         part_fit(start=NullSpaceStart(own_text=3), penalties=[KLPenalty(rows="own_text", own_text=4)])
 
 
-@pytest.mark.parametrize(
-    ("rows", "what"),
-    [
-        ([row("a")], "the base model writes no questions"),
-        ([Conversation([], "row")], "no training row has a user's turn"),
-    ],
-)
-def test_a_model_that_cannot_write_is_refused(rows, what, part_fit, monkeypatch):
-    monkeypatch.setattr(
-        TransformersGenerator, "write", lambda _g, prompts, _s, **_given: [[""] for _ in prompts]
+def test_rows_without_a_question_are_refused(part_fit):
+    with pytest.raises(GrasplError, match="own_text: no training row has a user's turn"):
+        own_conversations(part_fit(), [Conversation([], "row")], 2)
+
+
+@pytest.fixture(params=["nothing", "the same"])
+def cannot_ask(request, monkeypatch):
+    """Let models write nothing, or the same question again and again, and return what is said of it."""
+
+    def write(_generator, prompts, sampling, *, within_text=False):
+        return [["" if request.param == "nothing" else " else?" if within_text else "Yes."] for _ in prompts]
+
+    monkeypatch.setattr(TransformersGenerator, "write", write)
+    monkeypatch.setattr(own_text, "opening", lambda *_given: [{"role": "user", "content": "What"}])
+    wrote = "no" if request.param == "nothing" else "only 1 different"
+    return (
+        f"own_text: the base model writes {wrote} questions like the task's; set it to 0 and give data.text"
     )
-    with pytest.raises(GrasplError, match=f"own_text: .*{what}"):
-        own_conversations(part_fit(), rows, 2)
+
+
+def test_a_model_that_cannot_write_questions_is_refused(fit, cannot_ask):
+    with pytest.raises(GrasplError, match=cannot_ask):
+        fit(start=NullSpaceStart(own_text=20), optimizer=adam)
+
+
+def test_where_there_is_other_text_it_is_read_alone(part_fit, cannot_ask, caplog, tmp_path):
+    module = part_fit(start=NullSpaceStart(own_text=20))
+    assert caplog.text.count(f"general text is data.text alone ({cannot_ask})") == 1
+    assert "own_text" not in json.loads((tmp_path / "null_space.json").read_text())
+    assert same(every_factor(module), every_factor(part_fit(start=NullSpaceStart())))
 
 
 def test_fewer_rows_than_wanted_are_enough(part_fit, monkeypatch, caplog):
@@ -179,21 +196,12 @@ def test_fewer_rows_than_wanted_are_enough(part_fit, monkeypatch, caplog):
     assert "the base model wrote 2 different questions, not 20" in caplog.text
 
 
-def test_a_model_that_asks_the_same_again_and_again_is_refused(part_fit, speaking):
-    with pytest.raises(
-        GrasplError,
-        match=r"own_text: the base model writes only 1 different questions like the task's; set it",
-    ):
-        own_conversations(part_fit(), [row("How do I save for a house?")], 20)
-
-
 def test_the_tasks_own_questions_are_not_written_again(part_fit, monkeypatch):
     def write(_generator, prompts, sampling, *, within_text=False):
         return [[" save  for a house?" if within_text else "Yes."] for _ in prompts]
 
     monkeypatch.setattr(TransformersGenerator, "write", write)
-    with pytest.raises(GrasplError, match="own_text: the base model writes no questions like the task's"):
-        own_conversations(part_fit(), [row("How do I save for a House?")], 1)
+    assert own_conversations(part_fit(), [row("How do I save for a House?")], 1) == []
 
 
 def test_a_flat_sharded_model_is_refused(part_fit, monkeypatch):

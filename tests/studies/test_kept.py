@@ -8,7 +8,8 @@ from conftest import CHAT_ROWS
 
 from graspl.analysis.fits import Measured, StudyFit, at_level, read_log
 from graspl.errors import GrasplError
-from graspl.runs import RunFolder, write_json_atomic
+from graspl.runs import RunFolder, read_json, write_json_atomic
+from graspl.studies.kept import keep
 
 
 def suites(write_rows):
@@ -110,6 +111,23 @@ def test_a_score_that_nobody_measured_is_refused(tmp_path):
         GrasplError, match="spillover: no fit measured far/margin; take one of near/base_margin, near/ma"
     ):
         read_log(fit, Measured(spillover="far/margin"))
+
+
+def test_a_record_holds_what_a_null_space_foresaw(tmp_path):
+    run = RunFolder(tmp_path / "fit")
+    sites = {"sites": {"q_proj": {"typical": 0.2}}}
+    text = {
+        "typical": 0.3,
+        **sites,
+        "before training": {"typical": 0.25, "outlook": "likely to hold", **sites},
+    }
+    write_json_atomic(run.null_space, {"kind": "contrastive", "A moved": 0.0, "text": text})
+    run.metrics.write_text("step,val/spillover\n1,0.5\n")
+    keep(StudyFit("null_space", 0, run.path), tmp_path / "kept.json", {}, 1.0)
+    foreseen = {"typical": 0.25, "outlook": "likely to hold"}
+    assert read_json(tmp_path / "kept.json", "fit", "")["figures"]["null_space"] == {
+        "text": {"typical": 0.3, "before training": foreseen}
+    }
 
 
 def test_a_broken_record_is_named(tmp_path):

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from graspl.adapters import adapter_off
 from graspl.data.rows import Conversation, Message
 from graspl.data.tokens import TokenizedConversation, render, tokenize
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, TooFewQuestionsError
 from graspl.evaluation import Sampling, TransformersGenerator
 from graspl.host import Host
 from graspl.runs import RunFolder, write_json_lines_atomic
@@ -42,17 +42,23 @@ class OwnText:
         A fit that goes on from a checkpoint reads what was written before its first step.
 
         Raises:
+            TooFewQuestionsError: fewer than a tenth of them.
             GrasplError: another part asked for another number, or as for `own_conversations`.
         """
         if self._count not in (0, count):
             raise GrasplError(
                 f"own_text: one part of the fit wants {self._count} rows, another one {count}; give both the same"
             )
-        if not self._rows:
+        if not self._count:
             data = host.trainer.datamodule
             written = self._written(host, count) if host.global_step == 0 else _kept(host)
             self._rows = [tokenize(data.tokenizer, messages, origin="own text") for messages in written]
             self._count = count
+        if len(self._rows) < FEWEST * count:
+            wrote = f"only {len(self._rows)} different" if self._rows else "no"
+            raise TooFewQuestionsError(
+                f"own_text: the base model writes {wrote} questions like the task's; set it to 0 and give data.text"
+            )
         return self._rows
 
     @staticmethod
@@ -94,7 +100,7 @@ def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> l
         count: conversations wanted.
 
     Raises:
-        GrasplError: FSDP1 shards the model, or the model writes no questions, or the same few again and again.
+        GrasplError: FSDP1 shards the model, or no row has a question.
     """
     if host.is_flat_sharded:
         raise GrasplError(
@@ -114,12 +120,7 @@ def own_conversations(host: Host, rows: Sequence[Conversation], count: int) -> l
             if len(written) < count:
                 openings = [opening(picked.choice(asking), picked) for _ in range(count - len(written))]
                 written.add(_asked_and_answered(generator, openings, seed + turn, turn == ROUNDS - 1))
-    if len(written) < FEWEST * count:
-        wrote = f"only {len(written)} different" if len(written) else "no"
-        raise GrasplError(
-            f"own_text: the base model writes {wrote} questions like the task's; set it to 0 and give data.text"
-        )
-    if len(written) < count:
+    if FEWEST * count <= len(written) < count:
         log.warning("own_text: the base model wrote %d different questions, not %d", len(written), count)
     agreed = [written.rows]
     if dist.is_available() and dist.is_initialized():

@@ -13,7 +13,7 @@ from torch import Tensor
 from graspl.adapters.sharding import like
 from graspl.adapters.sites import Site
 from graspl.data.tokens import TokenizedConversation
-from graspl.errors import GrasplError
+from graspl.errors import GrasplError, TooFewQuestionsError
 from graspl.host import Host
 from graspl.ranges import NonNegativeInt, PositiveFloat, PositiveInt
 from graspl.runs import RunFolder, write_json_atomic
@@ -79,7 +79,8 @@ class NullSpaceStart(Start):
     """GiB for second moments and gradients; sites that do not fit wait for another pass over the rows."""
     own_text: NonNegativeInt = 0
     """Rows that the base model writes itself before training, in the form of the task's questions, to be read as general
-    text too: alone where there is no `data.text`. They are kept in the run's folder, as `own_text.jsonl`."""
+    text too: alone where there is no `data.text`. They are kept in the run's folder, as `own_text.jsonl`. Of a model that
+    cannot write questions nothing is read."""
     train_A: bool = False
     """Whether A is trained; the bound above holds only for a frozen one."""
 
@@ -175,12 +176,25 @@ class NullSpaceStart(Start):
         data = host.trainer.datamodule
         found = {"text": _Text("text", data.text_conversations()[: self.limit])}
         if self.own_text:
-            found["own_text"] = _Text("the model's own text", host.own_text(self.own_text))
+            found["own_text"] = _Text(
+                "the model's own text", self._own_text(host, instead=found["text"].rows)
+            )
         found = {name: each for name, each in found.items() if each.rows}
         if not found:
             fix = "give unlabelled conversations on other topics, set own_text, or use PlainStart"
             raise GrasplError(f"data.text: is missing, and NullSpaceStart reads general text; {fix}")
         return found
+
+    def _own_text(self, host: Host, instead: list[TokenizedConversation]) -> list[TokenizedConversation]:
+        """Return what the model wrote; nothing where it cannot write questions and there is text `instead`."""
+        try:
+            return host.own_text(self.own_text)
+        except TooFewQuestionsError as error:
+            if not instead:
+                raise
+            if not self.read:  # Once is enough
+                log.warning("null space: general text is data.text alone (%s)", error)
+            return []
 
     def _groups(self, sites: Sequence[Site], first: dict[str, str]) -> Iterator[list[Site]]:
         """Yield sites whose moments of both sides fit into the memory, in the order of the model.

@@ -11,7 +11,7 @@ import torch
 
 from graspl import __version__
 from graspl.analysis.fits import StudyFit, log_of
-from graspl.runs import read_json, write_json_atomic
+from graspl.runs import RunFolder, read_json, write_json_atomic
 
 
 def keep(fit: StudyFit, path: Path, recorded: Mapping[str, Any], seconds: float) -> None:
@@ -24,6 +24,7 @@ def keep(fit: StudyFit, path: Path, recorded: Mapping[str, Any], seconds: float)
         "naive_steps": log.naive_steps,
         "cost": None if log.cost is None else log.cost._asdict(),
         "judged": log.judged,
+        "null_space": _responses(RunFolder(fit.folder).null_space),
         "rows": [{name: round(value, 5) for name, value in row.items()} for row in log.rows],
     }
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
@@ -37,6 +38,23 @@ def keep(fit: StudyFit, path: Path, recorded: Mapping[str, Any], seconds: float)
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(path, record)
+
+
+def _responses(path: Path) -> dict[str, Any] | None:
+    """Return what a null-space start foresaw and measured for each text, without the single sites; None for other fits."""
+    if not path.exists():
+        return None
+    found = read_json(path, "fit", "remove the folder of the fit, and run the study again")
+    texts = {name: each for name, each in found.items() if isinstance(each, dict)}
+    return {name: _without_sites(each) for name, each in texts.items()}
+
+
+def _without_sites(response: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_sites(each) if isinstance(each, dict) else each
+        for name, each in response.items()
+        if name != "sites"
+    }
 
 
 def recorded_in(path: Path) -> Any:
