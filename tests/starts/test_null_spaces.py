@@ -14,10 +14,10 @@ import graspl.starts.null_space as null_space
 from graspl.adapters import LoraOptions
 from graspl.errors import GrasplError
 from graspl.methods import LoRALitModule
-from graspl.starts import NullSpaceStart
+from graspl.starts import NullSpaceStart, response
 from graspl.starts.bases import Kind, inputs_of, largest_quotients
-from graspl.starts.moments import Moments, _Drawn, answer_starts, gradients_of, moments_of
-from graspl.starts.response import Response, Responses, responses
+from graspl.starts.moments import Moments, _Drawn, answer_starts, batches_of, gradients_of, moments_of
+from graspl.starts.response import Response, Responses, first_steps, foreseen, responses
 
 
 def tokens(count, size, *, seed):
@@ -256,6 +256,61 @@ def lengths_at_starts(module, rows):
         lengths.append((site.scaling * kept["x"][start] @ site.A.mT @ site.B.mT).norm().detach())
     hook.remove()
     return torch.stack(lengths).double()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_first_steps_are_those_of_B(part_fit, checkpointing):
+    """Against autograd, for the A of the fit and for plain ones."""
+    still = partial(torch.optim.SGD, lr=0.0)
+    module = part_fit(max_steps=1, optimizer=still, gradient_checkpointing=checkpointing)
+    rows = module.trainer.datamodule.train_conversations()[:5]
+    plain = {site.name: torch.randn(site.A.shape) for site in module.sites}
+    ours, naive = first_steps(module, plain, rows)
+    for found, factors in ((ours, None), (naive, plain)):
+        for site in module.sites:
+            assert not site.B.any()
+            site.A.data.copy_(site.A if factors is None else factors[site.name])
+            site.B.grad = None
+        module.model.eval()
+        sums = [module.answer_loss(batch) for batch in batches_of(module, rows)]
+        (sum(loss for loss, _ in sums) / sum(int(count) for _, count in sums)).backward()
+        for site in module.sites:
+            A, B = found[site.name]
+            assert torch.equal(A, site.A)
+            torch.testing.assert_close(site.scaling * B, site.B.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_the_first_step_is_measured_beside_a_naive_one(part_fit, tmp_path):
+    plain = {}
+
+    class Kept(NullSpaceStart):
+        def begin(self, host):
+            plain.update({site.name: site.A.detach().clone() for site in host.sites})
+            super().begin(host)
+
+    module = part_fit(start=Kept(limit=30), max_steps=1, optimizer=partial(torch.optim.SGD, lr=0.0))
+    every = module.trainer.datamodule.train_conversations()
+    text = module.trainer.datamodule.text_conversations()[:30:10]
+    steps = first_steps(module, plain, every[:30])
+    rows = every[30:][: len(text)] or every[: len(text)]
+    sizes = []
+    for factors in steps:
+        for site in module.sites:
+            A, B = factors[site.name]
+            site.A.data.copy_(A)
+            site.B.data.copy_(B)
+        # As finished adapters, of the base model's inputs
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(response, "model_logits", lambda _model, batch: module.base_forward(batch))
+            sizes.append(responses(module, rows, text).typical)
+    kept = json.loads((tmp_path / "null_space.json").read_text())["text"]
+    assert kept["before training"]["first_step"] == pytest.approx(sizes[0] / sizes[1], rel=1e-4)
+    assert "first_step" not in kept
+    # A step like a naive one's responds as much
+    for site in module.sites:
+        site.B.data.zero_()
+    same_steps = first_steps(module, {site.name: site.A.detach() for site in module.sites}, rows)
+    assert foreseen(module, same_steps, rows, text).first_step == pytest.approx(1.0)
 
 
 def test_the_response_is_measured_by_hand_and_kept(part_fit, tmp_path):

@@ -1,6 +1,6 @@
 """What adapted sites read from the base model: second moments of their inputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -74,30 +74,38 @@ def answer_starts(labels: Tensor) -> Tensor:
 
 
 def gradients_of(
-    host: Host, rows: Sequence[TokenizedConversation], sites: Sequence[Site]
+    host: Host,
+    rows: Sequence[TokenizedConversation],
+    sites: Sequence[Site],
+    factors: Mapping[str, Float[Tensor, "k in_"]] | None = None,
 ) -> dict[str, Float[Tensor, "out in_"]]:
-    """Return the gradient of the rows' mean loss in each site's frozen weight, at the base model, (out, in) in float32.
+    """Return the gradient G of the rows' mean loss in each site's frozen weight, at the base model, (out, in) in float32.
 
+    With `factors` A, (k, in) by site, it is that in a B beside A, G A^T, (out, k): no matrix of the weight's size is formed.
     The adapter must be new: with B zero the model is the base model, and its graph reaches the sites.
     """
     assert host.model is not None, "configure_model comes first"
-    found = {site.name: torch.zeros(site.shape, device=site.B.device) for site in sites}
+    widths = {site.name: site.shape[1] if factors is None else len(factors[site.name]) for site in sites}
+    found = {site.name: torch.zeros(site.shape[0], widths[site.name], device=site.B.device) for site in sites}
     modules = {plain_name(name): module for name, module in host.model.get_base_model().named_modules()}
 
     def watch(name: str, _module: Any, args: Any, out: Tensor) -> None:
-        x = args[0].detach()
+        x = args[0].detach().flatten(0, -2).float()
+        read = x if factors is None else x @ factors[name].float().mT
 
         def add(slope: Tensor) -> None:
-            found[name] += slope.flatten(0, -2).float().mT @ x.flatten(0, -2).float()
+            found[name] += slope.flatten(0, -2).float().mT @ read
 
         out.register_hook(add)
 
     hooks = [modules[name].register_forward_hook(partial(watch, name)) for name in found]
     training, tokens = host.model.training, 0
-    host.model.eval()
+    # As in training, where the memory was found to be enough; Transformers drops activations in training mode alone
+    host.model.train(host.options.gradient_checkpointing)
+    size = min(BATCH, host.trainer.datamodule.batch_size)
     try:
         with host.unedited(), torch.enable_grad(), host.trainer.precision_plugin.train_step_context():
-            for batch in batches_of(host, rows):
+            for batch in batches_of(host, rows, size):
                 loss, answered = host.answer_loss(batch)
                 loss.backward()
                 tokens += int(answered)
@@ -134,12 +142,14 @@ def watched(host: Host, sites: Sequence[Site], see: Any) -> Iterator[None]:
             hook.remove()
 
 
-def batches_of(host: Host, rows: Sequence[TokenizedConversation]) -> Iterator[dict[str, Tensor]]:
+def batches_of(
+    host: Host, rows: Sequence[TokenizedConversation], size: int = BATCH
+) -> Iterator[dict[str, Tensor]]:
     """Yield rows as padded batches on the host's device, rows of like length together."""
     collate = PaddedCollator(int(host.trainer.datamodule.tokenizer.pad_token_id))
     ordered = sorted(rows, key=len)
-    for first in range(0, len(ordered), BATCH):
-        batch = collate(ordered[first : first + BATCH])
+    for first in range(0, len(ordered), size):
+        batch = collate(ordered[first : first + size])
         yield {name: each.to(host.device) for name, each in batch.items() if isinstance(each, Tensor)}
 
 

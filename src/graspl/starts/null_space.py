@@ -20,9 +20,10 @@ from graspl.runs import RunFolder, write_json_atomic
 from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
 from graspl.starts.moments import Moments, first_readers, gradients_of, moments_of
-from graspl.starts.response import Outlook, Responses, responses
+from graspl.starts.response import Outlook, Responses, first_steps, foreseen, responses
 
 log = logging.getLogger(__name__)
+STEP = 48  # Rows of the task whose gradient a first step follows
 HELD_OUT = 10  # Every so many rows of text one is kept to measure the response on
 
 
@@ -101,10 +102,14 @@ class NullSpaceStart(Start):
     @torch.no_grad()
     def begin(self, host: Host) -> None:
         """Set A of every site."""
-        self._begin(host)
+        plain = {site.name: site.A.detach().clone() for site in host.whole_sites()}
+        texts = {} if self.kind == "random" else self._texts(host)
+        self._begin(host, texts)
+        if texts:
+            self._foresee(host, plain, texts)
         self._began = {site.name: site.A.detach().cpu().clone() for site in host.whole_sites()}
 
-    def _begin(self, host: Host) -> None:
+    def _begin(self, host: Host, texts: dict[str, "_Text"]) -> None:
         if self.kind == "random":
             generator = torch.Generator().manual_seed(torch.initial_seed() % 2**31)
             for site in host.sites:
@@ -113,11 +118,8 @@ class NullSpaceStart(Start):
                     _shared(random_inputs(site.shape[1], site.A.shape[0], generator).to(site.A.device), 0),
                 )
             return
-        data = host.trainer.datamodule
-        texts = self._texts(host)
         text = [row for name in texts for row in texts[name].read]
-        every = data.train_conversations()
-        rows = every[: self.limit]
+        rows = host.trainer.datamodule.train_conversations()[: self.limit]
         log.info("null space: reading %d rows of the task and %d of general text", len(rows), len(text))
         for sites in self._groups(host.sites, first_readers(host, rows[0], host.sites)):
             general, task = (
@@ -125,10 +127,15 @@ class NullSpaceStart(Start):
             )
             slopes = gradients_of(host, rows, sites) if self.kind == "gradient" else {}
             self._set_all(sites, task, general, slopes)
+
+    def _foresee(self, host: Host, plain: dict[str, Tensor], texts: dict[str, "_Text"]) -> None:
+        """Measure how A responds to general text, and how a first step from it does beside one from the `plain` A."""
+        every = host.trainer.datamodule.train_conversations()
+        rows = every[: self.limit]
+        steps = first_steps(host, plain, rows[:STEP])
         for name, each in texts.items():
             fresh = every[self.limit :][: len(each.held)] or rows[: len(each.held)]
-            self.read[name] = responses(host, fresh, each.held, finished=False)
-            before = self.read[name]
+            before = self.read[name] = foreseen(host, steps, fresh, each.held)
             log.info("null space: before training A's response to %s is %s", each, before.sentence())
             log.info("null space: %s on text like %s", before.outlook, each.name)
 

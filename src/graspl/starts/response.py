@@ -1,20 +1,25 @@
 """How an adapter responds to what its sites read: general text against the task's rows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from graspl.adapters.forward import ONE_PLACE, model_logits
 from graspl.data.tokens import TokenizedConversation
 from graspl.host import Host
-from graspl.starts.moments import answer_starts, batches_of, watched
+from graspl.starts.moments import answer_starts, batches_of, gradients_of, watched
 
 # Median response of A to general text before training. On development tasks a null space held below the first, and removed
 # little from the second on (docs/experiments.md).
 HOLDS, FAILS = 0.35, 0.5
+Factors = dict[
+    str, tuple[Tensor, Tensor | None]
+]  # A (r, in) and B (out, r) by site; without a B, A x is measured
 Outlook = Literal["likely to hold", "in doubt", "not likely to hold"]
 
 
@@ -33,6 +38,8 @@ class Responses:
     sites: dict[str, Response]
     text_rows: int
     task_rows: int
+    first_step: float | None = None
+    """Before training: the response of the fit's first step, over that of a naive fit's (`foreseen`)."""
 
     @property
     def typical(self) -> float:
@@ -62,55 +69,110 @@ class Responses:
 
     def sentence(self) -> str:
         """Say it in a few words."""
+        step = (
+            "" if self.first_step is None else f"; its first step's is {self.first_step:.1%} of a naive one's"
+        )
         return (
             f"{self.typical:.1%} of that to the task's rows, {self.starts:.1%} where answers begin "
-            f"(medians over sites; the largest to a token at any site {self.largest:.1%})"
+            f"(medians over sites; the largest to a token at any site {self.largest:.1%}){step}"
         )
 
     def plain(self) -> dict[str, Any]:
         """Return plain values for a JSON file."""
         whole = {"typical": self.typical, "starts": self.starts, "largest": self.largest}
         rows = {"text_rows": self.text_rows, "task_rows": self.task_rows}
+        whole |= {} if self.first_step is None else {"first_step": self.first_step}
         return whole | rows | {"sites": {name: each._asdict() for name, each in self.sites.items()}}
 
 
 def responses(
+    host: Host, task: Sequence[TokenizedConversation], text: Sequence[TokenizedConversation]
+) -> Responses:
+    """Run the adapted model over rows of the task and general text, and measure what each site's s B A x is there.
+
+    Every process must call it.
+    """
+    factors: Factors = {
+        site.name: (site.A.detach(), site.scaling * site.B.detach()) for site in host.whole_sites()
+    }
+    (found,) = _measured(host, [factors], task, text, partial(model_logits, host.model))
+    return found
+
+
+def foreseen(
     host: Host,
+    steps: Sequence[Factors],
     task: Sequence[TokenizedConversation],
     text: Sequence[TokenizedConversation],
-    *,
-    finished: bool = True,
 ) -> Responses:
-    """Run the model over rows of the task and general text, and measure what each site's adapter makes of them.
+    """Run the base model over rows of the task and general text, and measure what each site's A x is there.
 
-    Of a finished adapter that is s B A x in the adapted model, and else A x in the base model. Every process must call it.
+    A naive update reacts to some text more than to other text as well. How much less a fit from here does is the response of
+    its first step over that of a naive fit's first step, medians over sites. Every process must call it.
+
+    Args:
+        host: the module that trains.
+        steps: the first step of this fit, and a naive one's (`first_step`).
+        task: rows.
+        text: rows.
     """
-    factors = {
-        site.name: (site.A.detach(), site.scaling * site.B.detach() if finished else None)
-        for site in host.whole_sites()
-    }
-    found = [_Lengths(factors) for _ in range(2)]
-    for lengths, rows in zip(found, (task, text), strict=True):
-        with watched(host, host.sites, lengths.see):
+    reads: Factors = {site.name: (site.A.detach(), None) for site in host.whole_sites()}
+    found, ours, naive = _measured(host, [reads, *steps], task, text, host.base_forward)
+    return replace(found, first_step=ours.typical / naive.typical)
+
+
+def first_steps(
+    host: Host, plain: Mapping[str, Tensor], rows: Sequence[TokenizedConversation]
+) -> list[Factors]:
+    """Return A, and what gradient descent first makes of B, of a fit from here and of one whose A are `plain`.
+
+    That is the gradient of the rows' mean loss in B, zero so far, but for sign and size. Every process must call it.
+    """
+    ours = {site.name: site.A.detach() for site in host.whole_sites()}
+    both = {name: torch.cat([A, plain[name].to(A)]) for name, A in ours.items()}
+    B = gradients_of(host, rows, host.sites, both)
+    r = {name: len(A) for name, A in ours.items()}
+    return [
+        {name: (A[: r[name]], B[name][:, : r[name]]) for name, A in both.items()},
+        {name: (A[r[name] :], B[name][:, r[name] :]) for name, A in both.items()},
+    ]
+
+
+def _measured(
+    host: Host,
+    wanted: Sequence[Factors],
+    task: Sequence[TokenizedConversation],
+    text: Sequence[TokenizedConversation],
+    forward: Callable[[dict[str, Any]], Tensor],
+) -> list[Responses]:
+    """Return the responses of each of the factors wanted."""
+    found = [[_Lengths(factors) for factors in wanted] for _ in range(2)]
+    for side, rows in zip(found, (task, text), strict=True):
+
+        def see(name: str, x: Tensor, side: list[_Lengths] = side) -> None:
+            for lengths in side:
+                lengths.see(name, x)
+
+        with watched(host, host.sites, see):
             for batch in batches_of(host, rows):
-                lengths.masks = [batch["attention_mask"].bool(), answer_starts(batch["labels"])]
-                batch["logits_to_keep"] = ONE_PLACE
-                if finished:
-                    model_logits(host.model, batch)
-                else:
-                    host.base_forward(batch)
-    sites = {}
-    for name in factors:
-        ours, theirs = (each.sizes(name) for each in found)
-        largest = found[1].largest[name]
-        sites[name] = Response(theirs[0] / ours[0], theirs[1] / ours[1], largest / ours[0])
-    return Responses(sites, len(text), len(task))
+                for lengths in side:
+                    lengths.masks = [batch["attention_mask"].bool(), answer_starts(batch["labels"])]
+                forward(batch | {"logits_to_keep": ONE_PLACE})
+    return [
+        Responses({name: _response(name, ours, theirs) for name in factors}, len(text), len(task))
+        for factors, ours, theirs in zip(wanted, *found, strict=True)
+    ]
+
+
+def _response(name: str, task: "_Lengths", text: "_Lengths") -> Response:
+    ours, theirs = task.sizes(name), text.sizes(name)
+    return Response(theirs[0] / ours[0], theirs[1] / ours[1], text.largest[name] / ours[0])
 
 
 class _Lengths:
     """Collects lengths of s B A x or A x, over all tokens and over those where answers begin."""
 
-    def __init__(self, factors: dict[str, tuple[Tensor, Tensor | None]]) -> None:
+    def __init__(self, factors: Factors) -> None:
         self.masks: list[Tensor] = []
         self.largest: dict[str, float] = {}
         self._factors = factors
