@@ -57,7 +57,9 @@ def rows(folder: Path) -> dict[str, Any]:
         for each in sorted(task.glob("*.json"))
         if not each.name.startswith("naive")
     ]
-    return {f"{task.name} {each.stem}": row(task, each) for task, each in fits}
+    found = [row(task, each) for task, each in fits]
+    ordered = sorted(found, key=lambda each: (each["task"], each["first step"]))
+    return {f"{each['task']} {each['start']}": each for each in ordered}
 
 
 def main() -> None:
@@ -68,7 +70,7 @@ def main() -> None:
     figures = {
         "ranks": rows(RESULTS / "toy_ranks"),
         "new world": rows(RESULTS / "foreseen"),
-        "default with text alone": embedded(comparison),
+        "embedded": embedded(comparison),
     }
     command = "python benchmarks/foreseen.py STUDY"
     write_json_atomic(RESULTS / "foreseen.json", record(command, this_machine(), [100, 0], figures, None))
