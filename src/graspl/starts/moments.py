@@ -90,11 +90,11 @@ def gradients_of(
     modules = {plain_name(name): module for name, module in host.model.get_base_model().named_modules()}
 
     def watch(name: str, _module: Any, args: Any, out: Tensor) -> None:
-        x = args[0].detach().flatten(0, -2).float()
-        read = x if factors is None else x @ factors[name].float().mT
+        x = args[0].detach().flatten(0, -2)
+        read = x if factors is None else x.float() @ factors[name].float().mT
 
         def add(slope: Tensor) -> None:
-            found[name] += slope.flatten(0, -2).float().mT @ read
+            found[name] += slope.flatten(0, -2).float().mT @ read.float()
 
         out.register_hook(add)
 

@@ -17,9 +17,8 @@ from graspl.starts.moments import answer_starts, batches_of, gradients_of, watch
 # Median response of A to general text before training. On development tasks a null space held below the first, and removed
 # little from the second on (docs/experiments.md).
 HOLDS, FAILS = 0.35, 0.5
-Factors = dict[
-    str, tuple[Tensor, Tensor | None]
-]  # A (r, in) and B (out, r) by site; without a B, A x is measured
+# A (r, in) and B (out, r) by site; without a B, A x is measured
+Factors = dict[str, tuple[Tensor, Tensor | None]]
 Outlook = Literal["likely to hold", "in doubt", "not likely to hold"]
 
 
@@ -112,7 +111,7 @@ def foreseen(
 
     Args:
         host: the module that trains.
-        steps: the first step of this fit, and a naive one's (`first_step`).
+        steps: the first step of this fit, and a naive one's (`first_steps`).
         task: rows.
         text: rows.
     """
