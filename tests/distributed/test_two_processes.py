@@ -86,7 +86,7 @@ STARTS = {
     **{
         f"null-space-{kind}": [
             "--model=graspl.methods.LoRALitModule", "--model.start=graspl.starts.NullSpaceStart",
-            f"--model.start.kind={kind}", f"--model.lora.r={K}", "--data.text=text.jsonl",
+            f"--model.start.kind={kind}", f"--model.lora.r={K}", "--data.text=text.jsonl", "--model.start.trial=2",
         ]
         for kind in ("contrastive", "gradient")
     },
@@ -255,6 +255,17 @@ def test_a_rival_that_needs_whole_weights_is_sharded_too(runs, kind):
 @pytest.mark.parametrize("kind", STARTS)
 def test_a_fit_of_b_alone_is_that_of_one_process(runs, kind, strategy):
     assert_equal(weights(runs / f"one-{kind}"), weights(runs / f"{strategy}-{kind}"), moved=1e-3)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", [kind for kind in STARTS if kind.startswith("null-space")])
+def test_a_trial_shows_what_it_shows_in_one_process(runs, kind, strategy):
+    one, two = (
+        json.loads((runs / f"{name}-{kind}" / "null_space.json").read_text())["trial"]
+        for name in ("one", strategy)
+    )
+    assert two["kept"] == pytest.approx(one["kept"], rel=1e-3)
+    assert two["learns"] == pytest.approx(one["learns"], rel=1e-3)
 
 
 @pytest.mark.parametrize("strategy", ["one", *STRATEGIES])

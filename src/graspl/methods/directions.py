@@ -3,23 +3,20 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from graspl.activations.natural import NaturalDirections
 from graspl.adapters.files import AdapterFolder, LiveModel
-from graspl.adapters.sharding import total
 from graspl.directions import Directions, Identification, residual_spectra
 from graspl.errors import GrasplError
 from graspl.host import Host
 from graspl.ranges import ClosedUnitInterval, NonNegativeInt, PositiveInt
+from graspl.starts.short_fits import take_step, thrown_away, training_batches
 
 # Directions a layer whose rest is waited for: the first is there after three steps, those behind it need ten.
 TRACKED = 8
@@ -74,8 +71,8 @@ class ThrowAwayFit(DirectionSource):
         identification = self.identification or NaturalDirections()
         text = datamodule.text_conversations()
         own = host.own_text(self.own_text) if self.own_text and not text else []
-        with _thrown_away(host) as factors:
-            steps = self._train(host, factors, _batches(datamodule))
+        with thrown_away(host) as factors:
+            steps = self._train(host, factors, training_batches(datamodule))
             live = LiveModel(
                 host.model,  # type: ignore[arg-type]
                 datamodule.tokenizer,
@@ -91,13 +88,9 @@ class ThrowAwayFit(DirectionSource):
     def _train(self, host: Host, factors: list[Any], batches: Iterator[Any]) -> int:
         """Take steps until the written directions are stable, and return how many."""
         optimizer = host.optimizer(factors)
-        accumulate = host.trainer.accumulate_grad_batches
         before: list[Tensor] = []
         for step in range(1, self.steps + 1):
-            optimizer.zero_grad()
-            tokens = sum(_backward(host, batch) for batch in islice(batches, accumulate))
-            _average(host, factors, tokens)
-            optimizer.step()
+            take_step(host, factors, optimizer, batches)
             now = _written(host)
             if before and _agreement(before, now) >= self.stable:
                 return step
@@ -107,47 +100,6 @@ class ThrowAwayFit(DirectionSource):
             self.steps,
         )
         return self.steps
-
-
-@contextmanager
-def _thrown_away(host: Host) -> Iterator[list[Any]]:
-    """Give the adapter's factors to train, and put them and the random state back."""
-    factors = [p for site in host.sites for p in (site.A, site.B)]
-    start = [p.detach().clone() for p in factors]
-    with torch.random.fork_rng(devices=[host.device] if host.device.type == "cuda" else []):
-        try:
-            yield factors
-        finally:
-            with torch.no_grad():
-                for p, value in zip(factors, start, strict=True):
-                    p.copy_(value)
-                    p.grad = None
-
-
-def _backward(host: Host, batch: Any) -> Tensor:
-    batch = host.trainer.strategy.batch_to_device(batch, host.device)
-    with host.trainer.precision_plugin.train_step_context(), torch.enable_grad():
-        total, tokens = host.answer_loss(batch)
-    total.backward()
-    return tokens
-
-
-def _average(host: Host, factors: list[Any], tokens: Any) -> None:
-    """Turn summed gradients into the mean over the step's answer tokens, over all processes."""
-    counted = total(tokens)
-    for p in factors:
-        if p.grad is None:
-            continue
-        if isinstance(p, DTensor):
-            p.grad.mul_(host.trainer.world_size)  # FSDP2 has averaged over processes
-        else:
-            p.grad.copy_(total(p.grad))  # the module is called beside DDP's wrapper, which would do it
-        p.grad.div_(counted)
-
-
-def _batches(datamodule: Any) -> Iterator[Any]:
-    while True:
-        yield from datamodule.train_dataloader()
 
 
 def _adapter(host: Host, live: LiveModel | None = None) -> AdapterFolder:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from graspl.starts.base import Start
 from graspl.starts.bases import Kind, inputs_of, random_inputs
 from graspl.starts.moments import Moments, first_readers, gradients_of, moments_of
 from graspl.starts.response import Outlook, Responses, first_steps, foreseen, responses
+from graspl.starts.trial import Trial, tried
 
 log = logging.getLogger(__name__)
 STEP = 48  # Rows of the task whose gradient a first step follows
@@ -84,9 +85,13 @@ class NullSpaceStart(Start):
     cannot write questions nothing is read."""
     train_A: bool = False
     """Whether A is trained; the bound above holds only for a frozen one."""
+    trial: NonNegativeInt = 0
+    """Steps of a short fit before training that, beside a naive one, says how much of the side effect will be kept
+    (`graspl.starts.trial`). None is made where A's response says already that the null space is likely to hold."""
 
     def __post_init__(self) -> None:
         self.read: dict[str, Responses] = {}
+        self.tried: Trial | None = None
         self._began: dict[str, Tensor] = {}
 
     @property
@@ -96,7 +101,9 @@ class NullSpaceStart(Start):
 
     @property
     def outlook(self) -> Outlook | None:
-        """The prediction for the text to which A responds most."""
+        """The prediction: the trial's where there was one, else that for the text to which A responds most."""
+        if self.tried is not None:
+            return self.tried.outlook
         return max(self.read.values(), key=lambda each: each.typical).outlook if self.read else None
 
     @torch.no_grad()
@@ -138,6 +145,21 @@ class NullSpaceStart(Start):
             before = self.read[name] = foreseen(host, steps, fresh, each.held)
             log.info("null space: before training A's response to %s is %s", each, before.sentence())
             log.info("null space: %s on text like %s", before.outlook, each.name)
+        if self.trial and self.outlook != "likely to hold":
+            self._try(host, plain, texts)
+
+    def _try(self, host: Host, plain: dict[str, Tensor], texts: dict[str, _Text]) -> None:
+        """Let a short fit from here and a naive one show how much of the side effect is kept."""
+        log.info(
+            "null space: a trial of %d steps, and a naive one, are measured and thrown away",
+            self.trial,
+        )
+        held = {name: each.held for name, each in texts.items()}
+        self.tried = tried(host, plain, held, steps=self.trial, train_A=self.train_A)
+        if self.tried is None:
+            log.warning("null space: nothing was learnt in the trial; raise start.trial to foresee more")
+        else:
+            log.info("null space: %s", self.tried.sentence())
 
     @torch.no_grad()
     def end(self, host: Host) -> None:
@@ -162,8 +184,12 @@ class NullSpaceStart(Start):
         if host.trainer.is_global_zero:
             folder = RunFolder(Path(host.trainer.default_root_dir))
             write_json_atomic(
-                folder.null_space, {"kind": self.kind, "ridge": self.ridge, "A moved": moved, **measured}
+                folder.null_space,
+                {"kind": self.kind, "ridge": self.ridge, "A moved": moved, **measured, **self._trial_told()},
             )
+
+    def _trial_told(self) -> dict[str, Any]:
+        return {} if self.tried is None else {"trial": {**asdict(self.tried), "outlook": self.tried.outlook}}
 
     def _moved(self, host: Host) -> float | None:
         """Return by how much of its length A has moved from where it began, the largest over sites; None if nobody knows.

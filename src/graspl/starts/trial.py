@@ -1,0 +1,188 @@
+"""A trial before training: how much of a naive fit's side effect would a fit from here keep?
+
+A side effect moves what the model says off the task. While it is small, the divergence from the base model grows with its
+square. So where two fits have learnt equally much, the root of the ratio of their divergences on general text is the share of
+one's side effect that the other one has. How much is learnt is read off rows of the task that the trial does not train on.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from graspl.adapters.loss import answer_logits
+from graspl.adapters.sharding import like
+from graspl.data.batches import PaddedCollator
+from graspl.data.tokens import TokenizedConversation
+from graspl.evaluation.logprobs import kl_to_base
+from graspl.host import Host
+from graspl.starts.moments import batches_of
+from graspl.starts.response import Outlook
+from graspl.starts.short_fits import take_step, thrown_away
+
+NAIVE_RATE = 2e-4  # Of the naive fit: the usual one for LoRA, as configs/methods/naive.yaml has it
+LONGER = 3  # A naive fit at that rate may take so many times as many steps to learn as much
+MEASURED = 2  # How often the fit from here is measured, and the naive one at steps as far apart
+HELD_OUT = 20  # Rows of the task at most, the last ones, so that a subject whose rows lie together is held out as a whole
+# Share kept below which a null space holds, and from which on it does not
+HOLDS, FAILS = 0.5, 0.7
+TINY = 1e-12
+Rows = Sequence[TokenizedConversation]
+
+
+@dataclass
+class Course:
+    """What a short fit was like where it was measured: how much its loss on the task had fallen, and how far text had moved.
+
+    Distances are roots of KL(model || base), the mean over answer tokens, in nats.
+    """
+
+    learnt: list[float] = field(default_factory=lambda: [0.0])
+    moved: dict[str, list[float]] = field(default_factory=dict)
+
+    def moved_at(self, learnt: float, text: str) -> float:
+        """Return how far a text had moved when so much had first been learnt, between measurements along a line."""
+        after = next(place for place in range(1, len(self.learnt)) if self.learnt[place] >= learnt)
+        low, high = self.learnt[after - 1 : after + 1]
+        share = (learnt - low) / (high - low)
+        before, then = self.moved[text][after - 1 : after + 1]
+        return before + share * (then - before)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What two short fits showed: one from here, and a naive one."""
+
+    kept: dict[str, float]
+    """The share of the naive fit's side effect that a fit from here keeps, by text, where both have learnt equally much."""
+    learns: float
+    """How far the loss on held-out rows of the task falls, over how far the naive fit's does in up to three times as long."""
+
+    @property
+    def outlook(self) -> Outlook:
+        """Whether the null space will hold, for the text on which most is kept."""
+        kept = max(self.kept.values())
+        return "likely to hold" if kept < HOLDS else "in doubt" if kept < FAILS else "not likely to hold"
+
+    def sentence(self) -> str:
+        """Say it in a few words."""
+        kept = ", ".join(f"{share:.0%} on {name.replace('_', ' ')}" for name, share in self.kept.items())
+        return (
+            f"{self.outlook}: in the trial it kept {kept} of the naive fit's side effect where both had learnt equally much "
+            f"(in all it learnt {self.learns:.0%} of what the naive fit did)"
+        )
+
+
+def tried(
+    host: Host, plain: Mapping[str, Tensor], texts: Mapping[str, Rows], *, steps: int, train_A: bool
+) -> Trial | None:
+    """Take a few steps from here and naive ones, and put everything back; None where one of the fits learns nothing.
+
+    Every process must call it.
+
+    Args:
+        host: the module that trains, before the first step, with B zero.
+        plain: A of each site of a naive fit, (r, in).
+        texts: general text that was not read, by name.
+        steps: from here; the naive fit ends once it has learnt as much.
+        train_A: whether the fit from here trains A too.
+    """
+    rows = host.trainer.datamodule.train_conversations()
+    few = min(HELD_OUT, len(rows) // 4)
+    if not few:
+        return None
+    with thrown_away(host):
+        trained = [p for site in host.sites for p in ((site.A, site.B) if train_A else (site.B,))]
+        short = _ShortFit(host, rows[:-few], rows[-few:], texts, every=-(-steps // MEASURED))
+        ours = short.course(trained, host.optimizer(trained), steps)
+    with thrown_away(host) as trained:
+        with torch.no_grad():
+            for site in host.sites:
+                site.A.copy_(like(plain[site.name].to(site.A.device, site.A.dtype), site.A, split=True))
+        usual = AdamW(trained, lr=NAIVE_RATE, weight_decay=0.0, fused=True)
+        naive = short.course(trained, usual, LONGER * steps, enough=max(ours.learnt))
+    equal = min(max(ours.learnt), max(naive.learnt))
+    if equal <= 0:
+        return None
+    kept = {name: ours.moved_at(equal, name) / max(naive.moved_at(equal, name), TINY) for name in texts}
+    return Trial(kept, max(ours.learnt) / max(naive.learnt))
+
+
+@dataclass
+class _ShortFit:
+    """Trains on rows of the task and measures on others, and on texts, every so many steps."""
+
+    host: Host
+    rows: Rows
+    held_out: Rows
+    texts: Mapping[str, Rows]
+    every: int
+
+    def course(
+        self, trained: list[Any], optimizer: Optimizer, steps: int, enough: float = float("inf")
+    ) -> Course:
+        """Train so many steps, or until the loss has fallen `enough`."""
+        first, course = _loss(self.host, self.held_out), Course(moved={name: [0.0] for name in self.texts})
+        batches = _batches(self.host, self.rows)
+        for step in range(1, steps + 1):
+            take_step(self.host, trained, optimizer, batches)
+            if step % self.every and step < steps:
+                continue
+            course.learnt.append(first - _loss(self.host, self.held_out))
+            for name, rows in self.texts.items():
+                course.moved[name].append(_divergence(self.host, rows) ** 0.5)
+            if course.learnt[-1] >= enough:
+                break
+        return course
+
+
+def _batches(host: Host, rows: Rows) -> Iterator[dict[str, Any]]:
+    """Yield batches of this process without end, each pass over the rows in another order."""
+    data, trainer = host.trainer.datamodule, host.trainer
+    drawn, collate = random.Random(data.seed), PaddedCollator(int(data.tokenizer.pad_token_id))
+    size, waiting = data.batch_size * trainer.world_size, []
+    while True:
+        while len(waiting) < size:
+            waiting += drawn.sample(rows, len(rows))
+        yield collate(waiting[:size][trainer.global_rank :: trainer.world_size])
+        waiting = waiting[size:]
+
+
+@torch.no_grad()
+def _loss(host: Host, rows: Rows) -> float:
+    """Return the mean loss of the rows' answer tokens, in nats."""
+    loss, tokens = 0.0, 0
+    with _as_validated(host):
+        for batch in batches_of(host, rows):
+            here, count = host.answer_loss(batch)
+            loss, tokens = loss + float(here), tokens + int(count)
+    return loss / tokens
+
+
+@torch.no_grad()
+def _divergence(host: Host, rows: Rows) -> float:
+    """Return KL(model || base), the mean over the rows' answer tokens, in nats."""
+    found: list[Tensor] = []
+    with _as_validated(host):
+        for batch in batches_of(host, rows):
+            ours, base = (answer_logits(host.model, run, batch) for run in (host, host.base_forward))
+            found.append(kl_to_base(ours, base, torch.ones_like(ours[:, 0], dtype=torch.bool)))
+    return float(torch.cat(found).double().mean().clamp_min(0))
+
+
+@contextmanager
+def _as_validated(host: Host) -> Iterator[None]:
+    """Run the model as at a validation, without edits."""
+    assert host.model is not None, "configure_model comes first"
+    training = host.model.training
+    host.model.eval()
+    try:
+        with host.unedited(), host.trainer.precision_plugin.val_step_context():
+            yield
+    finally:
+        host.model.train(training)

@@ -1,0 +1,174 @@
+"""The trial before training: two short fits, and what they leave behind."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from fits import adam, every_factor, same
+
+import graspl.starts.response as response
+import graspl.starts.trial as trial
+from graspl.constraints import ResidualConstraint
+from graspl.methods import GRASPLitModule, LoRALitModule
+from graspl.starts import NullSpaceStart
+from graspl.starts.base import Start
+from graspl.starts.moments import batches_of
+from graspl.starts.trial import Course, Trial, tried
+
+USUAL = partial(torch.optim.AdamW, lr=trial.NAIVE_RATE, weight_decay=0.0, fused=True)
+
+
+class Trying(Start):
+    """Tries itself with other A, and keeps what came of it."""
+
+    def __init__(self, *, scale=1.0, steps=3, rows=slice(None)):
+        self.scale, self.steps, self.rows = scale, steps, rows
+
+    def begin(self, host):
+        text = host.trainer.datamodule.text_conversations()[self.rows]
+        plain = {site.name: self.scale * site.A.detach() for site in host.whole_sites()}
+        before, state = every_factor(host), torch.get_rng_state()
+        self.found = tried(host, plain, {"text": text}, steps=self.steps, train_A=True)
+        assert same(before, every_factor(host))
+        assert torch.equal(state, torch.get_rng_state())
+        assert all(p.grad is None for p in host.parameters() if p.requires_grad)
+
+
+def test_between_measurements_a_course_goes_along_a_line():
+    course = Course([0.0, 1.0, 0.5, 3.0], {"text": [0.0, 0.4, 0.1, 0.8]})
+    assert course.moved_at(0.5, "text") == pytest.approx(0.2)
+    assert course.moved_at(1.0, "text") == pytest.approx(0.4)
+    assert course.moved_at(1.75, "text") == pytest.approx(0.45)
+
+
+def test_a_trial_of_the_naive_fit_itself_keeps_all(part_fit):
+    module = part_fit(start=Trying(steps=4), optimizer=USUAL)
+    assert module.start.found == Trial(kept={"text": 1.0}, learns=1.0)
+
+
+def test_the_divergence_is_that_of_answer_tokens_from_the_base_model(part_fit, monkeypatch):
+    seen = []
+    real = trial._divergence
+
+    def measured(host, rows):
+        found = real(host, rows)
+        by_hand = []
+        for batch in batches_of(host, rows, 1):
+            with torch.no_grad():
+                ours, base = host(batch).log_softmax(-1), host.base_forward(batch).log_softmax(-1)
+            answers = batch["labels"][0, 1:] != -100
+            by_hand.append((ours.exp() * (ours - base)).sum(-1)[0, :-1][answers])
+        seen.append((found, float(torch.cat(by_hand).mean())))
+        return found
+
+    monkeypatch.setattr(trial, "_divergence", measured)
+    part_fit(start=Trying(scale=3.0, rows=slice(10)), optimizer=USUAL)
+    assert len(seen) >= 3
+    assert all(ours > 0 and ours == pytest.approx(theirs, rel=1e-3) for ours, theirs in seen)
+
+
+def test_rows_that_tell_how_much_is_learnt_are_not_trained_on(part_fit, monkeypatch):
+    batches, measured = [], set()
+    real = trial.take_step, trial._loss
+
+    def stepped(host, trained, optimizer, drawn):
+        batch = next(drawn)
+        batches.append(
+            {
+                tuple(row[mask.bool()].tolist())
+                for row, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+            }
+        )
+        return real[0](host, trained, optimizer, iter([batch]))
+
+    def loss(host, rows):
+        measured.update(tuple(row.input_ids) for row in rows)
+        return real[1](host, rows)
+
+    monkeypatch.setattr(trial, "take_step", stepped)
+    monkeypatch.setattr(trial, "_loss", loss)
+    part_fit(start=Trying(steps=4), optimizer=USUAL)
+    assert measured
+    assert all(len(each) == 4 for each in batches)
+    assert not measured & set.union(*batches)
+
+
+def test_of_too_few_rows_nothing_is_foreseen(part_fit, monkeypatch):
+    monkeypatch.setattr(trial, "HELD_OUT", 0)
+    assert part_fit(start=Trying(), optimizer=USUAL).start.found is None
+
+
+def test_the_naive_fit_ends_once_it_has_learnt_as_much(part_fit, monkeypatch):
+    steps = []
+    real = trial._ShortFit.course
+
+    def course(self, trained, optimizer, most, **options):
+        found = real(self, trained, optimizer, most, **options)
+        steps.append((len(found.learnt) - 1, most, options.get("enough")))
+        return found
+
+    monkeypatch.setattr(trial._ShortFit, "course", course)
+    part_fit(start=Trying(steps=4), optimizer=USUAL)
+    (ours, four, _), (naive, twelve, enough) = steps
+    assert (ours, four, naive, twelve) == (2, 4, 2, 12)  # The same fit learns as much in as many steps
+    assert enough > 0
+
+
+def test_fits_that_learn_nothing_foresee_nothing(part_fit):
+    module = part_fit(start=Trying(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    assert module.start.found is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "outlook"), [(0.1, "likely to hold"), (0.6, "in doubt"), (0.8, "not likely to hold")]
+)
+def test_the_text_on_which_most_is_kept_decides(kept, outlook):
+    found = Trial({"text": kept, "own_text": 0.05}, 1.2)
+    assert found.outlook == outlook
+    assert f"{kept:.0%} on text, 5% on own text" in found.sentence()
+
+
+def test_a_fit_is_the_same_with_a_trial_and_without(part_fit, tmp_path):
+    fits = []
+    for steps in (0, 2):
+        fits.append(part_fit(start=NullSpaceStart(limit=30, trial=steps), optimizer=adam))
+        kept = json.loads((tmp_path / "null_space.json").read_text())
+        assert ("trial" in kept) is (steps > 0)
+    assert same(every_factor(fits[0]), every_factor(fits[1]))
+    ours = fits[1].start
+    assert kept["trial"] == {"kept": ours.tried.kept, "learns": ours.tried.learns, "outlook": ours.outlook}
+
+
+def test_no_trial_is_made_where_the_response_says_enough(part_fit, monkeypatch):
+    monkeypatch.setattr(response, "HOLDS", 1e9)
+    module = part_fit(start=NullSpaceStart(limit=30, trial=2), optimizer=adam)
+    assert module.start.tried is None
+    assert module.start.outlook == "likely to hold"
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_the_default_does_what_its_trial_says(holds, part_fit, monkeypatch):
+    """Whatever the response says."""
+    monkeypatch.setattr(response, "HOLDS", 0.0)
+    monkeypatch.setattr(response, "FAILS", 0.0 if holds else 1e9)
+    monkeypatch.setattr(trial, "HOLDS", 1e9 if holds else 0.0)
+    monkeypatch.setattr(trial, "FAILS", 2e9 if holds else 0.0)
+    found = part_fit(
+        kind=GRASPLitModule,
+        start=NullSpaceStart(limit=30, trial=2),
+        optimizer=adam,
+        constraints=[ResidualConstraint(k=2)],
+        constrain="unlikely",
+    )
+    assert (found.found_directions is None) is holds
+    if holds:
+        alone = part_fit(kind=LoRALitModule, start=NullSpaceStart(limit=30), optimizer=adam)
+        assert same(every_factor(found), every_factor(alone))
+
+
+def test_a_trial_that_learns_nothing_leaves_the_response_to_decide(part_fit, caplog):
+    start = NullSpaceStart(limit=30, trial=2)
+    module = part_fit(start=start, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    assert module.start.tried is None
+    assert "nothing was learnt in the trial" in caplog.text
