@@ -3,10 +3,13 @@
 import json
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 from conftest import CHAT_ROWS
 from terminal import in_a_terminal, screen
+
+from graspl.commands.trial import _foreseen
 
 OVER = """\
 model: {init_args: {lora: {r: 4}}}
@@ -128,3 +131,15 @@ def test_a_step_that_fails_is_named(tried, tmp_path):
     assert code == 2
     assert "graspl: error: measure base: " in err.splitlines()[-1]
     assert "max_length" in err.splitlines()[-1]
+
+
+def test_what_a_trial_before_training_foresaw_comes_before_what_the_response_did(tmp_path):
+    kept = {"text": {"before training": {"outlook": "in doubt"}}}
+    shown = []
+    for more in ({}, {"trial": {"kept": {"text": 0.31, "own_text": 0.42}, "outlook": "likely to hold"}}):
+        (tmp_path / "null_space.json").write_text(json.dumps(kept | more))
+        shown.append(_foreseen(SimpleNamespace(grasp=tmp_path)))
+    assert shown[0] == "Foreseen before training: the null space is in doubt (text)."
+    assert shown[1].startswith(
+        "Foreseen before training: the null space is likely to hold: a short trial kept 42%"
+    )

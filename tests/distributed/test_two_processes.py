@@ -265,7 +265,7 @@ def test_a_trial_shows_what_it_shows_in_one_process(runs, kind, strategy):
         for name in ("one", strategy)
     )
     assert two["kept"] == pytest.approx(one["kept"], rel=1e-3)
-    assert two["learns"] == pytest.approx(one["learns"], rel=1e-3)
+    assert two["reach"] == pytest.approx(one["reach"], rel=1e-3)
 
 
 @pytest.mark.parametrize("strategy", ["one", *STRATEGIES])

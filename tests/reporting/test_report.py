@@ -109,7 +109,19 @@ def test_the_report_says_what_a_null_space_promised(tmp_path):
     page = render_page(compare([run]))
     assert "over that to the task's rows is 0.250, A's before training was 0.375: in doubt." in page
     assert "null, null space, own text" in page
-    for broken in ([], {"text": 1}, {"text": {}}, {"text": {"typical": 0.2, "before training": []}}):
+    tried = {"kept": {"text": 0.75}, "reach": 1.0, "outlook": "not likely to hold"}
+    write_json_atomic(run.folder.null_space, kept | {"trial": tried})
+    recorded(run.folder.path)
+    page = render_page(compare([run]))
+    assert "was 0.375: not likely to hold. A trial before training kept 0.750 of a naive fit" in page
+    assert "Null space: not likely to hold" in page
+    for broken in (
+        [],
+        kept | {"trial": {"kept": 1}},
+        {"text": 1},
+        {"text": {}},
+        {"text": {"typical": 0.2, "before training": []}},
+    ):
         write_json_atomic(run.folder.null_space, broken)
         recorded(run.folder.path)
         with pytest.raises(GrasplError, match=r"null_space\.json: .*wrong kind; fit again"):

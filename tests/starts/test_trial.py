@@ -44,12 +44,12 @@ def test_between_measurements_a_course_goes_along_a_line():
 
 def test_a_trial_of_the_naive_fit_itself_keeps_all(part_fit):
     module = part_fit(start=Trying(steps=4), optimizer=USUAL)
-    assert module.start.found == Trial(kept={"text": 1.0}, learns=1.0)
+    assert module.start.found == Trial(kept={"text": 1.0}, reach=1.0)
 
 
 def test_the_divergence_is_that_of_answer_tokens_from_the_base_model(part_fit, monkeypatch):
     seen = []
-    real = trial._divergence
+    real = trial._distance
 
     def measured(host, rows):
         found = real(host, rows)
@@ -59,18 +59,18 @@ def test_the_divergence_is_that_of_answer_tokens_from_the_base_model(part_fit, m
                 ours, base = host(batch).log_softmax(-1), host.base_forward(batch).log_softmax(-1)
             answers = batch["labels"][0, 1:] != -100
             by_hand.append((ours.exp() * (ours - base)).sum(-1)[0, :-1][answers])
-        seen.append((found, float(torch.cat(by_hand).mean())))
+        seen.append((found, float(torch.cat(by_hand).mean()) ** 0.5))
         return found
 
-    monkeypatch.setattr(trial, "_divergence", measured)
+    monkeypatch.setattr(trial, "_distance", measured)
     part_fit(start=Trying(scale=3.0, rows=slice(10)), optimizer=USUAL)
     assert len(seen) >= 3
     assert all(ours > 0 and ours == pytest.approx(theirs, rel=1e-3) for ours, theirs in seen)
 
 
-def test_rows_that_tell_how_much_is_learnt_are_not_trained_on(part_fit, monkeypatch):
-    batches, measured = [], set()
-    real = trial.take_step, trial._loss
+def test_rows_that_tell_how_far_the_task_moves_are_not_trained_on(part_fit, monkeypatch):
+    batches, measured = [], []
+    real = trial.take_step, trial._distance
 
     def stepped(host, trained, optimizer, drawn):
         batch = next(drawn)
@@ -82,16 +82,15 @@ def test_rows_that_tell_how_much_is_learnt_are_not_trained_on(part_fit, monkeypa
         )
         return real[0](host, trained, optimizer, iter([batch]))
 
-    def loss(host, rows):
-        measured.update(tuple(row.input_ids) for row in rows)
+    def distance(host, rows):
+        measured.append({tuple(row.input_ids) for row in rows})
         return real[1](host, rows)
 
     monkeypatch.setattr(trial, "take_step", stepped)
-    monkeypatch.setattr(trial, "_loss", loss)
+    monkeypatch.setattr(trial, "_distance", distance)
     part_fit(start=Trying(steps=4), optimizer=USUAL)
-    assert measured
     assert all(len(each) == 4 for each in batches)
-    assert not measured & set.union(*batches)
+    assert not measured[0] & set.union(*batches)
 
 
 def test_of_too_few_rows_nothing_is_foreseen(part_fit, monkeypatch):
@@ -99,29 +98,29 @@ def test_of_too_few_rows_nothing_is_foreseen(part_fit, monkeypatch):
     assert part_fit(start=Trying(), optimizer=USUAL).start.found is None
 
 
-def test_the_naive_fit_ends_once_it_has_learnt_as_much(part_fit, monkeypatch):
+def test_the_naive_fit_ends_once_it_has_moved_the_task_as_far(part_fit, monkeypatch):
     steps = []
     real = trial._ShortFit.course
 
     def course(self, trained, optimizer, most, **options):
         found = real(self, trained, optimizer, most, **options)
-        steps.append((len(found.learnt) - 1, most, options.get("enough")))
+        steps.append((len(found.task) - 1, most, options.get("enough")))
         return found
 
     monkeypatch.setattr(trial._ShortFit, "course", course)
     part_fit(start=Trying(steps=4), optimizer=USUAL)
     (ours, four, _), (naive, twelve, enough) = steps
-    assert (ours, four, naive, twelve) == (2, 4, 2, 12)  # The same fit learns as much in as many steps
+    assert (ours, four, naive, twelve) == (2, 4, 2, 12)  # The same fit moves as far in as many steps
     assert enough > 0
 
 
-def test_fits_that_learn_nothing_foresee_nothing(part_fit):
+def test_fits_that_move_nothing_foresee_nothing(part_fit):
     module = part_fit(start=Trying(), optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     assert module.start.found is None
 
 
 @pytest.mark.parametrize(
-    ("kept", "outlook"), [(0.1, "likely to hold"), (0.6, "in doubt"), (0.8, "not likely to hold")]
+    ("kept", "outlook"), [(0.1, "likely to hold"), (0.49, "likely to hold"), (0.5, "not likely to hold")]
 )
 def test_the_text_on_which_most_is_kept_decides(kept, outlook):
     found = Trial({"text": kept, "own_text": 0.05}, 1.2)
@@ -137,7 +136,7 @@ def test_a_fit_is_the_same_with_a_trial_and_without(part_fit, tmp_path):
         assert ("trial" in kept) is (steps > 0)
     assert same(every_factor(fits[0]), every_factor(fits[1]))
     ours = fits[1].start
-    assert kept["trial"] == {"kept": ours.tried.kept, "learns": ours.tried.learns, "outlook": ours.outlook}
+    assert kept["trial"] == {"kept": ours.tried.kept, "reach": ours.tried.reach, "outlook": ours.outlook}
 
 
 def test_no_trial_is_made_where_the_response_says_enough(part_fit, monkeypatch):
@@ -153,7 +152,6 @@ def test_the_default_does_what_its_trial_says(holds, part_fit, monkeypatch):
     monkeypatch.setattr(response, "HOLDS", 0.0)
     monkeypatch.setattr(response, "FAILS", 0.0 if holds else 1e9)
     monkeypatch.setattr(trial, "HOLDS", 1e9 if holds else 0.0)
-    monkeypatch.setattr(trial, "FAILS", 2e9 if holds else 0.0)
     found = part_fit(
         kind=GRASPLitModule,
         start=NullSpaceStart(limit=30, trial=2),
@@ -167,8 +165,8 @@ def test_the_default_does_what_its_trial_says(holds, part_fit, monkeypatch):
         assert same(every_factor(found), every_factor(alone))
 
 
-def test_a_trial_that_learns_nothing_leaves_the_response_to_decide(part_fit, caplog):
+def test_a_trial_that_moves_nothing_leaves_the_response_to_decide(part_fit, caplog):
     start = NullSpaceStart(limit=30, trial=2)
     module = part_fit(start=start, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     assert module.start.tried is None
-    assert "nothing was learnt in the trial" in caplog.text
+    assert "nothing moved in the trial" in caplog.text

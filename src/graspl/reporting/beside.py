@@ -12,6 +12,7 @@ from graspl.runs.forms import EACH, Form, misfit
 # Forms of the reports beside directions, see `graspl.runs.forms`
 ASSUMPTIONS = {"verdict": str, "reason": str, "layers": {EACH: {EACH: float | None}}}
 BEFORE = {"typical": float | None, "outlook": str | None}
+TRIAL = {"kept": {EACH: float}, "reach": float, "outlook": str}
 MOVED = [{"deviations": float, "text": str}]
 EXPLANATION = {
     "directions": str, "sentence": str, "layer": str, "along": MOVED, "against": MOVED,
@@ -117,5 +118,19 @@ def _null_spaces(folders: Sequence[RunFolder], names: Sequence[str]) -> list[dic
                 if wrong is not None:
                     raise GrasplError(f"{folder.null_space}: {name}: {wrong}; fit again")
                 told = {"run": run, "text": name.replace("_", " "), "after": kept[name]["typical"]}
-                found.append(told | {key: before.get(key) for key in ("typical", "outlook")})
+                found.append(
+                    told
+                    | {key: before.get(key) for key in ("typical", "outlook")}
+                    | _tried(folder, kept, name)
+                )
     return found
+
+
+def _tried(folder: RunFolder, kept: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return what a trial showed of a text, whose outlook counts then; nothing of it where none was made."""
+    if "trial" not in kept:
+        return {"kept": None}
+    wrong = misfit(kept["trial"], TRIAL)
+    if wrong is not None:
+        raise GrasplError(f"{folder.null_space}: trial: {wrong}; fit again")
+    return {"kept": kept["trial"]["kept"].get(text), "outlook": kept["trial"]["outlook"]}

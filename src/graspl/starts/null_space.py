@@ -157,7 +157,7 @@ class NullSpaceStart(Start):
         held = {name: each.held for name, each in texts.items()}
         self.tried = tried(host, plain, held, steps=self.trial, train_A=self.train_A)
         if self.tried is None:
-            log.warning("null space: nothing was learnt in the trial; raise start.trial to foresee more")
+            log.warning("null space: nothing moved in the trial, so it foresees nothing; raise start.trial")
         else:
             log.info("null space: %s", self.tried.sentence())
 

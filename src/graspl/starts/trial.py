@@ -1,8 +1,9 @@
 """A trial before training: how much of a naive fit's side effect would a fit from here keep?
 
 A side effect moves what the model says off the task. While it is small, the divergence from the base model grows with its
-square. So where two fits have learnt equally much, the root of the ratio of their divergences on general text is the share of
-one's side effect that the other one has. How much is learnt is read off rows of the task that the trial does not train on.
+square. So where two fits have moved the task equally far, the root of the ratio of their divergences on general text is the
+share of one's side effect that the other one has. The task is rows that the trial does not train on. Their loss would not do:
+of a task that the base model half knows already it hardly falls.
 """
 
 import random
@@ -26,31 +27,30 @@ from graspl.starts.response import Outlook
 from graspl.starts.short_fits import take_step, thrown_away
 
 NAIVE_RATE = 2e-4  # Of the naive fit: the usual one for LoRA, as configs/methods/naive.yaml has it
-LONGER = 3  # A naive fit at that rate may take so many times as many steps to learn as much
+LONGER = 3  # A naive fit at that rate may take so many times as many steps to move the task as far
 MEASURED = 2  # How often the fit from here is measured, and the naive one at steps as far apart
 HELD_OUT = 20  # Rows of the task at most, the last ones, so that a subject whose rows lie together is held out as a whole
-# Share kept below which a null space holds, and from which on it does not
-HOLDS, FAILS = 0.5, 0.7
+HOLDS = 0.5  # Share kept below which a null space holds, which is to remove at least half
 TINY = 1e-12
 Rows = Sequence[TokenizedConversation]
 
 
 @dataclass
 class Course:
-    """What a short fit was like where it was measured: how much its loss on the task had fallen, and how far text had moved.
+    """How far a short fit had moved from the base model where it was measured: on the task, and on each text.
 
     Distances are roots of KL(model || base), the mean over answer tokens, in nats.
     """
 
-    learnt: list[float] = field(default_factory=lambda: [0.0])
-    moved: dict[str, list[float]] = field(default_factory=dict)
+    task: list[float] = field(default_factory=lambda: [0.0])
+    texts: dict[str, list[float]] = field(default_factory=dict)
 
-    def moved_at(self, learnt: float, text: str) -> float:
-        """Return how far a text had moved when so much had first been learnt, between measurements along a line."""
-        after = next(place for place in range(1, len(self.learnt)) if self.learnt[place] >= learnt)
-        low, high = self.learnt[after - 1 : after + 1]
-        share = (learnt - low) / (high - low)
-        before, then = self.moved[text][after - 1 : after + 1]
+    def moved_at(self, task: float, text: str) -> float:
+        """Return how far a text had moved when the task had first moved so far, between measurements along a line."""
+        after = next(place for place in range(1, len(self.task)) if self.task[place] >= task)
+        low, high = self.task[after - 1 : after + 1]
+        share = (task - low) / (high - low)
+        before, then = self.texts[text][after - 1 : after + 1]
         return before + share * (then - before)
 
 
@@ -59,29 +59,28 @@ class Trial:
     """What two short fits showed: one from here, and a naive one."""
 
     kept: dict[str, float]
-    """The share of the naive fit's side effect that a fit from here keeps, by text, where both have learnt equally much."""
-    learns: float
-    """How far the loss on held-out rows of the task falls, over how far the naive fit's does in up to three times as long."""
+    """The share of the naive fit's side effect that a fit from here keeps, by text, where both have moved the task as far."""
+    reach: float
+    """How far it moves the task, over how far the naive fit does in up to three times as many steps."""
 
     @property
     def outlook(self) -> Outlook:
         """Whether the null space will hold, for the text on which most is kept."""
-        kept = max(self.kept.values())
-        return "likely to hold" if kept < HOLDS else "in doubt" if kept < FAILS else "not likely to hold"
+        return "likely to hold" if max(self.kept.values()) < HOLDS else "not likely to hold"
 
     def sentence(self) -> str:
         """Say it in a few words."""
         kept = ", ".join(f"{share:.0%} on {name.replace('_', ' ')}" for name, share in self.kept.items())
         return (
-            f"{self.outlook}: in the trial it kept {kept} of the naive fit's side effect where both had learnt equally much "
-            f"(in all it learnt {self.learns:.0%} of what the naive fit did)"
+            f"{self.outlook}: in the trial it kept {kept} of the naive fit's side effect where both had moved the task "
+            f"as far (in all it moved it {self.reach:.0%} as far as the naive fit)"
         )
 
 
 def tried(
     host: Host, plain: Mapping[str, Tensor], texts: Mapping[str, Rows], *, steps: int, train_A: bool
 ) -> Trial | None:
-    """Take a few steps from here and naive ones, and put everything back; None where one of the fits learns nothing.
+    """Take a few steps from here and naive ones, and put everything back; None where one of the fits moves nothing.
 
     Every process must call it.
 
@@ -89,7 +88,7 @@ def tried(
         host: the module that trains, before the first step, with B zero.
         plain: A of each site of a naive fit, (r, in).
         texts: general text that was not read, by name.
-        steps: from here; the naive fit ends once it has learnt as much.
+        steps: from here; the naive fit ends once it has moved the task as far.
         train_A: whether the fit from here trains A too.
     """
     rows = host.trainer.datamodule.train_conversations()
@@ -105,12 +104,12 @@ def tried(
             for site in host.sites:
                 site.A.copy_(like(plain[site.name].to(site.A.device, site.A.dtype), site.A, split=True))
         usual = AdamW(trained, lr=NAIVE_RATE, weight_decay=0.0, fused=True)
-        naive = short.course(trained, usual, LONGER * steps, enough=max(ours.learnt))
-    equal = min(max(ours.learnt), max(naive.learnt))
+        naive = short.course(trained, usual, LONGER * steps, enough=max(ours.task))
+    equal = min(max(ours.task), max(naive.task))
     if equal <= 0:
         return None
     kept = {name: ours.moved_at(equal, name) / max(naive.moved_at(equal, name), TINY) for name in texts}
-    return Trial(kept, max(ours.learnt) / max(naive.learnt))
+    return Trial(kept, max(ours.task) / max(naive.task))
 
 
 @dataclass
@@ -126,17 +125,17 @@ class _ShortFit:
     def course(
         self, trained: list[Any], optimizer: Optimizer, steps: int, enough: float = float("inf")
     ) -> Course:
-        """Train so many steps, or until the loss has fallen `enough`."""
-        first, course = _loss(self.host, self.held_out), Course(moved={name: [0.0] for name in self.texts})
+        """Train so many steps, or until the task has moved `enough`."""
+        course = Course(texts={name: [0.0] for name in self.texts})
         batches = _batches(self.host, self.rows)
         for step in range(1, steps + 1):
             take_step(self.host, trained, optimizer, batches)
             if step % self.every and step < steps:
                 continue
-            course.learnt.append(first - _loss(self.host, self.held_out))
+            course.task.append(_distance(self.host, self.held_out))
             for name, rows in self.texts.items():
-                course.moved[name].append(_divergence(self.host, rows) ** 0.5)
-            if course.learnt[-1] >= enough:
+                course.texts[name].append(_distance(self.host, rows))
+            if course.task[-1] >= enough:
                 break
         return course
 
@@ -154,25 +153,14 @@ def _batches(host: Host, rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 @torch.no_grad()
-def _loss(host: Host, rows: Rows) -> float:
-    """Return the mean loss of the rows' answer tokens, in nats."""
-    loss, tokens = 0.0, 0
-    with _as_validated(host):
-        for batch in batches_of(host, rows):
-            here, count = host.answer_loss(batch)
-            loss, tokens = loss + float(here), tokens + int(count)
-    return loss / tokens
-
-
-@torch.no_grad()
-def _divergence(host: Host, rows: Rows) -> float:
-    """Return KL(model || base), the mean over the rows' answer tokens, in nats."""
+def _distance(host: Host, rows: Rows) -> float:
+    """Return the root of KL(model || base), the mean over the rows' answer tokens, in nats."""
     found: list[Tensor] = []
     with _as_validated(host):
         for batch in batches_of(host, rows):
             ours, base = (answer_logits(host.model, run, batch) for run in (host, host.base_forward))
             found.append(kl_to_base(ours, base, torch.ones_like(ours[:, 0], dtype=torch.bool)))
-    return float(torch.cat(found).double().mean().clamp_min(0))
+    return float(torch.cat(found).double().mean().clamp_min(0).sqrt())
 
 
 @contextmanager
