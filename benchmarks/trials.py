@@ -102,9 +102,14 @@ def main() -> None:
         if here:
             right = sum(each["right"] == "yes" for each in here)
             plain = [{key: value for key, value in each.items() if key != "made with"} for each in here]
-            figures[name] = {"tasks": {each["task"]: each for each in plain}, "right": f"{right} of {len(here)}"}
+            figures[name] = {
+                "tasks": {each["task"]: each for each in plain},
+                "right": f"{right} of {len(here)}",
+            }
     toys = [each for each in rows if each["task"] not in REAL]
-    kept, removed_there = ([float(each[name].split()[0]) for each in toys] for name in ("most kept", "removed, %"))
+    kept, removed_there = (
+        [float(each[name].split()[0]) for each in toys] for name in ("most kept", "removed, %")
+    )
     figures["correlation of kept and removed over toy tasks"] = round(correlation(kept, removed_there), 2)
     command = "python benchmarks/trials.py TASK=RUN..."
     write_json_atomic(RESULTS / "trials.json", record(command, this_machine(), [0, 100], figures, None))

@@ -32,6 +32,7 @@ MEASURED = 2  # How often the fit from here is measured, and the naive one at st
 HELD_OUT = 20  # Rows of the task at most, the last ones, so that a subject whose rows lie together is held out as a whole
 HOLDS = 0.5  # Share kept below which a null space holds, which is to remove at least half
 TINY = 1e-12
+FEW = 4  # Rows in a forward pass: two models' logits of all their answer tokens are held at once
 Rows = Sequence[TokenizedConversation]
 
 
@@ -157,7 +158,7 @@ def _distance(host: Host, rows: Rows) -> float:
     """Return the root of KL(model || base), the mean over the rows' answer tokens, in nats."""
     found: list[Tensor] = []
     with _as_validated(host):
-        for batch in batches_of(host, rows):
+        for batch in batches_of(host, rows, FEW):
             ours, base = (answer_logits(host.model, run, batch) for run in (host, host.base_forward))
             found.append(kl_to_base(ours, base, torch.ones_like(ours[:, 0], dtype=torch.bool)))
     return float(torch.cat(found).double().mean().clamp_min(0).sqrt())
