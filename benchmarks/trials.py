@@ -21,6 +21,7 @@ from tasks import LEVELS, RESULTS, record, this_machine
 from graspl.analysis.fits import at_level, kept_log
 from graspl.analysis.tradeoff import base_figures
 from graspl.runs import write_json_atomic
+from graspl.starts.trial import Trial
 
 sys.path.append(str(Path(__file__).parent / "real"))
 
@@ -78,8 +79,8 @@ def row(task: str, run: Path) -> dict[str, Any]:
         "kept on text": _percent(trial["kept"].get("text")),
         "kept on own text": _percent(trial["kept"].get("own_text")),
         "most kept": _percent(kept),
-        "foreseen": trial["outlook"],
-        "removed, %": str(share),
+        "foreseen": Trial(trial["kept"], trial["reach"]).outlook,
+        "% removed": str(share),
         "at": at,
         "right": "yes" if (kept < HALF / 100) == (share >= HALF) else "no",
     }
@@ -108,7 +109,7 @@ def main() -> None:
             }
     toys = [each for each in rows if each["task"] not in REAL]
     kept, removed_there = (
-        [float(each[name].split()[0]) for each in toys] for name in ("most kept", "removed, %")
+        [float(each[name].split()[0]) for each in toys] for name in ("most kept", "% removed")
     )
     figures["correlation of kept and removed over toy tasks"] = round(correlation(kept, removed_there), 2)
     command = "python benchmarks/trials.py TASK=RUN..."
