@@ -47,6 +47,24 @@ def test_a_trial_of_the_naive_fit_itself_keeps_all(part_fit):
     assert module.start.found == Trial(kept={"text": 1.0}, reach=1.0)
 
 
+def test_the_naive_fit_begins_with_the_A_it_is_given(part_fit):
+    module = part_fit(start=Trying(scale=3.0, steps=4), optimizer=USUAL)
+    assert module.start.found.reach < 0.9  # B that reads three times as much moves more
+
+
+def test_a_frozen_A_is_not_trained_in_the_trial_either(part_fit, monkeypatch):
+    trained = []
+    real = trial._ShortFit.course
+
+    def course(self, factors, *args, **options):
+        trained.append(len(factors))
+        return real(self, factors, *args, **options)
+
+    monkeypatch.setattr(trial._ShortFit, "course", course)
+    module = part_fit(start=NullSpaceStart(limit=30, trial=2), optimizer=adam)
+    assert trained == [len(module.sites), 2 * len(module.sites)]
+
+
 def test_the_divergence_is_that_of_answer_tokens_from_the_base_model(part_fit, monkeypatch):
     seen = []
     real = trial._distance

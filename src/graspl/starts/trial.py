@@ -73,8 +73,8 @@ class Trial:
         """Say it in a few words."""
         kept = ", ".join(f"{share:.0%} on {name.replace('_', ' ')}" for name, share in self.kept.items())
         return (
-            f"{self.outlook}: in the trial it kept {kept} of the naive fit's side effect where both had moved the task "
-            f"as far (in all it moved it {self.reach:.0%} as far as the naive fit)"
+            f"{self.outlook}: in the trial it kept {kept} of the naive fit's side effect, at an equal change on the "
+            f"task (its change there was {self.reach:.0%} of the naive fit's in all)"
         )
 
 
