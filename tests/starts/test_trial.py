@@ -10,6 +10,7 @@ from fits import adam, every_factor, same
 import graspl.starts.response as response
 import graspl.starts.trial as trial
 from graspl.constraints import ResidualConstraint
+from graspl.errors import GrasplError
 from graspl.methods import GRASPLitModule, LoRALitModule
 from graspl.starts import NullSpaceStart
 from graspl.starts.base import Start
@@ -111,9 +112,28 @@ def test_rows_that_tell_how_far_the_task_moves_are_not_trained_on(part_fit, monk
     assert not measured[0] & set.union(*batches)
 
 
-def test_of_too_few_rows_nothing_is_foreseen(part_fit, monkeypatch):
+def test_of_too_few_rows_nothing_is_foreseen(part_fit, monkeypatch, caplog):
     monkeypatch.setattr(trial, "HELD_OUT", 0)
     assert part_fit(start=Trying(), optimizer=USUAL).start.found is None
+    assert "too few" in caplog.text
+
+
+def test_of_a_fit_that_fails_nothing_is_foreseen(part_fit, caplog):
+    with pytest.raises(GrasplError):  # So does the fit itself, later
+        part_fit(start=Trying(), optimizer=lambda p: torch.optim.SGD(p, lr=float("nan")))
+    assert "failed" in caplog.text
+
+
+def test_a_course_counts_until_its_fit_fails():
+    nan = float("nan")
+    assert Course([0.0, 1.0, 0.5, nan, 2.0], {"text": []}).furthest == 1.0
+    assert Course([0.0, nan], {"text": []}).furthest == 0.0
+
+
+@pytest.mark.parametrize("option", ["own_text", "trial"])
+def test_a_random_start_reads_no_text_and_says_so(option):
+    with pytest.raises(GrasplError, match=f"start.{option}: kind random reads no text"):
+        NullSpaceStart(kind="random", **{option: 10})
 
 
 def test_the_naive_fit_ends_once_it_has_moved_the_task_as_far(part_fit, monkeypatch):
@@ -128,7 +148,7 @@ def test_the_naive_fit_ends_once_it_has_moved_the_task_as_far(part_fit, monkeypa
     monkeypatch.setattr(trial._ShortFit, "course", course)
     part_fit(start=Trying(steps=4), optimizer=USUAL)
     (ours, four, _), (naive, twelve, enough) = steps
-    assert (ours, four, naive, twelve) == (2, 4, 2, 12)  # The same fit moves as far in as many steps
+    assert (ours, four, naive, twelve) == (1, 4, 1, 12)  # The same fit moves as far in as many steps
     assert enough > 0
 
 
@@ -187,4 +207,4 @@ def test_a_trial_that_moves_nothing_leaves_the_response_to_decide(part_fit, capl
     start = NullSpaceStart(limit=30, trial=2)
     module = part_fit(start=start, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     assert module.start.tried is None
-    assert "nothing moved in the trial" in caplog.text
+    assert "moved nothing" in caplog.text

@@ -176,9 +176,17 @@ class TaskDataModule(LightningDataModule, ABC):
             GrasplError: there are fewer rows than processes.
         """
         assert self._train is not None, "setup('fit') comes first"
-        rows: Sequence[Any] = self._train
+        return self.loader_of(self._train)
+
+    def loader_of(self, conversations: Sequence[TokenizedConversation]) -> TrainLoader:
+        """Return batches of these rows, drawn and made as those of the training rows are.
+
+        Raises:
+            GrasplError: there are fewer rows than processes.
+        """
+        rows: Sequence[Any] = conversations
         if self.packing:
-            rows = pack(self._train, max_length=self.max_length, seed=self.seed)
+            rows = pack(conversations, max_length=self.max_length, seed=self.seed)
         world, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if len(rows) < world:
             raise GrasplError(f"data: {world} processes cannot share {len(rows)} rows; give more rows")

@@ -16,7 +16,7 @@ from graspl.directions import Directions, Identification, residual_spectra
 from graspl.errors import GrasplError
 from graspl.host import Host
 from graspl.ranges import ClosedUnitInterval, NonNegativeInt, PositiveInt
-from graspl.starts.short_fits import take_step, thrown_away, training_batches
+from graspl.starts.short_fits import take_step, thrown_away, without_end
 
 # Directions a layer whose rest is waited for: the first is there after three steps, those behind it need ten.
 TRACKED = 8
@@ -72,7 +72,7 @@ class ThrowAwayFit(DirectionSource):
         text = datamodule.text_conversations()
         own = host.own_text(self.own_text) if self.own_text and not text else []
         with thrown_away(host) as factors:
-            steps = self._train(host, factors, training_batches(datamodule))
+            steps = self._train(host, factors, without_end(datamodule.train_dataloader()))
             live = LiveModel(
                 host.model,  # type: ignore[arg-type]
                 datamodule.tokenizer,

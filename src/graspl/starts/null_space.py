@@ -90,6 +90,9 @@ class NullSpaceStart(Start):
     (`graspl.starts.trial`). None is made where A's response says already that the null space is likely to hold."""
 
     def __post_init__(self) -> None:
+        for option in ("own_text", "trial"):
+            if self.kind == "random" and getattr(self, option):
+                raise GrasplError(f"start.{option}: kind random reads no text; set {option} to 0")
         self.read: dict[str, Responses] = {}
         self.tried: Trial | None = None
         self._began: dict[str, Tensor] = {}
@@ -156,9 +159,7 @@ class NullSpaceStart(Start):
         )
         held = {name: each.held for name, each in texts.items()}
         self.tried = tried(host, plain, held, steps=self.trial, train_A=self.train_A)
-        if self.tried is None:
-            log.warning("null space: nothing moved in the trial, so it foresees nothing; raise start.trial")
-        else:
+        if self.tried is not None:
             log.info("null space: %s", self.tried.sentence())
 
     @torch.no_grad()

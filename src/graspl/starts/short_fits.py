@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from graspl.adapters.sharding import total
+from graspl.data.batches import TrainLoader
 from graspl.host import Host
 
 
@@ -29,10 +30,10 @@ def thrown_away(host: Host) -> Iterator[list[Any]]:
                     p.grad = None
 
 
-def training_batches(datamodule: Any) -> Iterator[Any]:
-    """Yield training batches without end."""
+def without_end(loader: TrainLoader) -> Iterator[Any]:
+    """Yield its batches again and again."""
     while True:
-        yield from datamodule.train_dataloader()
+        yield from loader
 
 
 def take_step(host: Host, trained: Sequence[Any], optimizer: Optimizer, batches: Iterator[Any]) -> None:

@@ -6,10 +6,12 @@ share of one's side effect that the other one has. The task is rows that the tri
 of a task that the base model half knows already it hardly falls.
 """
 
-import random
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
+from math import isfinite
 from typing import Any
 
 import torch
@@ -18,17 +20,16 @@ from torch.optim import AdamW, Optimizer
 
 from graspl.adapters.loss import answer_logits
 from graspl.adapters.sharding import like
-from graspl.data.batches import PaddedCollator
 from graspl.data.tokens import TokenizedConversation
 from graspl.evaluation.logprobs import kl_to_base
 from graspl.host import Host
 from graspl.starts.moments import batches_of
 from graspl.starts.response import Outlook
-from graspl.starts.short_fits import take_step, thrown_away
+from graspl.starts.short_fits import take_step, thrown_away, without_end
 
+log = logging.getLogger(__name__)
 NAIVE_RATE = 2e-4  # Of the naive fit: the usual one for LoRA, as configs/methods/naive.yaml has it
 LONGER = 3  # A naive fit at that rate may take so many times as many steps to move the task as far
-MEASURED = 2  # How often the fit from here is measured, and the naive one at steps as far apart
 HELD_OUT = 20  # Rows of the task at most, the last ones, so that a subject whose rows lie together is held out as a whole
 HOLDS = 0.5  # Share kept below which a null space holds, which is to remove at least half
 TINY = 1e-12
@@ -45,6 +46,11 @@ class Course:
 
     task: list[float] = field(default_factory=lambda: [0.0])
     texts: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def furthest(self) -> float:
+        """The largest distance on the task before the fit went astray, if it did."""
+        return max(takewhile(isfinite, self.task))
 
     def moved_at(self, task: float, text: str) -> float:
         """Return how far a text had moved when the task had first moved so far, between measurements along a line."""
@@ -81,9 +87,9 @@ class Trial:
 def tried(
     host: Host, plain: Mapping[str, Tensor], texts: Mapping[str, Rows], *, steps: int, train_A: bool
 ) -> Trial | None:
-    """Take a few steps from here and naive ones, and put everything back; None where one of the fits moves nothing.
+    """Take a few steps from here and naive ones, and put everything back.
 
-    Every process must call it.
+    None, and a warning, where the rows are too few or one of the fits moves nothing. Every process must call it.
 
     Args:
         host: the module that trains, before the first step, with B zero.
@@ -94,23 +100,27 @@ def tried(
     """
     rows = host.trainer.datamodule.train_conversations()
     few = min(HELD_OUT, len(rows) // 4)
-    if not few:
+    if not few or len(rows) - few < host.trainer.world_size:
+        log.warning("null space: a trial holds out a quarter of the rows, and %d are too few", len(rows))
         return None
     with thrown_away(host):
         trained = [p for site in host.sites for p in ((site.A, site.B) if train_A else (site.B,))]
-        short = _ShortFit(host, rows[:-few], rows[-few:], texts, every=-(-steps // MEASURED))
+        short = _ShortFit(host, rows[:-few], rows[-few:], texts, every=steps)
         ours = short.course(trained, host.optimizer(trained), steps)
     with thrown_away(host) as trained:
         with torch.no_grad():
             for site in host.sites:
                 site.A.copy_(like(plain[site.name].to(site.A.device, site.A.dtype), site.A, split=True))
         usual = AdamW(trained, lr=NAIVE_RATE, weight_decay=0.0, fused=True)
-        naive = short.course(trained, usual, LONGER * steps, enough=max(ours.task))
-    equal = min(max(ours.task), max(naive.task))
-    if equal <= 0:
+        naive = short.course(trained, usual, LONGER * steps, enough=ours.furthest)
+    equal = min(ours.furthest, naive.furthest)
+    kept = {
+        name: ours.moved_at(equal, name) / max(naive.moved_at(equal, name), TINY) for name in texts if equal
+    }
+    if not kept or not all(map(isfinite, kept.values())):
+        log.warning("null space: one of the trial's fits moved nothing or failed, so it foresees nothing")
         return None
-    kept = {name: ours.moved_at(equal, name) / max(naive.moved_at(equal, name), TINY) for name in texts}
-    return Trial(kept, max(ours.task) / max(naive.task))
+    return Trial(kept, ours.furthest / naive.furthest)
 
 
 @dataclass
@@ -128,7 +138,7 @@ class _ShortFit:
     ) -> Course:
         """Train so many steps, or until the task has moved `enough`."""
         course = Course(texts={name: [0.0] for name in self.texts})
-        batches = _batches(self.host, self.rows)
+        batches = without_end(self.host.trainer.datamodule.loader_of(self.rows))
         for step in range(1, steps + 1):
             take_step(self.host, trained, optimizer, batches)
             if step % self.every and step < steps:
@@ -139,18 +149,6 @@ class _ShortFit:
             if course.task[-1] >= enough:
                 break
         return course
-
-
-def _batches(host: Host, rows: Rows) -> Iterator[dict[str, Any]]:
-    """Yield batches of this process without end, each pass over the rows in another order."""
-    data, trainer = host.trainer.datamodule, host.trainer
-    drawn, collate = random.Random(data.seed), PaddedCollator(int(data.tokenizer.pad_token_id))
-    size, waiting = data.batch_size * trainer.world_size, []
-    while True:
-        while len(waiting) < size:
-            waiting += drawn.sample(rows, len(rows))
-        yield collate(waiting[:size][trainer.global_rank :: trainer.world_size])
-        waiting = waiting[size:]
 
 
 @torch.no_grad()
