@@ -1,9 +1,10 @@
-"""The default on tasks that nothing was chosen on, as figures for the pages: `python benchmarks/tasks.py STUDY EMBEDDED`.
+"""The default on tasks that nothing was chosen on, for the pages: `python benchmarks/tasks.py STUDY --embedded EMBEDDED`.
 
 STUDY is the folder of `graspl compare --config configs/organism/compare.yaml --config configs/organism/compare_tasks.yaml`;
 records of its fits are in results/sealed. EMBEDDED is that of the same with --tasks '{embedded: {}}' --base_model organism
-and --fast_seeds 0 1 2 3 4; its records are in results/default. Writes results/sealed.json: figures by and over tasks.
-Also writes results/predictions.json from the records in results/predictions: whether what a null space foresaw was right.
+and --fast_seeds 0 1 2 3 4; its records are in results/default. Writes results/sealed.json, or --out: figures by and over
+tasks. Also writes results/predictions.json from the records in results/predictions: whether what a null space foresaw was
+right.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def by_task(comparison: dict[str, Any]) -> dict[str, Any]:
         naive = found["levels"]["0.50"]["naive"]["excess"]["mean"]
         row = {"world, topic": f"{world}, {topic}", "naive excess at 0.50": _rounded(naive)}
         row["naive's highest"] = _highest(found, "naive")
-        for method, name in NAMES.items():
+        for method, name in _named(found["levels"]["0.50"]).items():
             removed = [_percent(found["levels"][level][method]["removed"]["mean"]) for level in LEVELS]
             row[name] = f"{' / '.join(removed)}, {_highest(found, method)}"
         rows[task] = row
@@ -54,7 +55,7 @@ def over_tasks(comparison: dict[str, Any]) -> dict[str, Any]:
     """Return, at each level, on how many tasks a method reaches it, and what it removes there in the mean over tasks."""
     rows: dict[str, Any] = {}
     for level in (*LEVELS, "0.95"):
-        for method in ("naive", *NAMES):
+        for method in ("naive", *_named(comparison["levels"][level])):
             found = comparison["levels"][level][method]
             removed = found["removed"]
             few = removed["n"] < FEWEST or removed["low"] is None
@@ -127,6 +128,10 @@ def held(folder: Path, method: str) -> tuple[str, float]:
     return [(level, each) for level, each in zip(LEVELS, at, strict=True) if each is not None][-1]
 
 
+def _named(found: Any) -> dict[str, str]:
+    return {method: name for method, name in NAMES.items() if method in found}
+
+
 def _highest(found: dict[str, Any], method: str) -> str:
     (curve,) = found["curves"][method].values()
     return f"{max(point[0] for point in curve):.2f}"
@@ -145,17 +150,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("study", type=Path, help="folder of the study")
     parser.add_argument(
-        "embedded", type=Path, help="folder of the study of the embedded organism, results/default"
+        "--embedded", type=Path, help="folder of the study of the embedded organism, results/default"
     )
+    parser.add_argument("--out", type=Path, default=RESULTS / "sealed.json")
     options = parser.parse_args()
     study = options.study
     comparison = json.loads((study / "comparison.json").read_text(encoding="utf-8"))
-    figures = {
-        "tasks": by_task(comparison),
-        "over tasks": over_tasks(comparison),
-        "embedded": embedded(json.loads((options.embedded / "comparison.json").read_text(encoding="utf-8"))),
-    }
-    write_json_atomic(RESULTS / "sealed.json", record(COMMAND, this_machine(), [0], figures, None))
+    figures = {"tasks": by_task(comparison), "over tasks": over_tasks(comparison)}
+    if options.embedded is not None:
+        read = (options.embedded / "comparison.json").read_text(encoding="utf-8")
+        figures["embedded"] = embedded(json.loads(read))
+    again = f" --kept results/{options.out.stem} --fast_methods naive default"
+    command = COMMAND if options.embedded is not None else COMMAND + again
+    write_json_atomic(options.out, record(command, this_machine(), [0], figures, None))
     found = predictions()
     right = sum(each["right"] == "yes" for each in found.values())
     figures = {"tasks": found, "right": f"{right} of {len(found)}"}

@@ -1,9 +1,11 @@
 """Was what trials foresaw of null spaces right? `python benchmarks/trials.py TASK=RUN...`.
 
-RUN is the folder of a fit that tried its null space first (`NullSpaceStart(trial=10)`), one step long or longer; its
-`null_space.json` holds what the trial showed. TASK is a folder with records of a naive fit and of one with that null space on
-the same task, under results/ (such as `foreseen/animals_44`, or `toy_ranks/embedded/frozen_8` for one of several), or one of
-the real tasks, whose figures are in results/real_TASK_by_margin.json. Writes results/trials.json: a row a task.
+RUN is the folder of a fit that tried its null space first (`NullSpaceStart(trial=10)`), one step long or longer, or the
+record of such a fit; its figures of the null space hold what the trial showed. TASK is a folder with records of a naive fit
+and of one with that null space on the same task, under results/ (such as `foreseen/animals_44`, or
+`toy_ranks/embedded/frozen_8` for one of several), or one of the real tasks, whose figures are in
+results/real_TASK_by_margin.json. Writes results/trials.json: a row a task, with what the response alone would have said
+(`graspl.starts.response`).
 
 A null space holds where it removes at least half of the naive fit's excess at the highest level of adherence that both reach,
 on far questions in a real task.
@@ -21,6 +23,7 @@ from tasks import LEVELS, RESULTS, record, this_machine
 from graspl.analysis.fits import at_level, kept_log
 from graspl.analysis.tradeoff import base_figures
 from graspl.runs import write_json_atomic
+from graspl.starts.response import FAILS
 from graspl.starts.trial import Trial
 
 sys.path.append(str(Path(__file__).parent / "real"))
@@ -66,18 +69,26 @@ def outcome(task: str) -> tuple[str, int]:
     return answers_removed(task)
 
 
+def foreseen(run: Path) -> dict[str, Any]:
+    """Return what the null space of a run, or of a fit's record, foresaw."""
+    if run.is_dir():
+        return json.loads((run / "null_space.json").read_text(encoding="utf-8"))
+    return json.loads(run.read_text(encoding="utf-8"))["figures"]["null_space"]
+
+
 def row(task: str, run: Path) -> dict[str, Any]:
     """Return what a trial foresaw and what came."""
-    found = json.loads((run / "null_space.json").read_text(encoding="utf-8"))
+    found = foreseen(run)
     trial, texts = found["trial"], [name for name in ("text", "own_text") if name in found]
     at, share = outcome(task)
     before = [found[name]["before training"] for name in texts]
+    response = max(each["typical"] for each in before)
     outlook = Trial(trial["kept"], trial["reach"]).outlook
     return {
-        "task": task.removeprefix("toy_ranks/").removeprefix("predictions_frozen/").removeprefix("foreseen/"),
+        "task": task.partition("/")[2].removesuffix("/frozen_tried") or task,
         "kind": "toy" if "/" in task else "real",
-        "is a test": "yes" if task in TESTED_ON or task.endswith(NEW_WORLDS) else "no",
-        "response": round(max(each["typical"] for each in before), 2),
+        "is a test": "yes" if task in TESTED_ON or any(world in task for world in NEW_WORLDS) else "no",
+        "response": round(response, 2),
         "response to text": round(before[0]["typical"], 2),
         "first step on text": round(before[0]["first_step"], 2),
         "kept on text": _percent(trial["kept"].get("text")),
@@ -86,8 +97,13 @@ def row(task: str, run: Path) -> dict[str, Any]:
         "foreseen": outlook,
         "% removed": str(share),
         "at": at,
-        "right": "yes" if (outlook == "likely to hold") == (share >= HALF) else "no",
+        "right": _yes((outlook == "likely to hold") == (share >= HALF)),
+        "right by response": _yes((response < FAILS) == (share >= HALF)),
     }
+
+
+def _yes(right: bool) -> str:
+    return "yes" if right else "no"
 
 
 def _percent(share: float | None) -> str:
@@ -105,11 +121,10 @@ def main() -> None:
     for name, is_test in (("made with", "no"), ("tested on", "yes")):
         here = [each for each in rows if each["is a test"] == is_test]
         if here:
-            right = sum(each["right"] == "yes" for each in here)
-            figures[name] = {
-                "tasks": {each["task"]: each for each in here},
-                "right": f"{right} of {len(here)}",
-            }
+            figures[name] = {"tasks": {each["task"]: each for each in here}}
+            for judged in ("right", "right by response"):
+                right = sum(each[judged] == "yes" for each in here)
+                figures[name][judged] = f"{right} of {len(here)}"
     toys = [each for each in rows if each["kind"] == "toy"]
     kept, removed_there = (
         [float(each[name].split()[0]) for each in toys] for name in ("most kept", "% removed")

@@ -4,8 +4,10 @@ jsonargparse hands options of a default on to the class that stands in for it, w
 """
 
 import inspect
+import json
 import pkgutil
 from importlib import import_module
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -107,6 +109,9 @@ def test_a_shipped_null_space_keeps_a_as_it_began_and_the_default_trains_it_wher
         )  # fmt: skip
         assert code == 0, err
         saved.append(load_file(f"run{steps}/adapter/adapter_model.safetensors"))
+        # The default has tried it first
+        foreseen = json.loads(Path(f"run{steps}/null_space.json").read_text())
+        assert ("trial" in foreseen) is not stays
     short, longer = saved
     for name in short:
         if "lora_A" in name:
