@@ -44,7 +44,7 @@ thorough: $(STAMP) ## run the tests that take many minutes: an organism is pretr
 	$(BIN)/python -m pytest -m thorough
 
 extras: $(STAMP) ## install graspl's extras as the pages say, beside .venv, and run what needs them; asks the package index
-	$(BIN)/python -m pytest -m extras
+	$(BIN)/python -m pytest -m extras -n 2 --dist loadgroup
 
 coverage: $(STAMP) ## run the test suite and say which lines no test reaches; about half as long again
 	$(WORKERS) --cov --cov-report=term:skip-covered

@@ -33,6 +33,8 @@ APART = {
 }
 """Extras with the tests that need them, whose own requirements differ from constraints.txt."""
 ON_RAY = ["tests/studies/test_ray.py"]
+# What is installed once is used by one worker
+in_one_environment = pytest.mark.xdist_group("one environment")
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
 
@@ -60,6 +62,7 @@ def environment(tmp_path_factory):
     return folder / "bin"
 
 
+@in_one_environment
 def test_every_extra_that_a_page_names_can_be_imported(environment):
     named = {extra for extra in EXTRAS for command in INSTALLS if f"[{extra}]" in command} - {*APART}
     assert named >= {"qlora", "judges", "ray"}
@@ -79,6 +82,7 @@ def test_every_extra_that_a_page_names_can_be_imported(environment):
     assert said.stdout.split() == [str(ROOT / "src" / "graspl" / "__init__.py"), str(environment.parent)]
 
 
+@in_one_environment
 @pytest.mark.parametrize("command", FOUR_BITS)
 def test_a_command_in_four_bits_does_what_it_says(command, environment, tmp_path):
     """On a tiny model, a few steps and a processor; the frozen weights in four bits all the same."""
@@ -103,6 +107,7 @@ def test_a_command_in_four_bits_does_what_it_says(command, environment, tmp_path
     )
 
 
+@in_one_environment
 @pytest.mark.parametrize("files", [IN_FOUR_BITS, ON_RAY], ids=["in four bits", "on Ray"])
 def test_what_needs_an_extra_is_tested_where_it_is_installed(files, environment):
     done = subprocess.run(

@@ -5,6 +5,7 @@ import gc
 import logging
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ def leave_process_group() -> None:
         distributed.destroy_process_group()
 
 
+def _explains(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks what options mean, as `--help` and `--model.help CLASS` do."""
+    return any("help" in each for each in arguments)
+
+
 class SaveRunConfig(SaveConfigCallback):
     """Writes a fit's complete configuration to `<default_root_dir>/config.yaml`."""
 
@@ -86,8 +92,8 @@ class GrasplCLI(LightningCLI):
     def __init__(self) -> None:
         be_quiet()
         atexit.register(leave_process_group)
-        # A data module's options are fields, with a docstring under each
-        set_parsing_settings(docstring_parse_attribute_docstrings=True)
+        # A data module's options are fields, with a docstring under each. To read those takes longer than all the rest.
+        set_parsing_settings(docstring_parse_attribute_docstrings=_explains(sys.argv))
         super().__init__(
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
@@ -106,7 +112,9 @@ class GrasplCLI(LightningCLI):
         """Return the two phases; the sets name arguments that the command line fills itself."""
         every = LightningCLI.subcommands()
         # Its table of every figure, whole and in 16 digits
-        return {"fit": every["fit"], "validate": every["validate"] | {"verbose"}}
+        phases = {"fit": every["fit"], "validate": every["validate"] | {"verbose"}}
+        # The options of the phase that is not asked for are not needed
+        return {name: phases[name] for name in sys.argv[1:2] if name in phases} or phases
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has, each with its own options."""
