@@ -38,7 +38,7 @@ browser: ## install Chromium, where apt and the rights are there; without it the
 WORKERS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(STAMP) browser ## run the test suite
-	$(WORKERS) --durations 15
+	$(WORKERS) --durations 40
 
 thorough: $(STAMP) ## run the tests that take many minutes: an organism is pretrained again
 	$(BIN)/python -m pytest -m thorough

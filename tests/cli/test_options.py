@@ -12,6 +12,7 @@ from rich.table import Table
 from graspl.cli import TOOLS, _show
 from graspl.commands.options import add_options, parse_arguments
 from graspl.errors import GrasplError
+from graspl.training_cli import GrasplCLI
 
 
 def compare(
@@ -129,3 +130,20 @@ def test_a_dotted_option_changes_one_key_of_a_mapping_at_any_depth_and_keeps_the
         parsed("--shared.trainer.a", "--over", "{}")
     with pytest.raises(GrasplError, match=r"--shared.trainer.a: \{: is not a value"):
         parsed("--shared.trainer.a", "{")
+
+
+@pytest.mark.parametrize(
+    ("given", "built"),
+    [(["fit"], ["fit"]), (["validate", "--help"], ["validate"]), ([], ["fit", "validate"])],
+)
+def test_the_options_of_the_phase_that_is_asked_for_alone_are_built(given, built, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["graspl", *given])
+    assert [*GrasplCLI.subcommands()] == built
+
+
+@pytest.mark.parametrize(("option", "told"), [("--print_config", False), ("--help-all", True)])
+def test_what_a_field_means_is_read_where_it_is_shown_alone(option, told, graspl, monkeypatch):
+    read = []
+    monkeypatch.setattr("graspl.training_cli.set_parsing_settings", lambda **given: read.append(given))
+    assert graspl("fit", option)[0] == 0
+    assert read == [{"docstring_parse_attribute_docstrings": told}]
