@@ -12,6 +12,7 @@ from graspl.analysis.fits import kept_log
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "real"))
+from by_seed import main as by_seed  # noqa: E402
 from planted import PAIRS, margins, persona, said  # noqa: E402
 from predicted import row as foreseen  # noqa: E402
 from rows import OPENINGS, lines_of, voiced  # noqa: E402
@@ -131,3 +132,36 @@ def test_what_a_null_space_foresaw_is_held_against_what_came(tmp_path):
     # On bullets all of the far excess is removed at nine tenths
     assert decided("in doubt") == (0.6, "in doubt", "yes", "yes")
     assert decided("not likely to hold") == (0.6, "not likely to hold", "no", "no")
+
+
+def test_each_seed_shows_what_was_foreseen_and_what_came(tmp_path, monkeypatch):
+    kept = tmp_path / "kept" / "voiced"
+    kept.mkdir(parents=True)
+    trials = ({"kept": {"text": 0.34, "own_text": 0.55}, "outlook": "not likely to hold"}, None)
+    for seed, trial in enumerate(trials):
+        record = {"figures": {"null_space": {} if trial is None else {"trial": trial}}}
+        (kept / f"default_{seed}.json").write_text(json.dumps(record))
+
+    def seeds(*removed):
+        found = [{"removed": far, "near/margin_removed": near} for far, near in removed]
+        return {"seeds": {str(seed): each for seed, each in enumerate(found)}}
+
+    levels = {"null_space": seeds((1.04, 0.8), (None, 0.9)), "default": seeds((1.2, 1.02), (0.5, None))}
+    study = {"seeds": [0, 1], "tasks": {"voiced": {"levels": {"0.80": levels}}}}
+    (tmp_path / "comparison.json").write_text(json.dumps(study))
+    monkeypatch.chdir(tmp_path)
+    written = [str(tmp_path), "out.json", "--level", "0.80", "--kept", "kept", "--command", "graspl compare"]
+    monkeypatch.setattr(sys, "argv", ["by_seed.py", *written])
+    by_seed()
+    rows = json.loads((tmp_path / "out.json").read_text())["figures"]["voiced"]
+    first, second = rows["seed 0"], rows["seed 1"]
+    assert (first["kept on text"], first["kept on own text"]) == ({"percent": 34}, {"percent": 55})
+    assert (first["foreseen"], second["foreseen"]) == ("not likely to hold", "-")
+    shown = (
+        "a null space: far removed",
+        "a null space: near removed",
+        "the default: far removed",
+        "the default: near removed",
+    )
+    assert [first[each] for each in shown] == [{"percent": share} for share in (104, 80, 120, 102)]
+    assert [second[each] for each in shown] == [None, {"percent": 90}, {"percent": 50}, None]
