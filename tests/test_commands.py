@@ -31,6 +31,8 @@ SHORT = {
         "--trainer.limit_val_batches=1", "--trainer.accelerator=cpu", "--generations.sampling.max_new_tokens=4",
         "--generations.max_new_tokens=4", "--generations.prompts=1",
     ],
+    # tests/cli/test_try.py has fits of more steps
+    "try": ["--over", "short.yaml"],
     # Two methods of the file's own, one seed, a few steps of a rate at which these teach something
     "compare": [
         "--fast=true", "--fast_seeds", "0",
@@ -43,6 +45,9 @@ SHORT = {
         }),
     ],
 }  # fmt: skip
+SHORT_TRY = """\
+trainer: {accelerator: cpu, max_steps: 2, val_check_interval: 2, accumulate_grad_batches: 1, check_val_every_n_epoch: null}
+"""
 FAST = {
     "configs/organism/rivals.yaml": ["naive"],  # GRASP's fit is that of compare.yaml
     "configs/organism/compare_tasks.yaml": ["naive"],
@@ -88,6 +93,7 @@ def made(model_folder, tmp_path_factory):
     """Return a folder as a reader of the pages would have it: configurations, rows, text, a model, and a few runs."""
     folder = tmp_path_factory.mktemp("made")
     write_published(folder)
+    (folder / "short.yaml").write_text(SHORT_TRY)
     for name in ("train", "text", "held_out", "benign"):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHAT_ROWS))
     for name, rows in (

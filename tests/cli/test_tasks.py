@@ -84,7 +84,8 @@ def test_a_task_is_fitted_and_validated_from_its_configuration(
 @pytest.mark.parametrize("task", TASKS)
 def test_a_task_is_fitted_with_grasp(graspl, model_folder, published, task):
     options_ = [*options(task, model_folder, "grasp"), "--data.text=data/insecure.jsonl", "--model.lora.r=8"]
-    code, _, err = graspl("fit", *options_, "--trainer.fast_dev_run=2")
+    short = ["--model.start.own_text=20", "--model.start.trial=2", "--trainer.fast_dev_run=2"]
+    code, _, err = graspl("fit", *options_, *short)
     assert code == 0, err
 
 

@@ -23,7 +23,7 @@ from graspl.runs import RunFolder
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 STRATEGIES = {"ddp": DDP, "fsdp1": FSDP1, "fsdp2": FSDP2}
-STEPS = 20
+STEPS, SAVED = 12, 6
 FEW = "--trainer.max_steps=4"
 K = 2
 
@@ -125,7 +125,7 @@ def command(folder, method, *options, processes=1, micro_batches=1):
 # With the usual eps a gradient that is rounding error alone moves its weight by the whole learning rate
 OPTIMIZER = ["--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-3", "--model.optimizer.eps=1e-6"]
 KEEP = [
-    "--checkpoint.every_n_train_steps=10", "--checkpoint.save_top_k=-1",
+    f"--checkpoint.every_n_train_steps={SAVED}", "--checkpoint.save_top_k=-1",
     "--checkpoint.filename={step}",
 ]  # fmt: skip
 
@@ -139,7 +139,7 @@ ALONE, FLAT_ALONE = ([each.replace("=2", "=1") for each in strategy] for strateg
 def go_on(origin, processes, *options, micro_batches=1, name=None):
     return command(
         f"{name or origin}-resumed-{processes}", KINDS["write"], *options,
-        f"--ckpt_path={origin}-write/checkpoints/step=10.ckpt", processes=processes, micro_batches=micro_batches,
+        f"--ckpt_path={origin}-write/checkpoints/step={SAVED}.ckpt", processes=processes, micro_batches=micro_batches,
     )  # fmt: skip
 
 
@@ -377,8 +377,8 @@ def test_a_fit_goes_on_with_another_number_of_processes(runs, strategy, processe
     origin = "fsdp1" if strategy == "plain" else strategy
     whole, later = losses(runs / f"{origin}-write"), losses(runs / f"{strategy}-resumed-{processes}")
     assert len(whole) == STEPS
-    assert later == pytest.approx({step: loss for step, loss in whole.items() if step >= 10}, abs=1e-5)
-    assert len(set(later.values())) == STEPS - 10
+    assert later == pytest.approx({step: loss for step, loss in whole.items() if step >= SAVED}, abs=1e-5)
+    assert len(set(later.values())) == STEPS - SAVED
     assert_equal(weights(runs / f"{origin}-write"), weights(runs / f"{strategy}-resumed-{processes}"))
 
 

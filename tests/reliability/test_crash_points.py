@@ -102,7 +102,7 @@ def test_what_follows_a_crash_gives_the_same_files_or_one_line(tmp_path):
         sys.executable,
         HERE / "crash_points.py",
         "--every",
-        "29",
+        "43",
         "--commands",
         "fit",
         "validate",
