@@ -1,7 +1,7 @@
 """What the default's trial foresaw with each seed, and what came: `python benchmarks/real/by_seed.py STUDY OUT`.
 
 STUDY/comparison.json is of a naive fit, a null space alone and the default; the default's records under --kept hold what its
-trial showed. Writes OUT, one of results/*.json: for each task a row a seed, at one level.
+trial showed. Writes OUT, one of results/*.json: for each task one row per seed, at one level.
 """
 
 import argparse
