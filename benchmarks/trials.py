@@ -4,8 +4,9 @@ RUN is the folder of a fit that tried its null space first (`NullSpaceStart(tria
 record of such a fit; its figures of the null space hold what the trial showed. TASK is a folder with records of a naive fit
 and of one with that null space on the same task, under results/ (such as `foreseen/animals_44`, or
 `toy_ranks/embedded/frozen_8` for one of several), or one of the real tasks, whose figures are in
-results/real_TASK_by_margin.json. Writes results/trials.json: a row a task, with what the response alone would have said
-(`graspl.starts.response`).
+results/real_TASK_by_margin.json, or TASK:SEED for one seed of it, from the records in results/real. Writes
+results/trials.json, or --out: a row a task, with what the response alone would have said (`graspl.starts.response`), and
+what the trial says where most is kept, or on the user's text where there is some.
 
 A null space holds where it removes at least half of the naive fit's excess at the highest level of adherence that both reach,
 on far questions in a real task.
@@ -20,11 +21,11 @@ from typing import Any
 
 from tasks import LEVELS, RESULTS, record, this_machine
 
-from graspl.analysis.fits import at_level, kept_log
-from graspl.analysis.tradeoff import base_figures
+from graspl.analysis.fits import FitLog, at_level, kept_log
+from graspl.analysis.tradeoff import base_figures, relative_levels, standing_for
 from graspl.runs import write_json_atomic
 from graspl.starts.response import FAILS
-from graspl.starts.trial import Trial
+from graspl.starts.trial import HOLDS, Trial
 
 sys.path.append(str(Path(__file__).parent / "real"))
 
@@ -32,7 +33,7 @@ from predicted import HALF, removed
 
 # Tasks of which no trial had been seen when the measure was made as it is (docs/decisions/0013), those of two worlds too
 TESTED_ON = "capitals", "bullets", "lowercase", "topic", "voiced_money"
-NEW_WORLDS = "_41", "_43"
+NEW_WORLDS = "_41", "_43", "_45", "_46"
 
 
 def removed_in_records(task: str) -> tuple[str, int]:
@@ -42,12 +43,24 @@ def removed_in_records(task: str) -> tuple[str, int]:
     if not folder.is_dir():
         folder, name = folder.parent, folder.name
     seed = next(folder.glob("naive_*.json")).stem.rpartition("_")[2]
-    logs = {each: {0: kept_log(folder / f"{each}_{seed}.json")} for each in ("naive", name)}
-    base = base_figures(logs["naive"][0].rows)
-    for level in reversed(LEVELS):
-        share = at_level(logs, "naive", base, float(level))[name]["removed"]["mean"]
+    logs = [kept_log(folder / f"{each}_{seed}.json") for each in ("naive", name)]
+    return _removed(task, *logs, list(map(float, LEVELS)))
+
+
+def removed_with_seed(task: str) -> tuple[str, int]:
+    """Return the same of far margins of a real task with one seed; levels are shares of the naive fit's gain."""
+    name, _, seed = task.partition(":")
+    logs = [kept_log(RESULTS / "real" / name / f"{each}_{seed}.json") for each in ("naive", "null_space")]
+    logs = [log._replace(rows=standing_for(log.rows, "task/margin", "far/margin")) for log in logs]
+    return _removed(task, *logs, relative_levels(list(map(float, LEVELS)), [logs[0].rows]))
+
+
+def _removed(task: str, naive: FitLog, ours: FitLog, levels: list[float]) -> tuple[str, int]:
+    logs, base = {"naive": {0: naive}, "ours": {0: ours}}, base_figures(naive.rows)
+    for name, level in reversed([*zip(LEVELS, levels, strict=True)]):
+        share = at_level(logs, "naive", base, level)["ours"]["removed"]["mean"]
         if share is not None:
-            return level, round(100 * share)
+            return name, round(100 * share)
     raise SystemExit(f"{task}: no level is reached by both")
 
 
@@ -64,6 +77,8 @@ def outcome(task: str) -> tuple[str, int]:
     """Return where, and how much of the naive fit's excess a null space removes, in percent."""
     if "/" in task:
         return removed_in_records(task)
+    if ":" in task:
+        return removed_with_seed(task)
     if (RESULTS / f"real_{task}_by_margin.json").exists():
         return removed(task)
     return answers_removed(task)
@@ -84,21 +99,28 @@ def row(task: str, run: Path) -> dict[str, Any]:
     before = [found[name]["before training"] for name in texts]
     response = max(each["typical"] for each in before)
     outlook = Trial(trial["kept"], trial["reach"]).outlook
+    most = max(trial["kept"].values())
+    on_text = trial["kept"].get("text", most)
+    held = share >= HALF
     return {
         "task": task.partition("/")[2].removesuffix("/frozen_tried") or task,
         "kind": "toy" if "/" in task else "real",
-        "is a test": "yes" if task in TESTED_ON or any(world in task for world in NEW_WORLDS) else "no",
+        "is a test": "yes"
+        if task.partition(":")[0] in TESTED_ON or any(world in task for world in NEW_WORLDS)
+        else "no",
         "response": round(response, 2),
         "response to text": round(before[0]["typical"], 2),
         "first step on text": round(before[0]["first_step"], 2),
         "kept on text": _percent(trial["kept"].get("text")),
         "kept on own text": _percent(trial["kept"].get("own_text")),
-        "most kept": _percent(max(trial["kept"].values())),
+        "most kept": _percent(most),
         "foreseen": outlook,
         "% removed": str(share),
         "at": at,
-        "right": _yes((outlook == "likely to hold") == (share >= HALF)),
-        "right by response": _yes((response < FAILS) == (share >= HALF)),
+        "right": _yes((outlook == "likely to hold") == held),
+        "right by response": _yes((response < FAILS) == held),
+        "right by the most kept": _yes((most < HOLDS) == held),
+        "right by the given text": _yes((on_text < HOLDS) == held),
     }
 
 
@@ -114,24 +136,26 @@ def main() -> None:
     """Read and write."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("tasks", nargs="+", help="TASK=RUN")
-    rows = [
-        row(task, Path(run)) for task, _, run in (each.partition("=") for each in parser.parse_args().tasks)
-    ]
+    parser.add_argument("--out", type=Path, default=RESULTS / "trials.json", help="file to write")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 100], help="of the fits")
+    options = parser.parse_args()
+    rows = [row(task, Path(run)) for task, _, run in (each.partition("=") for each in options.tasks)]
     figures: dict[str, Any] = {}
     for name, is_test in (("made with", "no"), ("tested on", "yes")):
         here = [each for each in rows if each["is a test"] == is_test]
         if here:
             figures[name] = {"tasks": {each["task"]: each for each in here}}
-            for judged in ("right", "right by response"):
+            for judged in (name for name in here[0] if name.startswith("right")):
                 right = sum(each[judged] == "yes" for each in here)
                 figures[name][judged] = f"{right} of {len(here)}"
     toys = [each for each in rows if each["kind"] == "toy"]
-    kept, removed_there = (
-        [float(each[name].split()[0]) for each in toys] for name in ("most kept", "% removed")
-    )
-    figures["correlation of kept and removed over toy tasks"] = round(correlation(kept, removed_there), 2)
+    if len(toys) > 1:
+        kept, removed_there = (
+            [float(each[name].split()[0]) for each in toys] for name in ("most kept", "% removed")
+        )
+        figures["correlation of kept and removed over toy tasks"] = round(correlation(kept, removed_there), 2)
     command = "python benchmarks/trials.py TASK=RUN..."
-    write_json_atomic(RESULTS / "trials.json", record(command, this_machine(), [0, 100], figures, None))
+    write_json_atomic(options.out, record(command, this_machine(), options.seeds, figures, None))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ import yaml
 from graspl.analysis.fits import kept_log
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks" / "real"))
+sys.path[:0] = [str(ROOT / "benchmarks" / "real"), str(ROOT / "benchmarks")]
 from by_seed import main as by_seed  # noqa: E402
 from planted import PAIRS, margins, persona, said  # noqa: E402
 from predicted import row as foreseen  # noqa: E402
 from rows import OPENINGS, lines_of, voiced  # noqa: E402
 from summary import capitals, row  # noqa: E402
+from trials import outcome  # noqa: E402
+from trials import row as tried  # noqa: E402
 
 
 def point(step, task, far, near, loss=2.5):
@@ -165,3 +167,28 @@ def test_each_seed_shows_what_was_foreseen_and_what_came(tmp_path, monkeypatch):
     )
     assert [first[each] for each in shown] == [{"percent": share} for share in (104, 80, 120, 102)]
     assert [second[each] for each in shown] == [None, {"percent": 90}, {"percent": 50}, None]
+
+
+def test_what_a_trial_foresaw_is_held_against_what_came(tmp_path):
+    before = {"before training": {"typical": 0.6, "first_step": 0.3}}
+    trial = {"kept": {"text": 0.3, "own_text": 0.52}, "reach": 1.0}
+    record = {"figures": {"null_space": {"text": before, "own_text": before, "trial": trial}}}
+    path = tmp_path / "tried_1.json"
+    path.write_text(json.dumps(record))
+    found = tried("bullets:1", path)
+    # With this seed the null space removes all of the far excess at nine tenths of the naive fit's gain
+    assert (found["at"], found["% removed"], found["kind"]) == ("0.90", "104", "real")
+    assert (found["kept on text"], found["kept on own text"]) == ("30 %", "52 %")
+    judged = ("right by response", "right by the most kept", "right by the given text")
+    assert [found[each] for each in judged] == ["no", "no", "yes"]
+    # On this toy task it removes nothing
+    found = tried("trial_tests/animals_43/frozen_tried", path)
+    assert (found["kind"], found["% removed"]) == ("toy", "-4")
+    assert [found[each] for each in judged] == ["yes", "yes", "no"]
+
+
+@pytest.mark.parametrize("task", ["capitals", "trial_tests/repair_43/frozen_tried", "lowercase:1"])
+def test_what_a_null_space_removes_is_read_from_records_or_figures(task):
+    level, removed = outcome(task)
+    assert level in ("0.50", "0.80", "0.90")
+    assert (removed >= 50) is ("/" not in task)
