@@ -50,3 +50,13 @@ def test_a_method_file_that_is_none(tmp_path, content, words):
         path.write_text(content)
     with pytest.raises(GrasplError, match=rf"methods\.m\.model: .*{words}|method\.yaml:? .*{words}"):
         Method.parse("m", {"model": str(path)})
+
+
+def test_set_does_not_drop_a_whole_section():
+    shared = {"trainer": {"accumulate_grad_batches": 1, "max_steps": 12}}
+    found = Method.parse("m", {"set": {"trainer.max_steps": 1}}, shared).config
+    assert found == {"trainer": {"accumulate_grad_batches": 1, "max_steps": 1}}
+    assert Method.parse("m", {"trainer": {"max_steps": 1}}, shared).config == found
+    told = r"methods.m.set.trainer: would drop .* there; give trainer beside set, .* e.g. trainer.max_steps"
+    with pytest.raises(GrasplError, match=told):
+        Method.parse("m", {"set": {"trainer": {"max_steps": 1}}}, shared)

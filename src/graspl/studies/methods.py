@@ -47,6 +47,10 @@ class Method:
             config["model"] = _read_model(config["model"], f"methods.{name}.model")
         tune, development, dotted = parts
         config = merged(merged(shared or {}, config), over or {})
+        for key, value in dotted.items():
+            if isinstance(value, Mapping) and isinstance(config.get(key), Mapping):
+                fix = f"give {key} beside set, or its options alone, e.g. {key}.{next(iter(value), 'option')}"
+                raise GrasplError(f"methods.{name}.set.{key}: would drop what all methods share there; {fix}")
         return cls(with_settings(config, dotted, f"methods.{name}.set"), tune, needs, development)
 
 
