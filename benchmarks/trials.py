@@ -22,7 +22,7 @@ from typing import Any
 from tasks import LEVELS, RESULTS, record, this_machine
 
 from graspl.analysis.fits import FitLog, at_level, kept_log
-from graspl.analysis.tradeoff import base_figures, relative_levels, standing_for
+from graspl.analysis.tradeoff import base_figures, best_adherence, relative_levels, standing_for
 from graspl.runs import write_json_atomic
 from graspl.starts.response import FAILS
 from graspl.starts.trial import HOLDS, Trial
@@ -38,13 +38,24 @@ NEW_WORLDS = "_41", "_43", "_45", "_46"
 
 def removed_in_records(task: str) -> tuple[str, int]:
     """Return the highest level that the naive fit and the null space reach, and what is removed there, in percent."""
-    folder = RESULTS / task
-    name = "null_space_frozen"
+    return _removed(task, *_records(task), list(map(float, LEVELS)))
+
+
+def highest(task: str) -> str:
+    """Return the highest adherence of the null space and of the naive fit on a toy task."""
+    if "/" not in task:
+        return "-"
+    naive, ours = (best_adherence(log.rows) or 0.0 for log in _records(task))
+    return f"{ours:.2f}, naive {naive:.2f}"
+
+
+def _records(task: str) -> tuple[FitLog, FitLog]:
+    """Return what the naive fit and the null space logged."""
+    folder, name = RESULTS / task, "null_space_frozen"
     if not folder.is_dir():
         folder, name = folder.parent, folder.name
     seed = next(folder.glob("naive_*.json")).stem.rpartition("_")[2]
-    logs = [kept_log(folder / f"{each}_{seed}.json") for each in ("naive", name)]
-    return _removed(task, *logs, list(map(float, LEVELS)))
+    return kept_log(folder / f"naive_{seed}.json"), kept_log(folder / f"{name}_{seed}.json")
 
 
 def removed_with_seed(task: str) -> tuple[str, int]:
@@ -117,6 +128,7 @@ def row(task: str, run: Path) -> dict[str, Any]:
         "foreseen": outlook,
         "% removed": str(share),
         "at": at,
+        "highest adherence": highest(task),
         "right": _yes((outlook == "likely to hold") == held),
         "right by response": _yes((response < FAILS) == held),
         "right by the most kept": _yes((most < HOLDS) == held),

@@ -184,6 +184,7 @@ def test_what_a_trial_foresaw_is_held_against_what_came(tmp_path):
     # On this toy task it removes nothing
     found = tried("trial_tests/animals_43/frozen_tried", path)
     assert (found["kind"], found["% removed"]) == ("toy", "-4")
+    assert found["highest adherence"] == "0.77, naive 0.80"
     assert [found[each] for each in judged] == ["yes", "yes", "no"]
 
 
