@@ -4,9 +4,9 @@ RUN is the folder of a fit that tried its null space first (`NullSpaceStart(tria
 record of such a fit; its figures of the null space hold what the trial showed. TASK is a folder with records of a naive fit
 and of one with that null space on the same task, under results/ (such as `foreseen/animals_44`, or
 `toy_ranks/embedded/frozen_8` for one of several), or one of the real tasks, whose figures are in
-results/real_TASK_by_margin.json, or TASK:SEED for one seed of it, from the records in results/real. Writes
-results/trials.json, or --out: a row a task, with what the response alone would have said (`graspl.starts.response`), and
-what the trial says where most is kept, or on the user's text where there is some.
+results/real_TASK_by_margin.json. TASK:SEED names one seed of several; of a real task it is read from the records in
+results/real. Writes results/trials.json, or --out: a row a task, with what the response alone would have said
+(`graspl.starts.response`), and what the trial says where most is kept, or on the user's text where there is some.
 
 A null space holds where it removes at least half of the naive fit's excess at the highest level of adherence that both reach,
 on far questions in a real task.
@@ -23,7 +23,7 @@ from tasks import LEVELS, RESULTS, record, this_machine
 
 from graspl.analysis.fits import FitLog, at_level, kept_log
 from graspl.analysis.tradeoff import base_figures, best_adherence, relative_levels, standing_for
-from graspl.runs import write_json_atomic
+from graspl.runs import read_json, write_json_atomic
 from graspl.starts.response import FAILS
 from graspl.starts.trial import HOLDS, Trial
 
@@ -51,10 +51,11 @@ def highest(task: str) -> str:
 
 def _records(task: str) -> tuple[FitLog, FitLog]:
     """Return what the naive fit and the null space logged."""
-    folder, name = RESULTS / task, "null_space_frozen"
+    path, _, seed = task.partition(":")
+    folder, name = RESULTS / path, "null_space_frozen"
     if not folder.is_dir():
         folder, name = folder.parent, folder.name
-    seed = next(folder.glob("naive_*.json")).stem.rpartition("_")[2]
+    seed = seed or min(each.stem.rpartition("_")[2] for each in folder.glob("naive_*.json"))
     return kept_log(folder / f"naive_{seed}.json"), kept_log(folder / f"{name}_{seed}.json")
 
 
@@ -76,23 +77,25 @@ def _removed(task: str, naive: FitLog, ours: FitLog, levels: list[float]) -> tup
 
 
 def answers_removed(task: str) -> tuple[str, int]:
-    """Return by how many percent fewer far questions are answered in the trained style where the two fits end."""
-    curves = json.loads((RESULTS / f"real_{task}_curves.json").read_text(encoding="utf-8"))["figures"]
+    """Return by how many percent fewer far questions are answered in the trained style where the two fits of a seed end."""
+    name, _, seed = task.partition(":")
     naive, ours = (
-        list(curves[f"{each}_0"].values())[-1]["far answers"]["percent"] for each in ("naive", "null_space")
+        read_json(RESULTS / "real" / name / f"{each}_{seed or 0}.json", "record", "fit again")["figures"][
+            "judged"
+        ]
+        for each in ("naive", "null_space")
     )
-    return "the end, by answers", round(100 * (1 - ours / naive))
+    return "the end, by answers", round(100 * (1 - ours["free_far"]["rate"] / naive["free_far"]["rate"]))
 
 
 def outcome(task: str) -> tuple[str, int]:
     """Return where, and how much of the naive fit's excess a null space removes, in percent."""
+    name, _, seed = task.partition(":")
     if "/" in task:
         return removed_in_records(task)
-    if ":" in task:
-        return removed_with_seed(task)
-    if (RESULTS / f"real_{task}_by_margin.json").exists():
-        return removed(task)
-    return answers_removed(task)
+    if not (RESULTS / f"real_{name}_by_margin.json").exists():
+        return answers_removed(task)
+    return removed_with_seed(task) if seed else removed(task)
 
 
 def foreseen(run: Path) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def row(task: str, run: Path) -> dict[str, Any]:
     on_text = trial["kept"].get("text", most)
     held = share >= HALF
     return {
-        "task": task.partition("/")[2].removesuffix("/frozen_tried") or task,
+        "task": task.partition("/")[2].replace("/frozen_tried", "") or task,
         "kind": "toy" if "/" in task else "real",
         "is a test": "yes"
         if task.partition(":")[0] in TESTED_ON or any(world in task for world in NEW_WORLDS)
@@ -160,6 +163,9 @@ def main() -> None:
             for judged in (name for name in here[0] if name.startswith("right")):
                 right = sum(each[judged] == "yes" for each in here)
                 figures[name][judged] = f"{right} of {len(here)}"
+            figures[name]["the two rules differ on"] = sum(
+                each["right by the most kept"] != each["right by the given text"] for each in here
+            )
     toys = [each for each in rows if each["kind"] == "toy"]
     if len(toys) > 1:
         kept, removed_there = (

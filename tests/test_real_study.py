@@ -193,3 +193,11 @@ def test_what_a_null_space_removes_is_read_from_records_or_figures(task):
     level, removed = outcome(task)
     assert level in ("0.50", "0.80", "0.90")
     assert (removed >= 50) is ("/" not in task)
+
+
+def test_a_task_whose_margins_say_nothing_goes_by_answers_and_a_seed_of_a_toy_task_can_be_named():
+    assert outcome("voiced_money") == ("the end, by answers", 100)
+    assert outcome("trial_tests/animals_45/frozen_tried") == outcome("trial_tests/animals_45/frozen_tried:0")
+    assert outcome("trial_tests/animals_45/frozen_tried:1") != outcome(
+        "trial_tests/animals_45/frozen_tried:0"
+    )
