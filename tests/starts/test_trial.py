@@ -160,10 +160,12 @@ def test_fits_that_move_nothing_foresee_nothing(part_fit):
 @pytest.mark.parametrize(
     ("kept", "outlook"), [(0.1, "likely to hold"), (0.49, "likely to hold"), (0.5, "not likely to hold")]
 )
-def test_the_text_on_which_most_is_kept_decides(kept, outlook):
-    found = Trial({"text": kept, "own_text": 0.05}, 1.2)
+@pytest.mark.parametrize("other", [0.05, 0.9])
+def test_the_users_text_decides_where_there_is_some(kept, outlook, other):
+    found = Trial({"own_text": other, "text": kept}, 1.2)
     assert found.outlook == outlook
-    assert f"{kept:.0%} on text, 5% on own text" in found.sentence()
+    assert f"{other:.0%} on own text, {kept:.0%} on text" in found.sentence()
+    assert Trial({"own_text": kept}, 1.2).outlook == outlook
 
 
 def test_a_fit_is_the_same_with_a_trial_and_without(part_fit, tmp_path):

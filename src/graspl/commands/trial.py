@@ -12,6 +12,7 @@ from graspl.commands.report import report
 from graspl.errors import GrasplError
 from graspl.reporting.tables import Shown
 from graspl.runs import DirectionsFiles, Lineage, RunFolder, read_json
+from graspl.starts.trial import deciding
 from graspl.studies.display import step_shown
 from graspl.studies.trial import Trial, plan_trial
 from graspl.studies.workers import Step, run_fits
@@ -75,8 +76,11 @@ def _foreseen(trial: Trial) -> str | None:
         return None
     kept: Mapping[str, Any] = read_json(run.null_space, "responses", "fit again")
     if "trial" in kept:
-        share = max(kept["trial"]["kept"].values())
-        what = f"a short trial kept {share:.0%} of a naive fit's side effect on general text"
+        tried = kept["trial"]["kept"]
+        name = deciding(tried)
+        what = (
+            f"a short trial kept {tried[name]:.0%} of a naive fit's side effect on {name.replace('_', ' ')}"
+        )
         return f"Foreseen before training: the null space is {kept['trial']['outlook']}: {what}."
     outlooks = {
         name: each["before training"]["outlook"]

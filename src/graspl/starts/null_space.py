@@ -86,8 +86,9 @@ class NullSpaceStart(Start):
     train_A: bool = False
     """Whether A is trained; the bound above holds only for a frozen one."""
     trial: NonNegativeInt = 0
-    """Steps of a short fit before training that, beside a naive one, says how much of the side effect will be kept
-    (`graspl.starts.trial`). None is made where A's response says already that the null space is likely to hold."""
+    """Steps of a short fit before training that, beside a naive one, says how much of the side effect will be kept: on
+    `data.text`, else on `own_text` (`graspl.starts.trial`). None is made where A's response says already that the null
+    space is likely to hold."""
 
     def __post_init__(self) -> None:
         for option in ("own_text", "trial"):

@@ -61,6 +61,14 @@ class Course:
         return before + share * (then - before)
 
 
+def deciding(kept: Mapping[str, float]) -> str:
+    """Return the name of the text on which the share kept decides: the user's, else what the model wrote itself.
+
+    With other seeds a model writes other text, and the share kept on it may lie on either side of one half.
+    """
+    return "text" if "text" in kept else next(iter(kept))
+
+
 @dataclass(frozen=True)
 class Trial:
     """What two short fits showed: one from here, and a naive one."""
@@ -72,8 +80,8 @@ class Trial:
 
     @property
     def outlook(self) -> Outlook:
-        """Whether the null space will hold, for the text on which most is kept."""
-        return "likely to hold" if max(self.kept.values()) < HOLDS else "not likely to hold"
+        """Whether the null space will hold."""
+        return "likely to hold" if self.kept[deciding(self.kept)] < HOLDS else "not likely to hold"
 
     def sentence(self) -> str:
         """Say it in a few words."""
